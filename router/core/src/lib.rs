@@ -1,4 +1,17 @@
-//! The shard: events in, effects out. Knows no byte of any protocol, no clock, no socket.
+//! The shard: events in, effects out. Knows no byte of any protocol, no clock, no socket, no thread.
+//!
+//! [`shard::Shard::handle`] and [`shard::Shard::tick`] are the only ways in. Time is an argument, randomness a seed.
+//! Start at [`event`] and [`effect`]: they are the contract with the shell.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]
 extern crate alloc;
+
+pub mod breaker;
+pub mod codes;
+pub mod effect;
+pub mod event;
+pub mod id;
+pub mod limits;
+pub mod stage;
+pub mod time;

@@ -1,0 +1,273 @@
+//! What a shard asks its shell to do: plain values, compared in tests.
+use crate::codes::Code;
+use crate::event::{Stop, Usage};
+use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A text inside [`Effects`]; read it with [`Effects::text`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Where it begins.
+    pub start: u32,
+    /// Its bytes.
+    pub len: u32,
+}
+
+/// Why a message was taken but not answered. The platform is told that all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// `dmPolicy` is `disabled`, or `allowlist` and the sender is not on it.
+    Sender,
+    /// The group is not allowed.
+    Group,
+    /// A group message that does not address the bot, on a channel with mention gating.
+    Unmentioned,
+    /// A kind that no agent is asked about (edit, deletion, reaction, membership, failure): published only.
+    Kind,
+    /// It has no text.
+    Empty,
+}
+
+/// What a listener is told (row C2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// `message.received`: the text is the message's.
+    Received,
+    /// `message.routed`: the text is the agent's name.
+    Routed,
+    /// `response.generated`: the text is the whole answer (empty where the shard did not keep it).
+    Generated,
+    /// `response.delivered`.
+    Delivered,
+    /// `session.created`.
+    Created,
+    /// `session.updated`: the text says what (`processing`, `waiting`, `idle`, `reset`, `closed`, …).
+    Updated,
+    /// `failure`: the text is the code's name.
+    Failed,
+}
+
+/// How a turn ended, for counters and the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Answered in full.
+    Answered,
+    /// The client was told of a failure.
+    Failed(Code),
+    /// The client left or an operator stopped it.
+    Cancelled,
+    /// The platform did not take the answer: for the dead letters.
+    Dead(Code),
+}
+
+/// Something for the shell to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The message is admitted: acknowledge it. Exactly one `Settled` follows for this turn, sooner or later.
+    Accepted {
+        /// Who sent it.
+        client: Client,
+        /// The turn that will answer it.
+        turn: TurnId,
+        /// Its session.
+        session: SessionId,
+        /// How many of its session are before it; 0 if it runs at once.
+        ahead: u16,
+    },
+    /// It was admitted before: acknowledge it again, answer nothing.
+    Duplicate {
+        /// Who sent it.
+        client: Client,
+    },
+    /// Policy lets it in no further: acknowledge it, answer nothing.
+    Ignored {
+        /// Who sent it.
+        client: Client,
+        /// Why.
+        why: Ignored,
+    },
+    /// It was not admitted: say so, and when to come back.
+    Refused {
+        /// Who sent it.
+        client: Client,
+        /// Why: one of 1xxx to 3xxx, or `UPSTREAM_UNAVAILABLE`.
+        code: Code,
+        /// When it may be tried again, milliseconds; 0 for "not by waiting".
+        retry_after_millis: u32,
+    },
+    /// Call the model. Read the prompt with `Shard::prompt`. Answered by `Piece`s and one `Ended`.
+    Start {
+        /// The call.
+        call: CallId,
+        /// The agent that asks.
+        agent: AgentId,
+        /// The model to call.
+        model: ModelId,
+    },
+    /// Stop this call; nothing of it is wanted any more. An `Ended` for it may still come and is dropped.
+    Cancel {
+        /// The call.
+        call: CallId,
+    },
+    /// Stop reading from the model until `Resume`. What was on the wire may still come.
+    Pause {
+        /// The call.
+        call: CallId,
+    },
+    /// Read again.
+    Resume {
+        /// The call.
+        call: CallId,
+    },
+    /// A piece for the client.
+    Send {
+        /// Who waits for it.
+        client: Client,
+        /// The turn.
+        turn: TurnId,
+        /// Counts the turn's sends from 1, without gaps.
+        seq: u32,
+        /// The text.
+        text: Span,
+    },
+    /// The answer is complete.
+    Finish {
+        /// Who waits for it.
+        client: Client,
+        /// The turn.
+        turn: TurnId,
+        /// One more than the last `Send`'s.
+        seq: u32,
+        /// The whole text for `Mode::Whole`, empty for `Mode::Stream`.
+        text: Span,
+        /// Token counts.
+        usage: Usage,
+        /// The model that answered.
+        model: ModelId,
+        /// Why it stopped.
+        stop: Stop,
+    },
+    /// There will be no (complete) answer.
+    Fail {
+        /// Who waits for it.
+        client: Client,
+        /// The turn.
+        turn: TurnId,
+        /// One more than the last `Send`'s.
+        seq: u32,
+        /// Why.
+        code: Code,
+        /// The upstream's own words; may be empty.
+        detail: Span,
+        /// When it may be tried again, milliseconds; 0 for "not by waiting".
+        retry_after_millis: u32,
+    },
+    /// Post this part of the answer to the platform. Read the address with `Shard::address`. Answered by `Delivered`.
+    Deliver {
+        /// The turn.
+        turn: TurnId,
+        /// The channel to post by.
+        channel: ChannelId,
+        /// Counts the parts from 0.
+        part: u16,
+        /// Counts the attempts at this part from 0.
+        attempt: u16,
+        /// The text of the part.
+        text: Span,
+    },
+    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Fail` or the last `Delivered`.
+    Settled {
+        /// The turn.
+        turn: TurnId,
+        /// Its session.
+        session: SessionId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Tell the listeners. Comes only while `Listeners { any: true }`.
+    Publish {
+        /// What happened.
+        notice: Notice,
+        /// To which session; its address is still readable when this effect is executed.
+        session: SessionId,
+        /// In which turn; `TurnId::default()` for none.
+        turn: TurnId,
+        /// See [`Notice`].
+        text: Span,
+    },
+    /// The operation was carried out (`None`) or refused.
+    Operated {
+        /// Who asked.
+        client: Client,
+        /// Why not, if it was not.
+        refused: Option<Code>,
+    },
+    /// Tell that shard `Event::Nudged`: a place at this agent is free, and it waits for one.
+    Nudge {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+    /// A model's breaker changed its state, for the log and the metrics.
+    Breaker {
+        /// The model.
+        model: ModelId,
+        /// Closed lets calls pass, open lets none, half-open lets probes.
+        state: crate::breaker::State,
+    },
+}
+
+/// The effects of one `handle` or `tick`, with the texts that they refer to. Reused, so that nothing is allocated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects {
+    list: Vec<Effect>,
+    texts: String,
+}
+
+impl Effects {
+    /// None, with no memory yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { list: Vec::new(), texts: String::new() }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    /// Keeps a text for an effect of this drain. This is the one copy of a piece on its way out.
+    pub fn keep(&mut self, text: &str) -> Span {
+        let span = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = span(self.texts.len());
+        self.texts.push_str(text);
+        Span { start, len: span(text.len()) }
+    }
+
+    /// The text of a span that [`Self::keep`] returned since the last [`Self::clear`]; empty for any other.
+    #[must_use]
+    pub fn text(&self, span: Span) -> &str {
+        let start = span.start as usize;
+        self.texts.get(start..start + span.len as usize).unwrap_or_default()
+    }
+
+    /// The effects in the order in which they must be carried out.
+    #[must_use]
+    pub fn list(&self) -> &[Effect] {
+        &self.list
+    }
+
+    /// Forgets all, keeps the memory.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.texts.clear();
+    }
+
+    /// Is there nothing to do?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}

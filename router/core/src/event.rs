@@ -1,0 +1,277 @@
+//! What can happen to a shard: the one closed list of inputs.
+use crate::codes::Code;
+use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId};
+use core::time::Duration;
+
+/// What kind of thing a platform told us; adapters map every platform to these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Plain text for the agent.
+    #[default]
+    Message,
+    /// A text that begins with a command (`/start`).
+    Command,
+    /// A text that addresses the bot in a group.
+    Mention,
+    /// A button, card or approval was used.
+    Interaction,
+    /// A message was changed after it was sent.
+    Edit,
+    /// A message was deleted.
+    Deletion,
+    /// A reaction was set or removed.
+    Reaction,
+    /// Someone joined or left, or the bot did.
+    Membership,
+    /// The platform reports that something of ours failed.
+    Failure,
+}
+
+/// Who can read the conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One person and the bot; the session belongs to the peer.
+    #[default]
+    Direct,
+    /// Many people; the session belongs to the chat.
+    Group,
+}
+
+/// How the answer travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Piece by piece to the waiting client ([`crate::effect::Effect::Send`]).
+    #[default]
+    Stream,
+    /// Whole, to the waiting client, with [`crate::effect::Effect::Finish`].
+    Whole,
+    /// By a call to the platform ([`crate::effect::Effect::Deliver`]); the client only learns that it was accepted.
+    Deliver,
+}
+
+/// Which queue a waiting message stands in. Higher classes are started more often, none never (see [`crate::queue`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// Weight 1.
+    Low,
+    /// Weight 4.
+    #[default]
+    Normal,
+    /// Weight 16: people who pay, or wait on a phone.
+    Vip,
+}
+
+/// A well-formed message from a platform, borrowed from the frame that it came in. It exists only if it is valid:
+/// texts are UTF-8 and within the limits of the adapter that made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inbound<'a> {
+    /// The platform's own id of this event, for deduplication; empty where it has none.
+    pub id: &'a str,
+    /// The conversation, where an answer goes; empty where the peer says it all.
+    pub chat: &'a str,
+    /// The thread or topic in the chat, or the client's session id; empty for none.
+    pub thread: &'a str,
+    /// Who wrote, as the platform's stable id.
+    pub peer: &'a str,
+    /// Who wrote, as people see it; empty where unknown.
+    pub name: &'a str,
+    /// What was written.
+    pub text: &'a str,
+    /// When it was written: Unix milliseconds; 0 where unknown.
+    pub sent_millis: u64,
+    /// The configured channel that it came by.
+    pub channel: ChannelId,
+    /// What it is.
+    pub kind: Kind,
+    /// Who reads along.
+    pub scope: Scope,
+    /// It addresses the bot: a mention, a reply to the bot, or a command to it.
+    pub mentioned: bool,
+    /// How its answer travels.
+    pub mode: Mode,
+    /// Its priority.
+    pub class: Class,
+}
+
+const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");
+
+/// Something of a model's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text that people see.
+    Text(&'a str),
+    /// What the model thought; kept apart from the text. Counts as a sign of life.
+    Reasoning(&'a str),
+    /// Token counts so far; the last one counts.
+    Usage(Usage),
+    /// A sign of life of the model's that carries nothing to show (not a comment or ping of the transport).
+    Alive,
+}
+
+/// Token counts of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Tokens of the answer.
+    pub completion: u32,
+    /// The counts are our estimate, because the stream did not say.
+    pub estimated: bool,
+}
+
+/// How a call to a model ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End<'a> {
+    /// It said all that it had to say.
+    Finished(Stop),
+    /// It failed.
+    Failed(Failure<'a>),
+}
+
+/// Why a model stopped, when it stopped by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// The answer is complete.
+    #[default]
+    Complete,
+    /// The model's own limit on length was reached.
+    Length,
+    /// The provider's filter cut it.
+    Filtered,
+}
+
+/// A failed call: who failed, and may it be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// What the client is told, if it comes to that (one of 4xxx).
+    pub code: Code,
+    /// May the same call succeed if repeated?
+    pub retry: Retry,
+    /// The upstream's own words, bounded, for the client; empty where it had none.
+    pub detail: &'a str,
+}
+
+/// Whether a failed call may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Here and elsewhere (reset, 5xx, time-out): again after the back-off, then the next model of the chain.
+    Backoff,
+    /// Not here before this time (429, 529 with Retry-After): the next model of the chain at once, else wait.
+    After(Duration),
+    /// Not here, but another model may do (404, 401, 402, 403: this key or model): the next of the chain.
+    Elsewhere,
+    /// Nowhere (400: the request itself).
+    Never,
+}
+
+/// How an attempt to deliver a part of an answer to a platform ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// The platform confirmed it.
+    Confirmed,
+    /// It may be tried again, not before this long.
+    Retry {
+        /// The platform's own word on when, zero where it said none.
+        after: Duration,
+        /// Its own words, bounded.
+        detail: &'a str,
+    },
+    /// It will never be taken (chat gone, bot blocked, bad request).
+    Refused {
+        /// Its own words, bounded.
+        detail: &'a str,
+    },
+}
+
+/// What an operator does to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<'a> {
+    /// Forget the history and the context variables.
+    Reset,
+    /// Cancel what runs and waits, and forget the session.
+    Close,
+    /// Send this text to the session's peer as the bot, in the order of the session.
+    Send(&'a str),
+    /// Set a context variable; an empty value removes it.
+    Set {
+        /// Its name.
+        name: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+    /// From the next turn on this agent answers.
+    Assign(AgentId),
+    /// Cancel the turn that runs.
+    Stop,
+}
+
+/// Everything that can happen to a shard.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event<'a> {
+    /// A message arrived. Answered at once by exactly one of `Accepted`, `Duplicate`, `Ignored`, `Refused`.
+    Inbound {
+        /// Who waits for that answer.
+        client: Client,
+        /// The message.
+        inbound: Inbound<'a>,
+    },
+    /// Something of an answer came. Pieces of a call that is over are dropped.
+    Piece {
+        /// The call that it belongs to.
+        call: CallId,
+        /// What came.
+        piece: Piece<'a>,
+    },
+    /// A call ended. Nothing of it comes after this.
+    Ended {
+        /// The call.
+        call: CallId,
+        /// How.
+        end: End<'a>,
+    },
+    /// The client of this turn is gone or said stop: cancel it, running or waiting.
+    Left {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// The client's outbox is full (`true`) or has room again (`false`).
+    Pressure {
+        /// The turn whose pieces fill it.
+        turn: TurnId,
+        /// Full?
+        high: bool,
+    },
+    /// An attempt to deliver ended.
+    Delivered {
+        /// The turn.
+        turn: TurnId,
+        /// Which part, as `Effect::Deliver` named it.
+        part: u16,
+        /// Which attempt at that part, as `Effect::Deliver` named it; late answers of earlier ones are dropped.
+        attempt: u16,
+        /// How.
+        delivery: Delivery<'a>,
+    },
+    /// An operator works on a session. Answered by `Effect::Operated`.
+    Operate {
+        /// Who waits for the answer.
+        client: Client,
+        /// The session, found by [`crate::shard::Shard::find`].
+        session: SessionId,
+        /// What to do.
+        operation: Operation<'a>,
+    },
+    /// Another shard gave back a place at this agent, and this shard said that it waits for one.
+    Nudged {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Somebody listens to `Effect::Publish` (`true`), or nobody does.
+    Listeners {
+        /// Is there at least one?
+        any: bool,
+    },
+    /// Admit nothing new; what was admitted goes on.
+    Drain,
+}

@@ -1,0 +1,160 @@
+//! The configuration as the core needs it: compiled once, shared by all shards, replaced as a whole.
+use crate::event::Class;
+use crate::id::{AgentId, ChannelId, ModelId};
+use crate::limits::Limits;
+use crate::route::Strategy;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+use alloc::collections::BTreeSet;
+
+/// Everything configured that decides what a shard does. Ids index the vectors.
+#[derive(Debug)]
+pub struct Plan {
+    /// The bounds.
+    pub limits: Limits,
+    /// The channels, by [`ChannelId`].
+    pub channels: Vec<Channel>,
+    /// The agents, by [`AgentId`].
+    pub agents: Vec<Agent>,
+    /// The models, by [`ModelId`].
+    pub models: Vec<Model>,
+    /// Which agent answers, where neither the session nor the channel says.
+    pub route: Strategy,
+}
+
+impl Plan {
+    /// The channel of this id; the first one for an id that does not exist.
+    #[must_use]
+    pub fn channel(&self, id: ChannelId) -> &Channel {
+        self.channels.get(usize::from(id.0)).unwrap_or(&self.channels[0])
+    }
+
+    /// The agent of this id; the first one for an id that does not exist.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> &Agent {
+        self.agents.get(usize::from(id.0)).unwrap_or(&self.agents[0])
+    }
+
+    /// The model of this id; the first one for an id that does not exist.
+    #[must_use]
+    pub fn model(&self, id: ModelId) -> &Model {
+        self.models.get(usize::from(id.0)).unwrap_or(&self.models[0])
+    }
+}
+
+/// Who may write to the bot directly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DmPolicy {
+    /// Everyone.
+    Open,
+    /// Who is on the channel's list.
+    #[default]
+    Allowlist,
+    /// Nobody.
+    Disabled,
+}
+
+/// In which groups the bot answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupPolicy {
+    /// In all that it is in.
+    Open,
+    /// In those on the channel's list.
+    #[default]
+    Allowlist,
+    /// In none.
+    Disabled,
+}
+
+/// In what a platform counts the length of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// UTF-16 code units (Telegram, Signal).
+    Utf16,
+    /// Unicode scalar values.
+    #[default]
+    Chars,
+    /// Bytes of UTF-8.
+    Bytes,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its name in the configuration, in session ids and metrics.
+    pub name: Box<str>,
+    /// The longest message that the platform takes, in `unit`s; longer answers are split.
+    pub text_max: u32,
+    /// What `text_max` counts.
+    pub unit: Unit,
+    /// Who may write directly.
+    pub dm: DmPolicy,
+    /// In which groups it answers.
+    pub groups: GroupPolicy,
+    /// Senders (for `dm`) and chats (for `groups`) that are allowed. Empty strings never match.
+    pub allowed: BTreeSet<Box<str>>,
+    /// In groups answer only what addresses the bot.
+    pub mention_gating: bool,
+    /// The agent that answers on this channel, if it has its own.
+    pub agent: Option<AgentId>,
+    /// The priority of what comes by it.
+    pub class: Class,
+}
+
+/// One agent: who answers.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// The models it may call, in order of preference; never empty.
+    pub models: Vec<ModelId>,
+    /// Turns of this agent that run at once, process; 0 for no bound but `turns_max`.
+    pub running_max: u32,
+    /// Messages that wait for this agent, process (row E4: 1,000 by default).
+    pub waiting_max: u32,
+    /// Calls per turn on one model before the next of the chain is tried.
+    pub attempts_max: u16,
+    /// Does a session keep what was said for this agent's prompts?
+    pub history: bool,
+}
+
+/// One model: an upstream that can be called.
+#[derive(Debug)]
+pub struct Model {
+    /// Its name in the configuration, in answers and metrics.
+    pub name: Box<str>,
+    /// Calls that run at once, process; 0 for no bound.
+    pub running_max: u32,
+    /// From `Start` to the first sign of life (connect and response header), which the shell reports as `Alive`.
+    pub header_age_max: Duration,
+    /// From `Start` to the first text or thought.
+    pub first_piece_age_max: Duration,
+    /// Between two pieces.
+    pub silence_max: Duration,
+    /// For the whole call.
+    pub call_age_max: Duration,
+    /// When it counts as broken.
+    pub breaker: BreakerPlan,
+}
+
+/// When a breaker opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerPlan {
+    /// Calls in the window before the rates mean anything.
+    pub calls_min: u32,
+    /// Opens at this share of failed calls, per cent; 0 never opens.
+    pub failed_percent: u8,
+    /// A call that takes longer than this to its first piece is slow.
+    pub slow_after: Duration,
+    /// Opens at this share of slow calls, per cent; 0 never opens for that.
+    pub slow_percent: u8,
+    /// The rolling window.
+    pub window: Duration,
+    /// First time open; doubles with each failed probe.
+    pub open_min: Duration,
+    /// Longest time open.
+    pub open_max: Duration,
+    /// Probes that must succeed, and may run at once, while half open.
+    pub probes: u16,
+}
