@@ -1,0 +1,541 @@
+//! Heads: request line or status line and fields, split by httparse, held to RFC 9112 here. httparse takes LF for a line
+//! end and any number of empty lines first; what it is lenient about is refused before or after it. Nothing is decided
+//! here about methods and targets but that they can be read in one way only.
+
+use core::mem::MaybeUninit;
+
+use httparse::{Error, Header, Status};
+use memchr::memchr_iter;
+
+use super::headers::{HEAD_BYTES_MAX, HEADERS_MAX, Headers};
+use super::{Length, Refusal, is_token_byte};
+
+/// What a head may cost us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of a whole head, its empty line included. Above 65,535 it counts as 65,535.
+    pub head_bytes_max: usize,
+    /// Fields. Above [`HEADERS_MAX`] it counts as that.
+    pub headers_max: usize,
+    /// Bytes of a request's target.
+    pub target_bytes_max: usize,
+}
+
+/// A request's head, borrowed from the buffer that it was read into.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'b> {
+    /// The method, as it came: methods are case-sensitive.
+    pub method: &'b str,
+    /// What is asked for: a path with an optional query, starting with `/`, or `*`. The authority of an absolute form
+    /// is cut off, as it equals `Host`.
+    pub target: &'b str,
+    /// The fields.
+    pub headers: Headers<'b>,
+    /// How the body is delimited; never [`Length::UntilClose`].
+    pub body: Length,
+    /// Whether another request may follow on this connection.
+    pub keep_alive: bool,
+    /// Whether the client waits for [`CONTINUE`](super::CONTINUE) before it sends the body.
+    pub expect_continue: bool,
+    /// Whether `Upgrade` and `Connection` ask for a WebSocket.
+    pub upgrade_websocket: bool,
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub minor: u8,
+    /// How much of the buffer the head takes; the body starts there.
+    pub bytes: usize,
+}
+
+/// A response's head, borrowed from the buffer that it was read into.
+#[derive(Clone, Debug)]
+pub struct ResponseHead<'b> {
+    /// 100 to 999. A head of 1xx is not the last one, but for 101.
+    pub status: u16,
+    /// The reason phrase; empty where there is none or it is not ASCII.
+    pub reason: &'b str,
+    /// The fields.
+    pub headers: Headers<'b>,
+    /// How the body is delimited.
+    pub body: Length,
+    /// Whether another request may be sent on this connection after the body.
+    pub keep_alive: bool,
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub minor: u8,
+    /// How much of the buffer the head takes; the body starts there.
+    pub bytes: usize,
+}
+
+/// The longest method that is worth an answer; the longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// Reads a request's head from the start of `buf`. `None` means that more bytes are needed; call again with all of them.
+///
+/// # Errors
+/// Whatever is malformed, ambiguous or beyond `limits`, as early as it can be told.
+pub fn parse_request<'b>(buf: &'b [u8], limits: &HeadLimits) -> Result<Option<RequestHead<'b>>, Refusal> {
+    // RFC 9112 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore at least one empty
+    // line (CRLF) received prior to the request-line." One, for the clients that end a POST with it; not a stream.
+    let start = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+    let Some(end) = head_end(buf, start, limits)? else {
+        check_unfinished(buf.get(start..).unwrap_or(&[]), limits)?;
+        return Ok(None);
+    };
+    let head = buf.get(start..end).unwrap_or(&[]);
+    let mut fields = [const { MaybeUninit::<Header<'b>>::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let room = limits.headers_max.min(HEADERS_MAX);
+    match request.parse_with_uninit_headers(head, fields.get_mut(..room).unwrap_or(&mut [])) {
+        Ok(Status::Complete(bytes)) if bytes == head.len() => {}
+        Ok(Status::Complete(_) | Status::Partial) => return Err(Refusal::Syntax),
+        Err(error) => return Err(diagnose(head, error)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::Syntax);
+    };
+    let mut headers = Headers::new(head);
+    let framing = Framing::read(request.headers, &mut headers)?;
+    check_method(method)?;
+    if limits.target_bytes_max < target.len() {
+        return Err(Refusal::TargetTooLong);
+    }
+    Ok(Some(RequestHead {
+        method,
+        target: check_target(method, target, framing.host(minor)?)?,
+        body: framing.request_length(minor)?,
+        keep_alive: framing.keep_alive(minor),
+        // RFC 9110 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
+        // expectation."
+        expect_continue: framing.expect_continue && minor == 1,
+        upgrade_websocket: framing.upgrade_websocket && framing.connection_upgrade && minor == 1,
+        headers,
+        minor,
+        bytes: end,
+    }))
+}
+
+/// Reads a response's head from the start of `buf`. `None` means that more bytes are needed; call again with all of
+/// them. A head of 1xx comes with [`Length::None`], and the final head follows it (but for 101).
+///
+/// # Errors
+/// Whatever is malformed, ambiguous or beyond `limits`, as early as it can be told.
+pub fn parse_response<'b>(
+    buf: &'b [u8],
+    limits: &HeadLimits,
+    method_was_head: bool,
+) -> Result<Option<ResponseHead<'b>>, Refusal> {
+    let Some(end) = head_end(buf, 0, limits)? else {
+        let shared = buf.len().min(7);
+        return if buf.get(..shared) == b"HTTP/1.".get(..shared) {
+            Ok(None)
+        } else {
+            Err(not_a_response(buf))
+        };
+    };
+    let head = buf.get(..end).unwrap_or(&[]);
+    let mut fields = [const { MaybeUninit::<Header<'b>>::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let room = limits.headers_max.min(HEADERS_MAX);
+    let fields = fields.get_mut(..room).unwrap_or(&mut []);
+    match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, fields) {
+        Ok(Status::Complete(bytes)) if bytes == end => {}
+        Ok(Status::Complete(_) | Status::Partial) => return Err(Refusal::Syntax),
+        Err(error) => return Err(diagnose(head, error)),
+    }
+    let (Some(minor), Some(status)) = (response.version, response.code) else {
+        return Err(Refusal::Syntax);
+    };
+    if status < 100 {
+        return Err(Refusal::BadStatus);
+    }
+    let mut headers = Headers::new(head);
+    let framing = Framing::read(response.headers, &mut headers)?;
+    let body = framing.response_length(minor, status, method_was_head)?;
+    Ok(Some(ResponseHead {
+        status,
+        reason: response.reason.unwrap_or(""),
+        headers,
+        body,
+        keep_alive: framing.keep_alive(minor)
+            && body != Length::UntilClose
+            // A status that has no body announced one: what comes next is anybody's guess.
+            && (framing.has_no_length() || !is_bodiless(status)),
+        minor,
+        bytes: end,
+    }))
+}
+
+/// Finds where the head ends, and refuses lines that are not ended by CRLF or that continue the one before.
+#[inline]
+fn head_end(buf: &[u8], start: usize, limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
+    let bytes_max = limits.head_bytes_max.min(HEAD_BYTES_MAX);
+    let window = buf.get(..bytes_max).unwrap_or(buf);
+    let mut line = start;
+    for lf in memchr_iter(b'\n', window.get(start..).unwrap_or(&[])) {
+        let lf = start + lf;
+        // RFC 9112 2.2 lets a recipient take a single LF for a line end; a peer behind us that does not would read
+        // another message than we do.
+        if lf == line || window.get(lf - 1) != Some(&b'\r') {
+            return Err(Refusal::BareLf);
+        }
+        if lf == line + 1 {
+            return if line == start { Err(Refusal::Syntax) } else { Ok(Some(lf + 1)) };
+        }
+        // RFC 9112 5.2: "A server that receives an obs-fold in a request message [...] MUST either reject the message
+        // [...] or replace". The same byte before the first field is refused by 2.2.
+        if matches!(window.get(line), Some(b' ' | b'\t')) {
+            return Err(if line == start { Refusal::Syntax } else { Refusal::ObsFold });
+        }
+        line = lf + 1;
+    }
+    if buf.len() < bytes_max { Ok(None) } else { Err(Refusal::HeadTooLong) }
+}
+
+/// Refuses an unfinished request whose first line can already be told to be none: TLS on a clear port, a target
+/// without end.
+#[cold]
+fn check_unfinished(buf: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
+    if buf.starts_with(b"\r") {
+        return if buf.len() == 1 { Ok(()) } else { Err(Refusal::Syntax) };
+    }
+    let method_bytes = buf.iter().take_while(|byte| is_token_byte(**byte)).count();
+    if METHOD_BYTES_MAX < method_bytes {
+        return Err(Refusal::BadMethod);
+    }
+    match buf.get(method_bytes) {
+        None => Ok(()),
+        Some(b' ') if method_bytes > 0 => {
+            let target = buf.get(method_bytes + 1..).unwrap_or(&[]);
+            let target_bytes = target.iter().take_while(|byte| b' ' < **byte).count();
+            if limits.target_bytes_max < target_bytes { Err(Refusal::TargetTooLong) } else { Ok(()) }
+        }
+        Some(_) => Err(Refusal::Syntax),
+    }
+}
+
+#[cold]
+fn not_a_response(buf: &[u8]) -> Refusal {
+    if buf.starts_with(b"HTTP/") && buf.get(5).is_none_or(u8::is_ascii_digit) {
+        Refusal::Version
+    } else {
+        Refusal::Syntax
+    }
+}
+
+/// Tells why httparse refused a head whose lines are all ended by CRLF.
+#[cold]
+fn diagnose(head: &[u8], error: Error) -> Refusal {
+    let bare_cr = memchr_iter(b'\r', head).any(|cr| head.get(cr + 1) != Some(&b'\n'));
+    if bare_cr {
+        return Refusal::BareCr;
+    }
+    match error {
+        Error::HeaderName => diagnose_name(head),
+        Error::HeaderValue => Refusal::ControlByte,
+        Error::TooManyHeaders => Refusal::TooManyHeaders,
+        Error::Version => diagnose_version(head),
+        Error::NewLine | Error::Status | Error::Token => Refusal::Syntax,
+    }
+}
+
+/// The first field whose name is no token is the one that httparse stopped at.
+fn diagnose_name(head: &[u8]) -> Refusal {
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let name_bytes = line.iter().take_while(|byte| is_token_byte(**byte)).count();
+        match line.get(name_bytes) {
+            Some(b':') if name_bytes > 0 => {}
+            Some(b' ' | b'\t') if name_bytes > 0 && line.contains(&b':') => return Refusal::SpaceBeforeColon,
+            _ => return Refusal::BadName,
+        }
+    }
+    Refusal::BadName
+}
+
+/// A version that is not ours, or a space in the target that made the rest look like a version.
+fn diagnose_version(head: &[u8]) -> Refusal {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or(&[]);
+    let version =
+        if line.starts_with(b"HTTP/") { line } else { line.splitn(3, |b| *b == b' ').nth(2).unwrap_or(&[]) };
+    let number = version.strip_prefix(b"HTTP/").and_then(|rest| rest.split(|byte| *byte == b' ').next());
+    match number {
+        Some(number)
+            if !number.is_empty() && number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.') =>
+        {
+            Refusal::Version
+        }
+        Some(_) | None => Refusal::Syntax,
+    }
+}
+
+/// What `Transfer-Encoding` says, over all its fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Absent,
+    /// `chunked` and nothing else.
+    Chunked,
+    /// Others, and `chunked` last.
+    UnderChunked,
+    /// Others only, so far.
+    Other,
+    Malformed,
+}
+
+/// The fields that decide how a message is framed and who it is for.
+struct Framing<'b> {
+    content_length: Option<u64>,
+    coding: Coding,
+    host: Option<&'b [u8]>,
+    two_hosts: bool,
+    close: bool,
+    keep_alive: bool,
+    connection_upgrade: bool,
+    upgrade_websocket: bool,
+    expect_continue: bool,
+}
+
+impl<'b> Framing<'b> {
+    /// One pass over the fields: keeps their places in `headers`, and reads those that frame the message.
+    #[inline]
+    fn read(fields: &[Header<'b>], headers: &mut Headers<'b>) -> Result<Self, Refusal> {
+        let mut framing = Self {
+            content_length: None,
+            coding: Coding::Absent,
+            host: None,
+            two_hosts: false,
+            close: false,
+            keep_alive: false,
+            connection_upgrade: false,
+            upgrade_websocket: false,
+            expect_continue: false,
+        };
+        for field in fields {
+            headers.push(field.name, field.value);
+            // Six lengths to look at: nearly every other field is told apart without comparing its name.
+            match field.name.len() {
+                4 if field.name.eq_ignore_ascii_case("host") => {
+                    framing.two_hosts |= framing.host.is_some();
+                    framing.host = Some(field.value);
+                }
+                6 if field.name.eq_ignore_ascii_case("expect") => {
+                    framing.expect_continue |= field.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                7 if field.name.eq_ignore_ascii_case("upgrade") => {
+                    framing.upgrade_websocket |= has_token(field.value, b"websocket");
+                }
+                10 if field.name.eq_ignore_ascii_case("connection") => framing.on_connection(field.value),
+                14 if field.name.eq_ignore_ascii_case("content-length") => framing.on_length(field.value)?,
+                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => framing.on_coding(field.value),
+                _ => {}
+            }
+        }
+        Ok(framing)
+    }
+
+    fn on_connection(&mut self, value: &[u8]) {
+        for token in tokens(value) {
+            self.close |= token.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+
+    /// RFC 9110 8.6: "Content-Length = 1*DIGIT". A list of equal lengths may be taken for one; that is how two
+    /// parsers come to differ, so it is refused.
+    fn on_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.content_length.is_some() || value.contains(&b',') {
+            return Err(Refusal::TwoLengths);
+        }
+        let mut length = 0_u64;
+        for byte in value {
+            let digit = byte.wrapping_sub(b'0');
+            if 9 < digit {
+                return Err(Refusal::BadLength);
+            }
+            length = length
+                .checked_mul(10)
+                .and_then(|tens| tens.checked_add(u64::from(digit)))
+                .ok_or(Refusal::BadLength)?;
+        }
+        if value.is_empty() {
+            return Err(Refusal::BadLength);
+        }
+        self.content_length = Some(length);
+        Ok(())
+    }
+
+    /// RFC 9112 6.1: "A sender MUST NOT apply the chunked transfer coding more than once to a message body", and it
+    /// is the last one applied. RFC 9112 7 has transfer codings "case-insensitive".
+    fn on_coding(&mut self, value: &[u8]) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let chunked = token.eq_ignore_ascii_case(b"chunked");
+            self.coding = match self.coding {
+                _ if token.is_empty() => Coding::Malformed,
+                Coding::Absent if chunked => Coding::Chunked,
+                Coding::Other if chunked => Coding::UnderChunked,
+                Coding::Absent | Coding::Other => Coding::Other,
+                Coding::Chunked | Coding::UnderChunked | Coding::Malformed => Coding::Malformed,
+            };
+        }
+    }
+
+    /// What both sides refuse of a length, and whether the body is chunked.
+    #[inline]
+    fn is_chunked(&self, minor: u8) -> Result<bool, Refusal> {
+        if self.coding == Coding::Absent {
+            return Ok(false);
+        }
+        // RFC 9112 6.3: such a message "might indicate an attempt to perform request smuggling [...] and ought to be
+        // handled as an error."
+        if self.content_length.is_some() {
+            return Err(Refusal::BothLengths);
+        }
+        // RFC 9112 6.1: "A server or client that receives an HTTP/1.0 message containing a Transfer-Encoding header
+        // field MUST treat the message as if the framing is faulty".
+        if minor == 0 {
+            return Err(Refusal::CodingInHttp10);
+        }
+        match self.coding {
+            Coding::Chunked => Ok(true),
+            Coding::UnderChunked => Err(Refusal::UnknownCoding),
+            Coding::Absent | Coding::Other | Coding::Malformed => Err(Refusal::BadCoding),
+        }
+    }
+
+    #[inline]
+    fn request_length(&self, minor: u8) -> Result<Length, Refusal> {
+        if self.is_chunked(minor)? {
+            return Ok(Length::Chunked);
+        }
+        // RFC 9112 6.3: "If this is a request message and none of the above are true, then the message body length is
+        // zero".
+        Ok(self.content_length.map_or(Length::None, Length::Exact))
+    }
+
+    fn response_length(&self, minor: u8, status: u16, method_was_head: bool) -> Result<Length, Refusal> {
+        // RFC 9112 6.3: "Any response to a HEAD request and any response with a 1xx (Informational), 204 (No Content),
+        // or 304 (Not Modified) status code is always terminated by the first empty line after the header fields,
+        // regardless of the header fields present in the message".
+        if method_was_head || status == 304 || is_bodiless(status) {
+            return Ok(Length::None);
+        }
+        if self.is_chunked(minor)? {
+            return Ok(Length::Chunked);
+        }
+        Ok(self.content_length.map_or(Length::UntilClose, Length::Exact))
+    }
+
+    #[inline]
+    fn has_no_length(&self) -> bool {
+        self.coding == Coding::Absent && self.content_length.unwrap_or(0) == 0
+    }
+
+    /// RFC 9112 9.3: `close` wins; HTTP/1.1 persists by default, HTTP/1.0 where `keep-alive` says so.
+    #[inline]
+    const fn keep_alive(&self, minor: u8) -> bool {
+        !self.close && (minor == 1 || self.keep_alive)
+    }
+
+    /// RFC 9112 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
+    /// lacks a Host header field and to any request message that contains more than one Host header field line or a
+    /// Host header field with an invalid field value."
+    #[inline]
+    fn host(&self, minor: u8) -> Result<&'b [u8], Refusal> {
+        if self.two_hosts {
+            return Err(Refusal::TwoHosts);
+        }
+        match self.host {
+            Some(host) if is_host(host) => Ok(host),
+            Some(_) => Err(Refusal::BadHost),
+            None if minor == 0 => Ok(&[]),
+            None => Err(Refusal::NoHost),
+        }
+    }
+}
+
+/// Statuses that never have a body and whose sender must not announce one (RFC 9110 8.6, RFC 9112 6.1). 304 may.
+const fn is_bodiless(status: u16) -> bool {
+    status < 200 || status == 204
+}
+
+/// RFC 9110 5.6.1: the elements of a list, empty ones left out.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// Whether a list has this element, whatever its case.
+pub(crate) fn has_token(value: &[u8], wanted: &[u8]) -> bool {
+    tokens(value).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+/// RFC 9110 7.2: `Host = uri-host [ ":" port ]`. Empty is allowed: it is what a target without authority has.
+fn is_host(host: &[u8]) -> bool {
+    let (name, rest) = match host.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
+            let (address, rest) = literal.split_at(end);
+            let is_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+            if address.is_empty() || !address.iter().all(is_address) {
+                return false;
+            }
+            (&b"v6"[..], rest.get(1..).unwrap_or(&[]))
+        }
+        None => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
+    };
+    // RFC 3986 3.2.2 reg-name, less the comma: two hosts in one field are the list that a proxy joined.
+    let is_name = |byte: &u8| {
+        matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
+            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+    };
+    let port = rest.strip_prefix(b":");
+    // A port without a name is no host.
+    name.iter().all(is_name)
+        && (port.is_none() || !name.is_empty())
+        && port.unwrap_or(rest).iter().all(u8::is_ascii_digit)
+        && port.is_none_or(|port| port.len() <= 5)
+        && (port.is_some() || rest.is_empty())
+}
+
+#[inline]
+fn check_method(method: &str) -> Result<(), Refusal> {
+    // RFC 9110 9.3.6: an origin server that is no tunnel has no use for CONNECT, and its target names an authority.
+    if METHOD_BYTES_MAX < method.len() || method == "CONNECT" { Err(Refusal::BadMethod) } else { Ok(()) }
+}
+
+/// RFC 9112 3.2: origin-form, absolute-form for our own authority, and `*` for OPTIONS.
+#[inline]
+fn check_target<'b>(method: &str, target: &'b str, host: &[u8]) -> Result<&'b str, Refusal> {
+    // A fragment is never sent, and bytes outside of ASCII are sent escaped.
+    if !target.bytes().all(|byte| matches!(byte, 0x21..=0x7E) && byte != b'#') {
+        return Err(Refusal::BadTarget);
+    }
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    if target == "*" {
+        return if method == "OPTIONS" { Ok(target) } else { Err(Refusal::BadTarget) };
+    }
+    check_absolute(method, target, host)
+}
+
+#[cold]
+fn check_absolute<'b>(method: &str, target: &'b str, host: &[u8]) -> Result<&'b str, Refusal> {
+    let Some((scheme, rest)) = target.split_once("://") else { return Err(Refusal::BadTarget) };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(Refusal::BadTarget);
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.is_empty() || !is_host(authority.as_bytes()) {
+        return Err(Refusal::BadTarget);
+    }
+    // RFC 9112 3.2.2 has the target win over Host; where they differ, whoever routed the request here may have
+    // looked at the other one.
+    if !authority.as_bytes().eq_ignore_ascii_case(host) {
+        return Err(Refusal::HostMismatch);
+    }
+    match path {
+        // RFC 9112 3.2.4: an OPTIONS request with an empty path is one for "*".
+        "" if method == "OPTIONS" => Ok("*"),
+        "" => Ok("/"),
+        // The slash that RFC 9110 4.2.3 has before the query would not be the buffer's.
+        _ if path.starts_with('?') => Err(Refusal::BadTarget),
+        _ => Ok(path),
+    }
+}

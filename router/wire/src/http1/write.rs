@@ -1,0 +1,232 @@
+//! Heads and chunks, written into the caller's buffer. RFC 9112. Nothing that a caller passes can end a line or a
+//! head early: bytes that could are dropped, and in debug builds they are a bug.
+
+use alloc::vec::Vec;
+
+use super::{Length, is_token_byte, is_value_byte};
+
+/// What a client that expects it waits for before it sends its body.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Writes a request's head. `host` is the authority of the server. [`Length::None`] announces no body;
+/// [`Length::UntilClose`] is no request's and counts as none.
+pub fn write_request_head(
+    out: &mut Vec<u8>,
+    method: &str,
+    target: &str,
+    host: &str,
+    headers: &[(&str, &str)],
+    length: Length,
+    keep_alive: bool,
+) {
+    debug_assert!(length != Length::UntilClose, "a request cannot end with its connection");
+    write_filtered(out, method, is_token_byte);
+    out.push(b' ');
+    write_target(out, target);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    write_filtered(out, host, |byte| matches!(byte, 0x21..=0x7E));
+    out.extend_from_slice(b"\r\n");
+    write_fields(out, headers);
+    if !keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    write_length(out, length);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a response's head. [`Length::None`] announces no body, as a 204 or a 304 must; an empty body of another status
+/// is `Length::Exact(0)`. [`Length::UntilClose`] closes the connection whatever `keep_alive` says.
+pub fn write_response_head(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(&str, &str)],
+    length: Length,
+    keep_alive: bool,
+) {
+    debug_assert!((100..=999).contains(&status), "a status has three digits");
+    if status == 200 {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    write_fields(out, headers);
+    if !keep_alive || length == Length::UntilClose {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    write_length(out, length);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_length(out: &mut Vec<u8>, length: Length) {
+    match length {
+        Length::None | Length::UntilClose => {}
+        Length::Exact(bytes) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(bytes).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+}
+
+/// A field that would break the head is dropped whole: half a value is worse than none.
+#[inline]
+pub(crate) fn write_fields(out: &mut Vec<u8>, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        let whole = !name.is_empty() && name.bytes().all(is_token_byte) && value.bytes().all(is_value_byte);
+        debug_assert!(whole, "a header that would break the head: {name}");
+        if whole {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Writes a request target; bytes that cannot be in one are escaped (RFC 3986 2.1).
+pub(crate) fn write_target(out: &mut Vec<u8>, target: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in target.bytes() {
+        if matches!(byte, 0x21..=0x7E) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// Writes the bytes that `allowed` lets through.
+pub(crate) fn write_filtered(out: &mut Vec<u8>, text: &str, allowed: impl Fn(u8) -> bool) {
+    debug_assert!(text.bytes().all(&allowed), "a byte that would break the head: {text:?}");
+    out.extend(text.bytes().filter(|byte| allowed(*byte)));
+}
+
+/// Writes one chunk. Nothing is written for no data, because an empty chunk would end the body.
+#[inline]
+pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    out.reserve(data.len() + LONG_SIZE_DIGITS + 4);
+    let start = begin_chunk(out);
+    out.extend_from_slice(data);
+    end_chunk(out, start);
+}
+
+/// Writes the chunk that ends a body, without trailers.
+#[inline]
+pub fn write_last_chunk(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n\r\n");
+}
+
+/// Where a chunk that is being written starts.
+#[derive(Debug)]
+#[must_use = "a chunk that is begun must be ended"]
+pub struct ChunkStart(usize);
+
+/// A chunk's size is written once its data is there, in the digits kept for it: RFC 9112 7.1 allows zeros in front.
+const SIZE_DIGITS: usize = 4;
+const LONG_SIZE_DIGITS: usize = 16;
+
+/// Starts a chunk whose data is then written straight into `out`.
+#[inline]
+pub fn begin_chunk(out: &mut Vec<u8>) -> ChunkStart {
+    let start = out.len();
+    out.extend_from_slice(b"0000\r\n");
+    ChunkStart(start)
+}
+
+/// Ends a chunk: fills in its size. A chunk without data leaves no trace, because it would end the body.
+#[inline]
+pub fn end_chunk(out: &mut Vec<u8>, start: ChunkStart) {
+    let ChunkStart(start) = start;
+    let data_start = start + SIZE_DIGITS + 2;
+    debug_assert!(data_start <= out.len(), "the buffer was cut while a chunk was open");
+    let bytes = out.len().saturating_sub(data_start);
+    if bytes == 0 {
+        out.truncate(start);
+        return;
+    }
+    if bytes <= 0xFFFF {
+        if let Some(size) = out.get_mut(start..start + SIZE_DIGITS) {
+            write_hex(size, bytes);
+        }
+    } else {
+        let mut size = [b'0'; LONG_SIZE_DIGITS];
+        write_hex(&mut size, bytes);
+        out.splice(start..start + SIZE_DIGITS, size);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Fills all of `digits`, zeros in front.
+#[inline]
+fn write_hex(digits: &mut [u8], mut number: usize) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for digit in digits.iter_mut().rev() {
+        *digit = HEX[number & 15];
+        number >>= 4;
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 15, RFC 6585); empty for one that is not registered.
+#[must_use]
+pub const fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}

@@ -1,0 +1,85 @@
+//! JSON text, written out. RFC 8259 section 7. Owns escaping and numbers; never builds a tree, never reads.
+
+use alloc::vec::Vec;
+
+/// Writes a string: quoted, escaped.
+#[inline]
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    write_str_body(out, text);
+    out.push(b'"');
+}
+
+/// Writes the inside of a string, escaped: the quotes are the caller's, who may join several texts between them.
+#[inline]
+pub fn write_str_body(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, escaped) = rest.split_at(plain_prefix(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = escaped.split_first() else { return };
+        write_escape(out, *byte);
+        rest = after;
+    }
+}
+
+/// RFC 8259 7: "All Unicode characters may be placed within the quotation marks, except for the characters that MUST be
+/// escaped: quotation mark, reverse solidus, and the control characters (U+0000 through U+001F)."
+#[inline]
+const fn must_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// How many bytes from the start need no escape.
+#[inline]
+fn plain_prefix(text: &[u8]) -> usize {
+    let (blocks, tail) = text.as_chunks::<16>();
+    let mut plain = 0;
+    for block in blocks {
+        // Every byte is looked at, whatever the ones before it: that is what the compiler turns into vector code.
+        let hit = block.iter().fold(false, |hit, byte| hit | must_escape(*byte));
+        if hit {
+            return plain + block.iter().position(|byte| must_escape(*byte)).unwrap_or(0);
+        }
+        plain += block.len();
+    }
+    plain + tail.iter().position(|byte| must_escape(*byte)).unwrap_or(tail.len())
+}
+
+#[inline]
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0C => b'f',
+        _ => {
+            let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digits[0], digits[1]]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Writes an unsigned number.
+#[inline]
+pub fn write_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writes a signed number.
+#[inline]
+pub fn write_i64(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writes `true` or `false`.
+#[inline]
+pub fn write_bool(out: &mut Vec<u8>, truth: bool) {
+    out.extend_from_slice(if truth { b"true" } else { b"false" });
+}

@@ -1,0 +1,439 @@
+//! WebSocket frames, both roles, and the handshake. RFC 6455.
+//!
+//! Owns framing, masking, the rules about fragments and control frames, and the validity of text. Unmasks in the caller's
+//! buffer; never assembles a fragmented message, never answers a ping, never negotiates an extension.
+
+mod handshake;
+mod utf8;
+mod write;
+
+pub use handshake::{
+    Upgrade, UpgradeFailure, UpgradeRefusal, accept_key, check_upgrade, check_upgrade_response, client_key,
+    write_upgrade_refusal, write_upgrade_request, write_upgrade_response,
+};
+pub use utf8::{BadUtf8, Utf8};
+pub use write::{FrameStart, begin_frame, end_frame, write_close, write_frame};
+
+/// Which side of a connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We accepted it: the peer masks, we do not.
+    Server,
+    /// We opened it: we mask, the peer does not.
+    Client,
+}
+
+/// What a frame is (RFC 6455 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// The next fragment of a message.
+    Continuation,
+    /// Text, whole or its first fragment.
+    Text,
+    /// Bytes, whole or their first fragment.
+    Binary,
+    /// The last frame of a side.
+    Close,
+    /// Asks for a pong.
+    Ping,
+    /// Answers a ping, or says that a side is alive.
+    Pong,
+}
+
+impl Opcode {
+    #[inline]
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Continuation => 0x0,
+            Self::Text => 0x1,
+            Self::Binary => 0x2,
+            Self::Close => 0x8,
+            Self::Ping => 0x9,
+            Self::Pong => 0xA,
+        }
+    }
+}
+
+/// How the peer broke the protocol. The connection is to be closed with [`close_code`](Self::close_code).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Violation {
+    /// A reserved bit is set, and no extension was negotiated.
+    ReservedBits,
+    /// An opcode that is reserved.
+    BadOpcode,
+    /// A client's frame that is not masked.
+    Unmasked,
+    /// A server's frame that is masked.
+    Masked,
+    /// A control frame in fragments.
+    FragmentedControl,
+    /// A control frame of more than 125 bytes.
+    ControlTooLong,
+    /// A length written in more bytes than it needs.
+    LengthNotMinimal,
+    /// A length of 64 bits with the top bit set.
+    LengthTopBit,
+    /// A close code that must not be sent.
+    BadCloseCode,
+    /// A close frame of one byte: half a code.
+    BadClosePayload,
+    /// Text or a close reason that is not UTF-8.
+    BadUtf8,
+    /// A continuation of nothing.
+    ContinuationWithoutStart,
+    /// A new message inside a fragmented one.
+    DataInsideFragments,
+    /// Bytes after a close frame.
+    DataAfterClose,
+    /// A message longer than allowed, all its fragments counted.
+    MessageTooBig,
+}
+
+impl Violation {
+    /// What the close frame that answers it says (RFC 6455 7.4.1).
+    #[must_use]
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::ReservedBits
+            | Self::BadOpcode
+            | Self::Unmasked
+            | Self::Masked
+            | Self::FragmentedControl
+            | Self::ControlTooLong
+            | Self::LengthNotMinimal
+            | Self::LengthTopBit
+            | Self::BadCloseCode
+            | Self::BadClosePayload
+            | Self::ContinuationWithoutStart
+            | Self::DataInsideFragments
+            | Self::DataAfterClose => 1002,
+            Self::BadUtf8 => 1007,
+            Self::MessageTooBig => 1009,
+        }
+    }
+
+    /// A stable name for logs, metrics and close reasons.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ReservedBits => "WS_RESERVED_BITS",
+            Self::BadOpcode => "WS_BAD_OPCODE",
+            Self::Unmasked => "WS_UNMASKED",
+            Self::Masked => "WS_MASKED",
+            Self::FragmentedControl => "WS_FRAGMENTED_CONTROL",
+            Self::ControlTooLong => "WS_CONTROL_TOO_LONG",
+            Self::LengthNotMinimal => "WS_LENGTH_NOT_MINIMAL",
+            Self::LengthTopBit => "WS_LENGTH_TOP_BIT",
+            Self::BadCloseCode => "WS_BAD_CLOSE_CODE",
+            Self::BadClosePayload => "WS_BAD_CLOSE_PAYLOAD",
+            Self::BadUtf8 => "WS_BAD_UTF8",
+            Self::ContinuationWithoutStart => "WS_CONTINUATION_WITHOUT_START",
+            Self::DataInsideFragments => "WS_DATA_INSIDE_FRAGMENTS",
+            Self::DataAfterClose => "WS_DATA_AFTER_CLOSE",
+            Self::MessageTooBig => "WS_MESSAGE_TOO_BIG",
+        }
+    }
+}
+
+impl core::fmt::Display for Violation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// What one call found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'b> {
+    /// At least this many bytes are missing, one or more. Call again with the same bytes and those that came after them.
+    NeedMore(usize),
+    /// A whole frame.
+    Frame {
+        /// Bytes of the buffer that it took.
+        consumed: usize,
+        /// What it says.
+        item: Item<'b>,
+    },
+}
+
+/// What a frame says. Payloads are unmasked in the buffer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item<'b> {
+    /// A whole message of text: valid UTF-8.
+    Text(&'b mut [u8]),
+    /// A whole message of bytes.
+    Binary(&'b mut [u8]),
+    /// A piece of a message that came in fragments; the caller assembles them.
+    Fragment {
+        /// Whether the message is text. All fragments together are then valid UTF-8; one alone may end inside of a
+        /// character.
+        text: bool,
+        /// The piece.
+        payload: &'b mut [u8],
+        /// Whether the message starts with it.
+        first: bool,
+        /// Whether the message ends with it.
+        last: bool,
+    },
+    /// To be answered with a pong of the same payload.
+    Ping(&'b [u8]),
+    /// An answer to a ping, or a sign of life.
+    Pong(&'b [u8]),
+    /// The peer's last frame; to be answered with a close frame, unless we sent ours first.
+    Close {
+        /// Why, if the peer says so.
+        code: Option<u16>,
+        /// Why in words, possibly none.
+        reason: &'b str,
+    },
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A new message.
+    Idle,
+    /// The rest of a message of text.
+    InText,
+    /// The rest of a message of bytes.
+    InBinary,
+    /// Nothing: the peer has closed.
+    Closed,
+}
+
+/// Takes a peer's frames from a buffer.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    message_bytes_max: usize,
+    /// Bytes of the fragments so far.
+    message_bytes: usize,
+    utf8: Utf8,
+    phase: Phase,
+    role: Role,
+}
+
+const _: () = assert!(size_of::<Decoder>() <= 24);
+
+/// The two bytes that every frame starts with (RFC 6455 5.2).
+const FINAL: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0F;
+const MASKED: u8 = 0x80;
+const LENGTH: u8 = 0x7F;
+/// RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be fragmented."
+const CONTROL_BYTES_MAX: u8 = 125;
+
+/// A frame whose header was found in order.
+struct Frame {
+    final_frame: bool,
+    opcode: Opcode,
+    /// The bytes before the payload, key included.
+    header_bytes: usize,
+    payload_bytes: usize,
+}
+
+impl Decoder {
+    /// A decoder for the peer of `role`. A message of more than `message_bytes_max` bytes is refused when the header
+    /// that makes it too long arrives, before its payload does.
+    #[must_use]
+    pub const fn new(role: Role, message_bytes_max: usize) -> Self {
+        Self { message_bytes_max, message_bytes: 0, utf8: Utf8::new(), phase: Phase::Idle, role }
+    }
+
+    /// Allows messages of another size from the next frame on: small before a client has authenticated, larger after.
+    pub const fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
+        self.message_bytes_max = message_bytes_max;
+    }
+
+    /// Takes the frame at the front of `buf`. A frame is handed out whole, so the buffer must be able to hold the
+    /// largest one allowed: `message_bytes_max` and 14 bytes of header.
+    ///
+    /// # Errors
+    /// Any [`Violation`], as early as the bytes that are there tell; the decoder is not to be used after it.
+    #[inline]
+    pub fn decode<'b>(&mut self, buf: &'b mut [u8]) -> Result<Step<'b>, Violation> {
+        let frame = match self.header(buf)? {
+            Ok(frame) => frame,
+            Err(missing) => return Ok(Step::NeedMore(missing)),
+        };
+        // Cannot overflow where the payload is in memory; where it is not, it is not in the buffer either.
+        let consumed = frame.header_bytes.saturating_add(frame.payload_bytes);
+        let missing = consumed.saturating_sub(buf.len());
+        if missing > 0 {
+            return Ok(Step::NeedMore(missing));
+        }
+        let Some((header, payload)) =
+            buf.get_mut(..consumed).and_then(|whole| whole.split_at_mut_checked(frame.header_bytes))
+        else {
+            return Ok(Step::NeedMore(1));
+        };
+        if let (Role::Server, Some(key)) = (self.role, header.last_chunk::<4>()) {
+            unmask(payload, *key, 0);
+        }
+        let item = match frame.opcode {
+            Opcode::Text if frame.final_frame => {
+                // RFC 6455 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte
+                // stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
+                simdutf8::basic::from_utf8(payload).map_err(|_| Violation::BadUtf8)?;
+                Item::Text(payload)
+            }
+            Opcode::Binary if frame.final_frame => Item::Binary(payload),
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => self.fragment(&frame, payload)?,
+            Opcode::Ping => Item::Ping(payload),
+            Opcode::Pong => Item::Pong(payload),
+            Opcode::Close => self.close(payload)?,
+        };
+        Ok(Step::Frame { consumed, item })
+    }
+
+    /// Reads and checks a header: the frame, or how many bytes of the header are missing.
+    #[inline]
+    fn header(&self, buf: &[u8]) -> Result<Result<Frame, usize>, Violation> {
+        let [first, second, after @ ..] = buf else {
+            if self.phase == Phase::Closed && !buf.is_empty() {
+                return Err(Violation::DataAfterClose);
+            }
+            return Ok(Err(2 - buf.len()));
+        };
+        let opcode = self.check_start(*first, *second)?;
+        let key_bytes = match self.role {
+            Role::Server => 4,
+            Role::Client => 0,
+        };
+        let (length, length_bytes) = match second & LENGTH {
+            126 => {
+                let Some(length) = after.first_chunk::<2>() else { return Ok(Err(2 - after.len())) };
+                (u64::from(u16::from_be_bytes(*length)), 2)
+            }
+            127 => {
+                let Some(length) = after.first_chunk::<8>() else { return Ok(Err(8 - after.len())) };
+                (u64::from_be_bytes(*length), 8)
+            }
+            length => (u64::from(length), 0),
+        };
+        // RFC 6455 5.2: "the minimal number of bytes MUST be used to encode the length", and of 64 bits "the most
+        // significant bit MUST be 0".
+        match length_bytes {
+            2 if length < 126 => return Err(Violation::LengthNotMinimal),
+            8 if length >> 63 != 0 => return Err(Violation::LengthTopBit),
+            8 if length <= 0xFFFF => return Err(Violation::LengthNotMinimal),
+            _ => {}
+        }
+        let payload_bytes = match opcode {
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => self.check_size(length)?,
+            Opcode::Close | Opcode::Ping | Opcode::Pong => usize::from(second & LENGTH),
+        };
+        let header_bytes = 2 + length_bytes + key_bytes;
+        Ok(Ok(Frame { final_frame: first & FINAL != 0, opcode, header_bytes, payload_bytes }))
+    }
+
+    /// What the first two bytes tell.
+    #[inline]
+    fn check_start(&self, first: u8, second: u8) -> Result<Opcode, Violation> {
+        if self.phase == Phase::Closed {
+            return Err(Violation::DataAfterClose);
+        }
+        if first & RESERVED != 0 {
+            return Err(Violation::ReservedBits);
+        }
+        let in_message = self.phase != Phase::Idle;
+        let opcode = match first & OPCODE {
+            0x0 if in_message => Opcode::Continuation,
+            0x0 => return Err(Violation::ContinuationWithoutStart),
+            0x1 | 0x2 if in_message => return Err(Violation::DataInsideFragments),
+            0x1 => Opcode::Text,
+            0x2 => Opcode::Binary,
+            bits @ 0x8..=0xA => {
+                if first & FINAL == 0 {
+                    return Err(Violation::FragmentedControl);
+                }
+                if CONTROL_BYTES_MAX < second & LENGTH {
+                    return Err(Violation::ControlTooLong);
+                }
+                match bits {
+                    0x8 => Opcode::Close,
+                    0x9 => Opcode::Ping,
+                    _ => Opcode::Pong,
+                }
+            }
+            _ => return Err(Violation::BadOpcode),
+        };
+        // RFC 6455 5.1: "The server MUST close the connection upon receiving a frame that is not masked", and "A client
+        // MUST close a connection if it detects a masked frame."
+        match (self.role, second & MASKED != 0) {
+            (Role::Server, false) => Err(Violation::Unmasked),
+            (Role::Client, true) => Err(Violation::Masked),
+            (Role::Server, true) | (Role::Client, false) => Ok(opcode),
+        }
+    }
+
+    #[inline]
+    fn check_size(&self, length: u64) -> Result<usize, Violation> {
+        let room = self.message_bytes_max.saturating_sub(self.message_bytes);
+        match usize::try_from(length) {
+            Ok(bytes) if bytes <= room => Ok(bytes),
+            Ok(_) | Err(_) => Err(Violation::MessageTooBig),
+        }
+    }
+
+    /// One frame of a message that has several, or is the last of them.
+    fn fragment<'b>(&mut self, frame: &Frame, payload: &'b mut [u8]) -> Result<Item<'b>, Violation> {
+        let first = frame.opcode != Opcode::Continuation;
+        let text = frame.opcode == Opcode::Text || self.phase == Phase::InText;
+        let last = frame.final_frame;
+        if text {
+            let whole = self.utf8.feed(payload).map_err(|_| Violation::BadUtf8)?;
+            if last && !whole {
+                return Err(Violation::BadUtf8);
+            }
+        }
+        if last {
+            self.phase = Phase::Idle;
+            self.message_bytes = 0;
+        } else {
+            self.phase = if text { Phase::InText } else { Phase::InBinary };
+            self.message_bytes += payload.len();
+        }
+        Ok(Item::Fragment { text, payload, first, last })
+    }
+
+    fn close<'b>(&mut self, payload: &'b [u8]) -> Result<Item<'b>, Violation> {
+        self.phase = Phase::Closed;
+        // RFC 6455 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned integer".
+        let (code, reason) = match payload {
+            [] => return Ok(Item::Close { code: None, reason: "" }),
+            [_] => return Err(Violation::BadClosePayload),
+            [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+        };
+        if !is_close_code(code) {
+            return Err(Violation::BadCloseCode);
+        }
+        let reason = core::str::from_utf8(reason).map_err(|_| Violation::BadUtf8)?;
+        Ok(Item::Close { code: Some(code), reason })
+    }
+}
+
+/// RFC 6455 7.4 and its registry: codes that a close frame may carry. 1004 is reserved, 1005, 1006 and 1015 "MUST NOT be
+/// set as a status code in a Close control frame by an endpoint"; from 3000 on they are for libraries and applications.
+#[inline]
+const fn is_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// Masks or unmasks `payload`, which starts `offset` bytes into its frame's payload (RFC 6455 5.3). By words of eight
+/// bytes, which the compiler widens.
+#[inline]
+pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
+    let mut key = key;
+    key.rotate_left(offset & 3);
+    let [a, b, c, d] = key;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, tail) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip([a, b, c, d, a, b, c]) {
+        *byte ^= key;
+    }
+}
