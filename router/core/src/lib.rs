@@ -7,11 +7,22 @@
 #![warn(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]
 extern crate alloc;
 
+pub mod bounds;
 pub mod breaker;
+pub mod bucket;
 pub mod codes;
+pub mod counters;
 pub mod effect;
 pub mod event;
+pub mod home;
 pub mod id;
 pub mod limits;
+pub mod plan;
+mod random;
+pub mod route;
+pub mod shard;
+pub mod split;
 pub mod stage;
 pub mod time;
+pub mod timers;
+pub mod view;

@@ -4,20 +4,20 @@ use crate::id::{AgentId, ChannelId, ModelId};
 use crate::limits::Limits;
 use crate::route::Strategy;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
-use alloc::collections::BTreeSet;
 
 /// Everything configured that decides what a shard does. Ids index the vectors.
 #[derive(Debug)]
 pub struct Plan {
     /// The bounds.
     pub limits: Limits,
-    /// The channels, by [`ChannelId`].
+    /// The channels, by [`ChannelId`]; at least one.
     pub channels: Vec<Channel>,
-    /// The agents, by [`AgentId`].
+    /// The agents, by [`AgentId`]; at least one.
     pub agents: Vec<Agent>,
-    /// The models, by [`ModelId`].
+    /// The models, by [`ModelId`]; at least one.
     pub models: Vec<Model>,
     /// Which agent answers, where neither the session nor the channel says.
     pub route: Strategy,
@@ -117,6 +117,8 @@ pub struct Agent {
     pub attempts_max: u16,
     /// Does a session keep what was said for this agent's prompts?
     pub history: bool,
+    /// What people on a platform read where no answer can be given ([`crate::event::Mode::Deliver`]); `None` for silence.
+    pub failure_text: Option<Box<str>>,
 }
 
 /// One model: an upstream that can be called.
