@@ -83,3 +83,56 @@ pub fn write_i64(out: &mut Vec<u8>, number: i64) {
 pub fn write_bool(out: &mut Vec<u8>, truth: bool) {
     out.extend_from_slice(if truth { b"true" } else { b"false" });
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::format;
+    use alloc::string::String;
+
+    use super::*;
+
+    fn written(text: &str) -> String {
+        let mut out = Vec::new();
+        write_str(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_must_be_escaped_is() {
+        assert_eq!(written(""), r#""""#);
+        assert_eq!(written("plain é€😀\u{7f}\u{2028}"), "\"plain é€😀\u{7f}\u{2028}\"");
+        assert_eq!(written("\"\\/"), r#""\"\\/""#);
+        assert_eq!(written("\u{8}\t\n\u{c}\r"), r#""\b\t\n\f\r""#);
+        assert_eq!(written("\0\u{1}\u{b}\u{1f}\u{20}"), r#""\u0000\u0001\u000b\u001f ""#);
+    }
+
+    /// One escape at every place of texts of every length, across the blocks that are looked at together.
+    #[test]
+    fn an_escape_is_found_wherever_it_is() {
+        for bytes in 0..70 {
+            for at in 0..bytes {
+                let (before, after) = ("x".repeat(at), "é".repeat(bytes - at - 1));
+                assert_eq!(written(&format!("{before}\n{after}")), format!("\"{before}\\n{after}\""));
+                assert_eq!(
+                    written(&format!("{before}\u{1f}\"{after}")),
+                    format!("\"{before}\\u001f\\\"{after}\"")
+                );
+            }
+            let plain = "x".repeat(bytes);
+            assert_eq!(written(&plain), format!("\"{plain}\""));
+        }
+    }
+
+    #[test]
+    fn numbers_and_truths() {
+        let mut out = Vec::new();
+        write_u64(&mut out, u64::MAX);
+        out.push(b' ');
+        write_i64(&mut out, i64::MIN);
+        out.push(b' ');
+        write_bool(&mut out, true);
+        write_bool(&mut out, false);
+        assert_eq!(out, b"18446744073709551615 -9223372036854775808 truefalse");
+    }
+}

@@ -447,3 +447,213 @@ fn write_lines(out: &mut Vec<u8>, prefix: &[u8], text: &str) {
         rest = after.get(ending..).unwrap_or(&[]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::format;
+    use alloc::string::{String, ToString};
+    use alloc::vec;
+
+    use super::*;
+
+    /// All that a stream holds, in words: `type|id|data`, `#` for a comment, `=` for an id alone; empty lines are left
+    /// out. The stream comes in pieces that end at `cuts`.
+    fn read(stream: &[u8], max: usize, cuts: &[usize]) -> Result<Vec<String>, TooLong> {
+        let (mut decoder, mut found) = (Decoder::new(max), Vec::new());
+        let (mut buf, mut from) = (Vec::new(), 0);
+        for end in cuts.iter().copied().chain([stream.len()]) {
+            buf.extend_from_slice(&stream[from..end]);
+            from = end;
+            loop {
+                let consumed = match decoder.decode(&mut buf)? {
+                    Step::NeedMore => break,
+                    Step::Event { consumed, event, id, data } => {
+                        let data = String::from_utf8_lossy(data);
+                        found.push(format!("{event}|{}|{data}", id.unwrap_or("-")));
+                        consumed
+                    }
+                    Step::Id { consumed, id } => {
+                        found.push(format!("={id}"));
+                        consumed
+                    }
+                    Step::Comment { consumed } => {
+                        found.push("#".to_string());
+                        consumed
+                    }
+                    Step::Skip { consumed } => consumed,
+                };
+                assert!(consumed > 0 && consumed <= buf.len());
+                buf.drain(..consumed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same whole, byte by byte, and cut in two or three anywhere, whatever the line ends are.
+    fn check(stream: &str, expected: &[&str]) {
+        for line_end in ["\n", "\r\n", "\r"] {
+            let stream = stream.replace('\n', line_end);
+            let stream = stream.as_bytes();
+            assert_eq!(read(stream, 999, &[]).unwrap(), expected, "{stream:?}");
+            let every: Vec<usize> = (0..=stream.len()).collect();
+            assert_eq!(read(stream, 999, &every).unwrap(), expected, "{stream:?}, byte by byte");
+            for first in 0..=stream.len() {
+                for second in first..=stream.len() {
+                    assert_eq!(
+                        read(stream, 999, &[first, second]).unwrap(),
+                        expected,
+                        "{stream:?} at {first}, {second}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_standard() {
+        check(
+            "data: This is the first message.\n\ndata: second\n\n",
+            &["message|-|This is the first message.", "message|-|second"],
+        );
+        check("event: add\ndata: 73857293\n\n", &["add|-|73857293"]);
+        check("data: YHOO\ndata: +2\ndata: 10\n\n", &["message|-|YHOO\n+2\n10"]);
+        check(
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+            &["#", "message|1|first event", "message||second event", "message|-| third event"],
+        );
+        // "The following stream fires two events": an empty one, and one of a single newline; the last is void.
+        check("data\n\ndata\ndata\n\ndata:\n", &["message|-|", "message|-|\n"]);
+        check("data:test\n\ndata: test\n\n", &["message|-|test", "message|-|test"]);
+    }
+
+    #[test]
+    fn fields_in_any_order() {
+        check("id: 7\nevent: e\ndata: d\n\n", &["e|7|d"]);
+        check("data: d\nevent: e\nid: 7\n\n", &["e|7|d"]);
+        check("data: d\nid: 7\nevent: e\n\n", &["e|7|d"]);
+        // Data would grow over fields that lie between its lines.
+        check(
+            "data: a\nevent: eeee\ndata: bbbbbbbbbbbbbbbb\nid: 77\ndata: c\n\n",
+            &["eeee|77|a\nbbbbbbbbbbbbbbbb\nc"],
+        );
+        check("event: x\ndata: a\nid: 1\nevent: yyyy\nid: 22\ndata: b\n: no\n\n", &["yyyy|22|a\nb"]);
+        check("id: 1\ndata: a\nevent\nid\n\n", &["message||a"]);
+        check("event: x\n\ndata: a\n\n", &["message|-|a"]);
+        check("id: 9\n\nid: \n\n", &["=9", "="]);
+        check("id: a\0b\ndata: c\n\n", &["message|-|c"]);
+    }
+
+    #[test]
+    fn lines_that_are_no_fields() {
+        check(":\n:x\n\n: y\ndata: a\n: inside\n\n\n\n", &["#", "#", "#", "message|-|a"]);
+        check("datax: 1\nDATA: 2\ndata : 3\n data: 4\nfoo\nretry: x\n\n", &[]);
+        check("\u{feff}data: a\n\n\u{feff}data: b\n\n", &["message|-|a"]);
+        check("\u{feff}\u{feff}data: a\n\ndata: b\n\n", &["message|-|b"]);
+        check("\u{feff}: c\n\u{feff}\n", &["#"]);
+        check("data: [DONE]", &[]);
+        check("data: x\n\ndata: [DONE]\n", &["message|-|x"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8() {
+        let found = read(b"event: \xFF\nid: \xFE\ndata: \xFD\n\n", 99, &[]).unwrap();
+        assert_eq!(found, ["message|-|\u{fffd}"]);
+    }
+
+    #[test]
+    fn the_time_to_wait_is_kept() {
+        let mut decoder = Decoder::new(99);
+        assert_eq!(decoder.retry_millis(), None);
+        for (field, expected) in [
+            ("retry: 1500", Some(1500)),
+            ("retry: 1s", Some(1500)),
+            ("retry:", Some(1500)),
+            ("retry: -1", Some(1500)),
+            ("retry: 99999999999999999999", Some(1500)),
+            ("retry:0", Some(0)),
+        ] {
+            let mut buf = format!("{field}\n\n").into_bytes();
+            let consumed = buf.len();
+            assert_eq!(decoder.decode(&mut buf), Ok(Step::Skip { consumed }));
+            assert_eq!(decoder.retry_millis(), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn events_are_bounded() {
+        let stream = b"data: 0123\ndata: 4\n\n";
+        // What counts is all that comes before the line end that ends the event.
+        for (max, fits) in [(19, true), (18, false)] {
+            for cut in 0..=stream.len() {
+                assert_eq!(read(stream, max, &[cut]).is_ok(), fits, "{max} bytes, cut at {cut}");
+            }
+        }
+        assert_eq!(read(&[b'x'; 100], 99, &[]), Err(TooLong));
+        assert_eq!(read(&[b'x'; 99], 99, &[]), Ok(vec![]));
+        // The LF of a line end that came apart belongs to the event before.
+        for cut in 0..=12 {
+            assert_eq!(
+                read(b"data:a\r\n\r\n:1234567\r\n", 8, &[cut]).unwrap(),
+                ["message|-|a", "#"],
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_is_looked_at_once() {
+        let mut decoder = Decoder::new(1 << 20);
+        let mut buf = b"data: ".to_vec();
+        for _ in 0..100 {
+            buf.extend_from_slice(&[b'x'; 1000]);
+            assert_eq!(decoder.decode(&mut buf), Ok(Step::NeedMore));
+            assert_eq!(decoder.scanned, buf.len());
+        }
+    }
+
+    #[test]
+    fn events_are_written_and_read_back() {
+        let mut out = Vec::new();
+        write_event(&mut out, Some("message"), Some(42), "one\ntwo\r\nthree\rfour\n");
+        begin_data(&mut out, None, None);
+        out.extend_from_slice(b"{\"a\":1}");
+        end_data(&mut out);
+        write_comment(&mut out, "alive\nstill");
+        write_retry(&mut out, 3000);
+        write_event(&mut out, None, None, "");
+        assert_eq!(
+            String::from_utf8(out.clone()).unwrap(),
+            "event: message\nid: 42\ndata: one\ndata: two\ndata: three\ndata: four\ndata: \n\ndata: {\"a\":1}\n\n\
+             : alive\n: still\n\nretry: 3000\n\ndata: \n\n"
+        );
+        let found = read(&out, 999, &[]).unwrap();
+        assert_eq!(
+            found,
+            ["message|42|one\ntwo\nthree\nfour\n", "message|-|{\"a\":1}", "#", "#", "message|-|"]
+        );
+    }
+
+    #[test]
+    fn lines_of_json() {
+        let lines = |stream: &[u8], max: usize, cut: usize| -> Result<Vec<String>, TooLong> {
+            let (mut buf, mut scanned, mut found) = (Vec::new(), 0, Vec::new());
+            for piece in [&stream[..cut], &stream[cut..]] {
+                buf.extend_from_slice(piece);
+                while let Some(line) = next_line(&mut buf, &mut scanned, max)? {
+                    found.push(String::from_utf8_lossy(line.line).into_owned());
+                    let consumed = line.consumed;
+                    buf.drain(..consumed);
+                }
+                assert_eq!(scanned, buf.len());
+            }
+            Ok(found)
+        };
+        let stream = b"{}\n{\"a\":1}\r\n\n[\r]\nrest";
+        for cut in 0..=stream.len() {
+            assert_eq!(lines(stream, 8, cut).unwrap(), ["{}", "{\"a\":1}", "", "[\r]"]);
+            assert_eq!(lines(stream, 7, cut), Err(TooLong));
+        }
+        assert_eq!(lines(b"012345678", 8, 3), Err(TooLong));
+    }
+}

@@ -437,3 +437,211 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
         *byte ^= key;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+
+    /// A client's frame, its header as given: first byte, then a payload whose length is written minimally.
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        write_frame(&mut frame, Opcode::Binary, true, Some(KEY), payload);
+        frame[0] = first;
+        frame
+    }
+
+    fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        write_frame(&mut frame, Opcode::Binary, true, None, payload);
+        frame[0] = first;
+        frame
+    }
+
+    /// Decodes one frame after another until something is refused or nothing is left; answers with the last result.
+    fn last(role: Role, message_bytes_max: usize, wire: &[u8]) -> Result<usize, Violation> {
+        let (mut decoder, mut wire) = (Decoder::new(role, message_bytes_max), wire.to_vec());
+        let mut at = 0;
+        loop {
+            match decoder.decode(&mut wire[at..])? {
+                Step::Frame { consumed, .. } => at += consumed,
+                Step::NeedMore(missing) => return Ok(missing),
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_standard() {
+        // RFC 6455 5.7.
+        let mut decoder = Decoder::new(Role::Client, 100);
+        let mut wire = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
+        assert_eq!(
+            decoder.decode(&mut wire).unwrap(),
+            Step::Frame { consumed: 7, item: Item::Text(&mut b"Hello".clone()) }
+        );
+        let mut wire = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        let mut decoder = Decoder::new(Role::Server, 100);
+        assert_eq!(
+            decoder.decode(&mut wire).unwrap(),
+            Step::Frame { consumed: 11, item: Item::Text(&mut b"Hello".clone()) }
+        );
+        let mut decoder = Decoder::new(Role::Client, 100);
+        let mut wire = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
+        let item = Item::Fragment { text: true, payload: &mut b"Hel".clone(), first: true, last: false };
+        assert_eq!(decoder.decode(&mut wire).unwrap(), Step::Frame { consumed: 5, item });
+        let item = Item::Fragment { text: true, payload: &mut b"lo".clone(), first: false, last: true };
+        assert_eq!(decoder.decode(&mut wire[5..]).unwrap(), Step::Frame { consumed: 4, item });
+        let mut wire = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
+        assert_eq!(
+            decoder.decode(&mut wire).unwrap(),
+            Step::Frame { consumed: 7, item: Item::Ping(b"Hello") }
+        );
+        let mut wire = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        let mut decoder = Decoder::new(Role::Server, 100);
+        assert_eq!(
+            decoder.decode(&mut wire).unwrap(),
+            Step::Frame { consumed: 11, item: Item::Pong(b"Hello") }
+        );
+        for (bytes, header) in
+            [(256_usize, &[0x82, 0x7E, 0x01, 0x00][..]), (65_536, &[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0])]
+        {
+            let mut wire = header.to_vec();
+            wire.resize(header.len() + bytes, 7);
+            let expected = Step::Frame { consumed: wire.len(), item: Item::Binary(&mut vec![7; bytes]) };
+            assert_eq!(Decoder::new(Role::Client, bytes).decode(&mut wire.clone()).unwrap(), expected);
+            let mut written = Vec::new();
+            write_frame(&mut written, Opcode::Binary, true, None, &vec![7; bytes]);
+            assert_eq!(written, wire);
+        }
+    }
+
+    #[test]
+    fn violations_by_their_name() {
+        use Violation::*;
+        let long = vec![b'x'; 126];
+        let cases: Vec<(Vec<u8>, Violation)> = vec![
+            (client_frame(0xC1, b"a"), ReservedBits),
+            (client_frame(0xA1, b"a"), ReservedBits),
+            (client_frame(0x91, b"a"), ReservedBits),
+            (client_frame(0x83, b"a"), BadOpcode),
+            (client_frame(0x87, b"a"), BadOpcode),
+            (client_frame(0x8B, b"a"), BadOpcode),
+            (client_frame(0x8F, b"a"), BadOpcode),
+            (server_frame(0x81, b"a"), Unmasked),
+            (server_frame(0x88, b""), Unmasked),
+            (client_frame(0x08, b""), FragmentedControl),
+            (client_frame(0x09, b""), FragmentedControl),
+            (client_frame(0x0A, b""), FragmentedControl),
+            (client_frame(0x88, &long), ControlTooLong),
+            (client_frame(0x89, &long), ControlTooLong),
+            (client_frame(0x8A, &long), ControlTooLong),
+            (client_frame(0x80, b"a"), ContinuationWithoutStart),
+            (client_frame(0x00, b"a"), ContinuationWithoutStart),
+            ([client_frame(0x01, b"a"), client_frame(0x81, b"b")].concat(), DataInsideFragments),
+            ([client_frame(0x02, b"a"), client_frame(0x02, b"b")].concat(), DataInsideFragments),
+            (
+                [client_frame(0x01, b"a"), client_frame(0x80, b"b"), client_frame(0x80, b"c")].concat(),
+                ContinuationWithoutStart,
+            ),
+            ([client_frame(0x88, b""), client_frame(0x89, b"")].concat(), DataAfterClose),
+            ([client_frame(0x88, b"\x03\xE8"), vec![0x81]].concat(), DataAfterClose),
+            (client_frame(0x88, b"\x03"), BadClosePayload),
+            (client_frame(0x88, b"\x03\xE8\xFF"), BadUtf8),
+            (client_frame(0x81, b"\xFF"), BadUtf8),
+            (client_frame(0x81, b"\xE2\x82"), BadUtf8),
+            (
+                [client_frame(0x01, b"\xE2"), client_frame(0x00, b"\x82"), client_frame(0x80, b"")].concat(),
+                BadUtf8,
+            ),
+            // Surrogates and what is beyond U+10FFFF are refused before the character is whole.
+            ([client_frame(0x01, b"\xED"), client_frame(0x00, b"\xA0")].concat(), BadUtf8),
+            ([client_frame(0x01, b"\xF4"), client_frame(0x00, b"\x90")].concat(), BadUtf8),
+            ([client_frame(0x01, b"ok"), client_frame(0x00, b"\xC0")].concat(), BadUtf8),
+            (vec![0x82, 0xFE, 0, 125], LengthNotMinimal),
+            (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], LengthNotMinimal),
+            (vec![0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], LengthTopBit),
+            // Refused from the header alone.
+            (vec![0x82, 0xFE, 0x03, 0xE9], MessageTooBig),
+            (vec![0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], MessageTooBig),
+            ([client_frame(0x02, &[0; 600]), vec![0x00, 0xFE, 0x01, 0x91]].concat(), MessageTooBig),
+        ];
+        for (wire, expected) in cases {
+            assert_eq!(last(Role::Server, 1000, &wire), Err(expected), "{wire:x?}");
+        }
+        assert_eq!(last(Role::Client, 1000, &client_frame(0x81, b"a")), Err(Masked));
+    }
+
+    #[test]
+    fn close_codes_that_may_be_sent() {
+        for code in 0..=u16::MAX {
+            let payload = code.to_be_bytes();
+            let mut wire = server_frame(0x88, &payload);
+            let allowed = match code {
+                1000..=1003 | 1007..=1014 | 3000..=4999 => Ok(0),
+                _ => Err(Violation::BadCloseCode),
+            };
+            assert_eq!(last(Role::Client, 9, &wire).map(|_| 0), allowed, "{code}");
+            if allowed.is_ok() {
+                let mut decoder = Decoder::new(Role::Client, 9);
+                let item = Item::Close { code: Some(code), reason: "" };
+                assert_eq!(decoder.decode(&mut wire), Ok(Step::Frame { consumed: 4, item }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_the_size_allowed_is_taken() {
+        let fragments =
+            [client_frame(0x02, &[0; 600]), client_frame(0x89, &[0; 125]), client_frame(0x80, &[0; 400])]
+                .concat();
+        assert_eq!(last(Role::Server, 1000, &fragments), Ok(2));
+        // The next message starts from nothing again.
+        assert_eq!(last(Role::Server, 1000, &[&fragments[..], &fragments].concat()), Ok(2));
+        assert_eq!(last(Role::Server, 999, &fragments), Err(Violation::MessageTooBig));
+        // A limit below what fragments have used already leaves no room, and does not underflow.
+        let mut decoder = Decoder::new(Role::Server, 1000);
+        let mut wire = fragments.clone();
+        let Step::Frame { consumed, .. } = decoder.decode(&mut wire).unwrap() else { unreachable!() };
+        decoder.set_message_bytes_max(10);
+        let mut rest = client_frame(0x80, b"a");
+        assert_eq!(consumed, 600 + 8);
+        assert_eq!(decoder.decode(&mut rest), Err(Violation::MessageTooBig));
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let mut wire = client_frame(0x82, &[7; 300]);
+        let whole = wire.len();
+        let mut decoder = Decoder::new(Role::Server, 1000);
+        for end in 0..whole {
+            let missing = match end {
+                0..2 => 2 - end,
+                2..4 => 4 - end,
+                _ => whole - end,
+            };
+            assert_eq!(decoder.decode(&mut wire[..end]), Ok(Step::NeedMore(missing)), "{end} bytes");
+        }
+        assert!(matches!(decoder.decode(&mut wire), Ok(Step::Frame { consumed, .. }) if consumed == whole));
+    }
+
+    #[test]
+    fn masking_by_words_is_masking_by_bytes() {
+        let data: Vec<u8> = (0..100).map(|byte| byte as u8 ^ 0x5A).collect();
+        for start in 0..16 {
+            for end in start..=data.len() {
+                for offset in 0..9 {
+                    let mut words = data[start..end].to_vec();
+                    unmask(&mut words, KEY, offset);
+                    let bytes =
+                        data[start..end].iter().enumerate().map(|(at, byte)| byte ^ KEY[(at + offset) & 3]);
+                    assert!(words.iter().copied().eq(bytes), "{start}..{end} at {offset}");
+                }
+            }
+        }
+    }
+}

@@ -224,3 +224,160 @@ impl BodyDecoder {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::format;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Feeds `wire` in pieces that end at `cuts`; answers with the data, what is left over, and how it ended. After a
+    /// refusal nothing on the connection is of use, so nothing counts as left.
+    fn decode(
+        length: Length,
+        max: u64,
+        wire: &[u8],
+        cuts: &[usize],
+    ) -> (Vec<u8>, usize, Result<bool, Refusal>) {
+        let mut decoder = BodyDecoder::new(length, max);
+        let (mut data, mut at) = (Vec::new(), 0);
+        for end in cuts.iter().copied().chain([wire.len()]) {
+            loop {
+                let body = match decoder.decode(&wire[at..end]) {
+                    Ok(body) => body,
+                    Err(refusal) => {
+                        assert_eq!(decoder.decode(&wire[at..]), Err(refusal), "a refusal is repeated");
+                        return (data, 0, Err(refusal));
+                    }
+                };
+                data.extend_from_slice(body.data);
+                at += body.consumed;
+                assert_eq!(body.done, decoder.is_done());
+                if body.done || body.consumed == 0 {
+                    break;
+                }
+            }
+        }
+        (data, wire.len() - at, Ok(decoder.is_done()))
+    }
+
+    /// The same result whole, byte by byte, and cut in two or three anywhere.
+    fn check(length: Length, max: u64, wire: &[u8], data: &[u8], left: usize, end: Result<bool, Refusal>) {
+        let expected = (data.to_vec(), left, end);
+        assert_eq!(decode(length, max, wire, &[]), expected, "{wire:?}");
+        let every: Vec<usize> = (0..=wire.len()).collect();
+        assert_eq!(decode(length, max, wire, &every), expected, "{wire:?}, byte by byte");
+        for first in 0..=wire.len() {
+            for second in first..=wire.len() {
+                assert_eq!(
+                    decode(length, max, wire, &[first, second]),
+                    expected,
+                    "{wire:?} at {first}, {second}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn counted_bodies() {
+        check(Length::None, 9, b"next", b"", 4, Ok(true));
+        check(Length::Exact(0), 9, b"next", b"", 4, Ok(true));
+        check(Length::Exact(3), 3, b"abcnext", b"abc", 4, Ok(true));
+        check(Length::Exact(9), 9, b"abc", b"abc", 0, Ok(false));
+        check(Length::Exact(4), 3, b"abcd", b"", 0, Err(Refusal::BodyTooLong));
+        check(Length::UntilClose, 9, b"abc", b"abc", 0, Ok(false));
+        check(Length::UntilClose, 3, b"abc", b"abc", 0, Ok(false));
+        check(Length::UntilClose, 2, b"abc", b"ab", 0, Err(Refusal::BodyTooLong));
+    }
+
+    #[test]
+    fn chunked_bodies() {
+        let chunked = |wire: &[u8], data: &[u8], left| check(Length::Chunked, 99, wire, data, left, Ok(true));
+        chunked(b"0\r\n\r\n", b"", 0);
+        chunked(b"0\r\n\r\nGET /", b"", 5);
+        chunked(b"3\r\nabc\r\n0\r\n\r\n", b"abc", 0);
+        chunked(b"3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\nnext", b"abc0123456789", 4);
+        chunked(b"0003\r\na\r\n\r\n000\r\n\r\n", b"a\r\n", 0);
+        chunked(b"3;x\r\nabc\r\n0;y=\"z\"\r\n\r\n", b"abc", 0);
+        chunked(b"3 \t;x = 1;z\r\nabc\r\n0\r\n\r\n", b"abc", 0);
+        chunked(b"1\r\na\r\n0\r\nX: y\r\nZ:\r\n\r\nn", b"a", 1);
+        check(Length::Chunked, 99, b"3\r\nab", b"ab", 0, Ok(false));
+        check(Length::Chunked, 99, b"3\r\nabc\r\n0\r\n", b"abc", 0, Ok(false));
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        let refused = |wire: &[u8], data: &[u8], refusal| {
+            check(Length::Chunked, 99, wire, data, 0, Err(refusal));
+        };
+        let syntax = Refusal::ChunkSyntax;
+        refused(b"\r\n", b"", syntax);
+        refused(b";x\r\n", b"", syntax);
+        refused(b" 3\r\n", b"", syntax);
+        refused(b"0x3\r\n", b"", syntax);
+        refused(b"+3\r\n", b"", syntax);
+        refused(b"-3\r\n", b"", syntax);
+        refused(b"g\r\n", b"", syntax);
+        // "5 " and then the line's end: white space belongs before an extension only.
+        refused(b"3 \r\nabc", b"", syntax);
+        refused(b"3\nabc\r\n", b"", syntax);
+        refused(b"3\rabc\r\n", b"", syntax);
+        refused(b"3;x\nabc\r\n", b"", syntax);
+        refused(b"3;\0\r\n", b"", syntax);
+        // The data is longer or shorter than the size says, or its line end is not CRLF.
+        refused(b"3\r\nabcd\r\n", b"abc", syntax);
+        refused(b"3\r\nabc\n0\r\n", b"abc", syntax);
+        refused(b"3\r\nabc\r0", b"abc", syntax);
+        refused(b"3\r\nab\r\n0\r\n\r\n", b"ab\r", syntax);
+        refused(b"3\r\nabc0\r\n\r\n", b"abc", syntax);
+        refused(b"10000000000000000\r\n", b"", syntax);
+        refused(b"00000000000000003\r\n", b"", syntax);
+        // Trailers.
+        refused(b"0\r\nX\r\n\r\n", b"", syntax);
+        refused(b"0\r\nX : y\r\n\r\n", b"", syntax);
+        refused(b"0\r\n X: y\r\n\r\n", b"", syntax);
+        refused(b"0\r\nX: y\n\r\n", b"", syntax);
+        refused(b"0\r\n\n", b"", syntax);
+        refused(b"0\r\n\rX", b"", syntax);
+        refused(b"0\r\nX: \0\r\n\r\n", b"", syntax);
+    }
+
+    #[test]
+    fn a_body_is_refused_before_its_data_comes() {
+        check(Length::Chunked, 4, b"4\r\nabcd\r\n0\r\n\r\n", b"abcd", 0, Ok(true));
+        check(Length::Chunked, 4, b"5\r\nabcde\r\n", b"", 0, Err(Refusal::BodyTooLong));
+        check(Length::Chunked, 4, b"3\r\nabc\r\n2\r\nde", b"abc", 0, Err(Refusal::BodyTooLong));
+        check(Length::Chunked, 99, b"ffffffffffffffff\r\n", b"", 0, Err(Refusal::BodyTooLong));
+    }
+
+    /// CVE-2023-39326: chunks of one byte, each with an extension, made a server read far more than the body.
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let mut wire = Vec::new();
+        for _ in 0..20 {
+            wire.extend_from_slice(format!("1;{}\r\na\r\n", "x".repeat(1000)).as_bytes());
+        }
+        let (data, _, end) = decode(Length::Chunked, 99, &wire, &[]);
+        assert_eq!((data, end), (vec![b'a'; 16], Err(Refusal::ChunkOverhead)));
+        let wire = format!("0\r\nX: {}\r\n", "y".repeat(17_000));
+        assert_eq!(decode(Length::Chunked, 99, wire.as_bytes(), &[]).2, Err(Refusal::ChunkOverhead));
+    }
+
+    #[test]
+    fn a_connection_may_close_where_the_body_allows_it() {
+        let may_close = |length, wire: &[u8]| {
+            let mut decoder = BodyDecoder::new(length, 99);
+            decoder.decode(wire).unwrap();
+            decoder.may_close()
+        };
+        assert!(may_close(Length::None, b""));
+        assert!(may_close(Length::UntilClose, b"ab"));
+        assert!(may_close(Length::Exact(2), b"ab"));
+        assert!(!may_close(Length::Exact(3), b"ab"));
+        assert!(may_close(Length::Chunked, b"0\r\n\r\n"));
+        assert!(!may_close(Length::Chunked, b"0\r\n"));
+    }
+}

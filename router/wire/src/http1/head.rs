@@ -539,3 +539,411 @@ fn check_absolute<'b>(method: &str, target: &'b str, host: &[u8]) -> Result<&'b 
         _ => Ok(path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::format;
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Small enough that every limit is reached.
+    const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 512, headers_max: 4, target_bytes_max: 40 };
+
+    fn request(head: &str) -> Result<RequestHead<'_>, Refusal> {
+        parse_request(head.as_bytes(), &LIMITS).map(|head| head.expect("a whole head"))
+    }
+
+    fn response(head: &str) -> Result<ResponseHead<'_>, Refusal> {
+        parse_response(head.as_bytes(), &LIMITS, false).map(|head| head.expect("a whole head"))
+    }
+
+    fn check_request(head: &str, expected: Refusal) {
+        assert_eq!(request(head).map(|head| head.bytes), Err(expected), "{head:?}");
+    }
+
+    fn check_response(head: &str, expected: Refusal) {
+        assert_eq!(response(head).map(|head| head.bytes), Err(expected), "{head:?}");
+    }
+
+    #[test]
+    fn a_request_is_read() {
+        let buf = "POST /api/chat?x=1 HTTP/1.1\r\nHost: a.example:80\r\nCONTENT-length: 12\r\nX-A:\t \tb c \r\n\r\n{}";
+        let head = request(buf).unwrap();
+        assert_eq!((head.method, head.target, head.minor), ("POST", "/api/chat?x=1", 1));
+        assert_eq!((head.body, head.keep_alive, head.bytes), (Length::Exact(12), true, buf.len() - 2));
+        assert_eq!(head.headers.get("host"), Some("a.example:80"));
+        assert_eq!(head.headers.get("X-a"), Some("b c"));
+        assert_eq!(head.headers.get("x-b"), None);
+        assert!(!head.expect_continue && !head.upgrade_websocket);
+        let all: Vec<(&str, &[u8])> = head.headers.iter().collect();
+        assert_eq!(all, [("Host", &b"a.example:80"[..]), ("CONTENT-length", b"12"), ("X-A", b"b c")]);
+        assert_eq!((head.headers.len(), head.headers.is_empty()), (3, false));
+    }
+
+    #[test]
+    fn values_that_are_not_utf8_are_kept_as_bytes() {
+        let buf = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xFF\xFE\r\nY: \xC3\xA9\r\n\r\n";
+        let head = parse_request(buf, &LIMITS).unwrap().unwrap();
+        assert_eq!((head.headers.get("x"), head.headers.get_bytes("x")), (None, Some(&b"\xFF\xFE"[..])));
+        assert_eq!(head.headers.get("y"), Some("é"));
+    }
+
+    #[test]
+    fn values_do_not_reach_a_log() {
+        let head = request("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\n\r\n").unwrap();
+        assert!(!format!("{head:?}").contains("secret"));
+    }
+
+    /// RFC 9112 2.2 wants one empty line before a request to be ignored; a second one is refused.
+    #[test]
+    fn one_empty_line_may_come_before_a_request() {
+        let head = request("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!((head.method, head.bytes, head.headers.get("host")), ("GET", 29, Some("a")));
+        check_request("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Syntax);
+        check_response("\r\nHTTP/1.1 200 OK\r\n\r\n", Refusal::Syntax);
+    }
+
+    /// What two parsers could read in two ways, and why each is refused.
+    #[test]
+    fn ambiguous_requests_are_refused() {
+        use Refusal::*;
+        let line_and_fields = [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", BareLf),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", BareLf),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", BareLf),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", BareLf),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n", BareCr),
+            ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", BareCr),
+            ("GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", BareCr),
+            ("GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", BareCr),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", ObsFold),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\tb: c\r\n\r\n", ObsFold),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", ObsFold),
+            (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", SpaceBeforeColon),
+            ("GET / HTTP/1.1\r\nHost\t: a\r\n\r\n", SpaceBeforeColon),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\n", SpaceBeforeColon),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", BadName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", BadName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", BadName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX(y): b\r\n\r\n", BadName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\u{e9}: b\r\n\r\n", BadName),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", ControlByte),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \x0b\r\n\r\n", ControlByte),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n", ControlByte),
+        ];
+        let start = [
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Syntax),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET /\r\nHost: a\r\n\r\n", Syntax),
+            ("GET / http/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", Syntax),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Version),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Version),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Version),
+            ("PRI * HTTP/2.0\r\n\r\n", Version),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", BadMethod),
+            ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1\r\nHost: a\r\n\r\n", BadMethod),
+        ];
+        for (head, expected) in line_and_fields.into_iter().chain(start) {
+            check_request(head, expected);
+        }
+    }
+
+    #[test]
+    fn ambiguous_lengths_are_refused() {
+        use Refusal::*;
+        let cases = [
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", BothLengths),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", BothLengths),
+            ("Transfer-Encoding: identity\r\nContent-Length: 5\r\n", BothLengths),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", TwoLengths),
+            ("Content-Length: 5\r\ncontent-length: 5\r\n", TwoLengths),
+            ("Content-Length: 5, 5\r\n", TwoLengths),
+            ("Content-Length: 5,6\r\n", TwoLengths),
+            ("Content-Length: ,5\r\n", TwoLengths),
+            ("Content-Length: +5\r\n", BadLength),
+            ("Content-Length: -5\r\n", BadLength),
+            ("Content-Length: 5 5\r\n", BadLength),
+            ("Content-Length: 0x5\r\n", BadLength),
+            ("Content-Length: 5a\r\n", BadLength),
+            ("Content-Length: \r\n", BadLength),
+            ("Content-Length: \u{665}\r\n", BadLength),
+            ("Content-Length: 18446744073709551616\r\n", BadLength),
+            ("Content-Length: 99999999999999999999999\r\n", BadLength),
+            ("Transfer-Encoding: gzip, chunked\r\n", UnknownCoding),
+            ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", UnknownCoding),
+            ("Transfer-Encoding: chunked, gzip\r\n", BadCoding),
+            ("Transfer-Encoding: chunked, chunked\r\n", BadCoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", BadCoding),
+            ("Transfer-Encoding: gzip\r\n", BadCoding),
+            ("Transfer-Encoding: identity\r\n", BadCoding),
+            ("Transfer-Encoding: xchunked\r\n", BadCoding),
+            ("Transfer-Encoding: chunked;q=1\r\n", BadCoding),
+            ("Transfer-Encoding: \"chunked\"\r\n", BadCoding),
+            ("Transfer-Encoding: ,chunked\r\n", BadCoding),
+            ("Transfer-Encoding: chunked,\r\n", BadCoding),
+            ("Transfer-Encoding:\r\n", BadCoding),
+        ];
+        for (fields, expected) in cases {
+            check_request(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), expected);
+            check_response(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), expected);
+        }
+        check_request("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", CodingInHttp10);
+        check_response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CodingInHttp10);
+    }
+
+    #[test]
+    fn lengths_are_read() {
+        let cases = [
+            ("", Length::None),
+            ("Content-Length: 0\r\n", Length::Exact(0)),
+            ("Content-Length: 007\r\n", Length::Exact(7)),
+            ("Content-Length:  18446744073709551615 \r\n", Length::Exact(u64::MAX)),
+            ("Transfer-Encoding: chunked\r\n", Length::Chunked),
+            ("transfer-encoding: \tCHUNKED \r\n", Length::Chunked),
+        ];
+        for (fields, expected) in cases {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(request(&head).unwrap().body, expected, "{fields:?}");
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let expected = if expected == Length::None { Length::UntilClose } else { expected };
+            assert_eq!(response(&head).unwrap().body, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_one_host() {
+        for host in [
+            "",
+            "a",
+            "A-b.example",
+            "a:80",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:443",
+            "[::ffff:1.2.3.4]:1",
+            "a_b",
+        ] {
+            assert!(request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).is_ok(), "{host}");
+        }
+        let bad = [
+            "a, b", "a,b", "a b", "u@a", "a/", "a?x", "a#x", "a\\b", "a:b", "a:80:80", "a:-1", ":80", "[::1",
+            "[::1]x", "[]", "[g]", "::1", "a:999999", "\"a\"", "<a>", "\u{e9}", "http://a", "[::1]80", "a]",
+        ];
+        for host in bad {
+            check_request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Refusal::BadHost);
+        }
+        check_request("GET / HTTP/1.1\r\n\r\n", Refusal::NoHost);
+        check_request("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Refusal::TwoHosts);
+        check_request("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Refusal::TwoHosts);
+        assert_eq!(request("GET / HTTP/1.0\r\n\r\n").unwrap().minor, 0);
+    }
+
+    #[test]
+    fn a_target_has_one_form() {
+        let cases = [
+            ("GET", "/", Ok("/")),
+            ("GET", "//x", Ok("//x")),
+            ("GET", "/a{b}|c\"", Ok("/a{b}|c\"")),
+            ("OPTIONS", "*", Ok("*")),
+            ("GET", "*", Err(Refusal::BadTarget)),
+            ("GET", "http://h:1", Ok("/")),
+            ("GET", "http://h:1/x?y", Ok("/x?y")),
+            ("GET", "HTTPS://H:1/x", Ok("/x")),
+            ("OPTIONS", "http://h:1", Ok("*")),
+            ("GET", "http://h:1?x", Err(Refusal::BadTarget)),
+            ("GET", "http://h/x", Err(Refusal::HostMismatch)),
+            ("GET", "http://u@h:1/x", Err(Refusal::BadTarget)),
+            ("GET", "http:///x", Err(Refusal::BadTarget)),
+            ("GET", "ftp://h:1/x", Err(Refusal::BadTarget)),
+            ("GET", "h:1", Err(Refusal::BadTarget)),
+            ("GET", "x", Err(Refusal::BadTarget)),
+            ("GET", "?x", Err(Refusal::BadTarget)),
+            ("GET", "/x#y", Err(Refusal::BadTarget)),
+            ("GET", "/\u{e9}", Err(Refusal::BadTarget)),
+        ];
+        for (method, target, expected) in cases {
+            let head = format!("{method} {target} HTTP/1.1\r\nHost: h:1\r\n\r\n");
+            assert_eq!(
+                request(&head).map(|head| head.target.to_string()),
+                expected.map(str::to_string),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn connections_persist_as_the_version_and_the_fields_say() {
+        let cases = [
+            (1, "", true),
+            (1, "Connection: close\r\n", false),
+            (1, "Connection: Keep-Alive, CLOSE\r\n", false),
+            (1, "Connection: x\r\nConnection: close\r\n", false),
+            (1, "Connection: closed\r\n", true),
+            (0, "", false),
+            (0, "Connection: keep-alive\r\n", true),
+            (0, "Connection: keep-alive, close\r\n", false),
+        ];
+        for (minor, fields, expected) in cases {
+            let head = format!("GET / HTTP/1.{minor}\r\nHost: a\r\n{fields}\r\n");
+            assert_eq!(request(&head).unwrap().keep_alive, expected, "{head:?}");
+            let head = format!("HTTP/1.{minor} 200 OK\r\nContent-Length: 0\r\n{fields}\r\n");
+            assert_eq!(response(&head).unwrap().keep_alive, expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn expectations_and_upgrades_need_http_1_1() {
+        let fields = "Expect: 100-Continue\r\nUpgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\n";
+        let modern = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let old = format!("GET / HTTP/1.0\r\nHost: a\r\n{fields}\r\n");
+        let (modern, old) = (request(&modern).unwrap(), request(&old).unwrap());
+        assert!(modern.expect_continue && modern.upgrade_websocket);
+        assert!(!old.expect_continue && !old.upgrade_websocket);
+        // RFC 9110 7.8: a sender of Upgrade "MUST also send an Upgrade connection option".
+        let alone = request("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nExpect: x\r\n\r\n").unwrap();
+        assert!(!alone.expect_continue && !alone.upgrade_websocket);
+    }
+
+    #[test]
+    fn limits_are_kept_before_the_head_is_whole() {
+        let long = "x".repeat(600);
+        let check = |buf: &str, expected| {
+            assert_eq!(
+                parse_request(buf.as_bytes(), &LIMITS).map(|head| head.is_some()),
+                expected,
+                "{buf:?}"
+            );
+        };
+        check(&format!("GET / HTTP/1.1\r\nHost: {long}"), Err(Refusal::HeadTooLong));
+        check(&format!("GET / HTTP/1.1\r\nHost: {}", &long[..400]), Ok(false));
+        check(&format!("GET /{}", &long[..39]), Ok(false));
+        check(&format!("GET /{}", &long[..40]), Err(Refusal::TargetTooLong));
+        check(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..39]), Ok(true));
+        check(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..40]), Err(Refusal::TargetTooLong));
+        check("GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n", Ok(true));
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n\r\n",
+            Err(Refusal::TooManyHeaders),
+        );
+        // A head that ends at the limit is within it.
+        let exact = |bytes: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", &long[..bytes - 32]);
+        assert_eq!(exact(512).len(), 512);
+        check(&exact(512), Ok(true));
+        check(&exact(513), Err(Refusal::HeadTooLong));
+    }
+
+    #[test]
+    fn what_is_no_http_is_told_early() {
+        let check =
+            |buf: &[u8], expected| assert_eq!(parse_request(buf, &LIMITS).map(|h| h.is_some()), expected);
+        // TLS on a clear port.
+        check(b"\x16\x03\x01\x02\x00", Err(Refusal::Syntax));
+        check(b"\r", Ok(false));
+        check(b"\rG", Err(Refusal::Syntax));
+        check(b"", Ok(false));
+        check(b"GET", Ok(false));
+        check(&[b'A'; 33], Err(Refusal::BadMethod));
+        check(b" ", Err(Refusal::Syntax));
+        let check = |buf: &[u8], expected| {
+            assert_eq!(parse_response(buf, &LIMITS, false).map(|h| h.is_some()), expected);
+        };
+        check(b"HTTP/1.", Ok(false));
+        check(b"HTTP/1.1 20", Ok(false));
+        check(b"HTTP/2 200", Err(Refusal::Version));
+        check(b"SSH-2.0-x", Err(Refusal::Syntax));
+    }
+
+    #[test]
+    fn a_response_is_read() {
+        let buf = "HTTP/1.1 503 Slow Down\r\nRetry-After: 3\r\nContent-Length: 2\r\n\r\n{}";
+        let head = response(buf).unwrap();
+        assert_eq!((head.status, head.reason, head.minor), (503, "Slow Down", 1));
+        assert_eq!((head.body, head.keep_alive, head.bytes), (Length::Exact(2), true, buf.len() - 2));
+        assert_eq!(head.headers.get("retry-after"), Some("3"));
+        assert_eq!(response("HTTP/1.1 200\r\n\r\n").unwrap().reason, "");
+        assert_eq!(response("HTTP/1.1 200 \r\n\r\n").unwrap().reason, "");
+        check_response("HTTP/1.1 099 X\r\n\r\n", Refusal::BadStatus);
+        check_response("HTTP/1.1  200 OK\r\n\r\n", Refusal::Syntax);
+        check_response("HTTP/1.1 20 OK\r\n\r\n", Refusal::Syntax);
+        check_response("HTTP/1.1 200 O\0K\r\n\r\n", Refusal::Syntax);
+        check_response("HTTP/1.1 200 OK\nX: y\r\n\r\n", Refusal::BareLf);
+        check_response("HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", Refusal::ObsFold);
+        check_response("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", Refusal::SpaceBeforeColon);
+        check_response("HTTP/2.0 200 OK\r\n\r\n", Refusal::Version);
+    }
+
+    /// RFC 9112 6.3: what decides whether a response has a body comes before its fields.
+    #[test]
+    fn responses_without_a_body_have_none_whatever_they_say() {
+        let cases = [
+            (100, "", Length::None, true),
+            (101, "", Length::None, true),
+            (103, "Link: x\r\n", Length::None, true),
+            (204, "", Length::None, true),
+            (204, "Content-Length: 0\r\n", Length::None, true),
+            (204, "Content-Length: 5\r\n", Length::None, false),
+            (204, "Transfer-Encoding: chunked\r\n", Length::None, false),
+            (304, "Content-Length: 5\r\n", Length::None, true),
+            (200, "", Length::UntilClose, false),
+            (205, "Content-Length: 0\r\n", Length::Exact(0), true),
+        ];
+        for (status, fields, body, keep_alive) in cases {
+            let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            let head = response(&head).unwrap();
+            assert_eq!((head.status, head.body, head.keep_alive), (status, body, keep_alive));
+        }
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        let head = parse_response(head, &LIMITS, true).unwrap().unwrap();
+        assert_eq!((head.body, head.keep_alive), (Length::None, true));
+    }
+
+    /// A head that is refused at some prefix stays refused, and one that is accepted was never refused before.
+    #[test]
+    fn every_prefix_agrees_with_the_whole() {
+        let heads = [
+            "\r\nPOST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: y\r\n\r\n",
+            "GET http://a:1/x HTTP/1.1\r\nhost: A:1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: \rb\r\n\r\n",
+        ];
+        for head in heads {
+            let whole = request(head).map(|head| head.bytes);
+            for end in 0..head.len() {
+                match parse_request(&head.as_bytes()[..end], &LIMITS) {
+                    Ok(head) => assert!(head.is_none()),
+                    Err(refusal) => assert_eq!(whole, Err(refusal), "{head:?} to {end}"),
+                }
+            }
+            // Bytes after a head change nothing about it.
+            let longer = [head, "GET \0\n"].concat();
+            assert_eq!(request(&longer).map(|head| head.bytes), whole);
+        }
+    }
+
+    #[test]
+    fn the_limits_of_the_type_hold_whatever_the_caller_allows() {
+        let limits =
+            HeadLimits { head_bytes_max: usize::MAX, headers_max: usize::MAX, target_bytes_max: usize::MAX };
+        let fields =
+            |count: usize| -> String { (0..count).map(|field| format!("F{field}: v\r\n")).collect() };
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", fields(63));
+        assert_eq!(parse_request(head.as_bytes(), &limits).unwrap().unwrap().headers.len(), 64);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", fields(64));
+        assert_eq!(parse_request(head.as_bytes(), &limits).err(), Some(Refusal::TooManyHeaders));
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(65_535 - 32));
+        let parsed = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
+        assert_eq!((parsed.bytes, parsed.headers.get("x").unwrap().len()), (65_535, 65_535 - 32));
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(65_536 - 32));
+        assert_eq!(parse_request(head.as_bytes(), &limits).err(), Some(Refusal::HeadTooLong));
+    }
+}

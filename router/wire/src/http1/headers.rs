@@ -32,27 +32,28 @@ impl<'b> Headers<'b> {
         Self { head, spans: [empty; HEADERS_MAX], count: 0 }
     }
 
-    /// Adds a field whose slices lie in the head. One too many, or one that lies elsewhere, is a bug of the caller's
-    /// and is left out.
+    /// Adds a field whose slices lie in the head. One too many, or one that lies elsewhere, would be a bug of the
+    /// parser's and is left out.
     #[inline]
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
-        let base = self.head.as_ptr() as usize;
-        let name_start = (name.as_ptr() as usize).wrapping_sub(base);
-        let value_start = (value.as_ptr() as usize).wrapping_sub(base);
-        let inside =
-            name_start + name.len() <= self.head.len() && value_start + value.len() <= self.head.len();
-        debug_assert!(inside && self.head.len() <= HEAD_BYTES_MAX);
-        let Some(span) = self.spans.get_mut(self.count) else { return };
-        if inside {
-            // No cast truncates: a head is at most HEAD_BYTES_MAX long.
-            *span = Span {
-                name_start: name_start as u16,
-                name_bytes: name.len() as u16,
-                value_start: value_start as u16,
-                value_bytes: value.len() as u16,
-            };
+        let places = (self.place(name.as_bytes()), self.place(value));
+        let (Some((name_start, name_bytes)), Some((value_start, value_bytes))) = places else {
+            debug_assert!(false, "a field outside of its head");
+            return;
+        };
+        if let Some(span) = self.spans.get_mut(self.count) {
+            *span = Span { name_start, name_bytes, value_start, value_bytes };
             self.count += 1;
         }
+    }
+
+    /// Where in the head a slice of it lies: start and length.
+    #[inline]
+    fn place(&self, part: &[u8]) -> Option<(u16, u16)> {
+        let start = (part.as_ptr() as usize).checked_sub(self.head.as_ptr() as usize)?;
+        let end = start.checked_add(part.len()).filter(|end| *end <= self.head.len().min(HEAD_BYTES_MAX))?;
+        // No cast truncates: both are at most HEAD_BYTES_MAX.
+        Some((start as u16, (end - start) as u16))
     }
 
     /// The first field of this name, or `None` if there is none or its value is not UTF-8.

@@ -230,3 +230,119 @@ pub const fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    extern crate std;
+    use alloc::string::String;
+    use alloc::vec;
+
+    use super::super::{BodyDecoder, HeadLimits, parse_request, parse_response};
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 1024, headers_max: 16, target_bytes_max: 256 };
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_written() {
+        let headers = [("Accept", "text/event-stream"), ("X", "é\t")];
+        let head = text(|out| {
+            write_request_head(out, "POST", "/v1/chat", "api.example:443", &headers, Length::Exact(12), true);
+        });
+        assert_eq!(
+            head,
+            "POST /v1/chat HTTP/1.1\r\nHost: api.example:443\r\nAccept: text/event-stream\r\nX: é\t\r\n\
+             Content-Length: 12\r\n\r\n"
+        );
+        let read = parse_request(head.as_bytes(), &LIMITS).unwrap().unwrap();
+        assert_eq!((read.body, read.keep_alive, read.bytes), (Length::Exact(12), true, head.len()));
+        let head = text(|out| write_request_head(out, "GET", "/", "a", &[], Length::None, false));
+        assert_eq!(head, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn a_response_is_written() {
+        let cases = [
+            (200, Length::Exact(0), true, "HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 0\r\n\r\n"),
+            (204, Length::None, true, "HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"),
+            (
+                429,
+                Length::Chunked,
+                false,
+                "HTTP/1.1 429 Too Many Requests\r\nA: b\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (200, Length::UntilClose, true, "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\n"),
+            (799, Length::Exact(1), true, "HTTP/1.1 799 \r\nA: b\r\nContent-Length: 1\r\n\r\n"),
+        ];
+        for (status, length, keep_alive, expected) in cases {
+            let head = text(|out| write_response_head(out, status, &[("A", "b")], length, keep_alive));
+            assert_eq!(head, expected);
+            let read = parse_response(head.as_bytes(), &LIMITS, false).unwrap().unwrap();
+            assert_eq!((read.status, read.reason, read.body), (status, reason(status), length));
+            assert_eq!(read.keep_alive, keep_alive && length != Length::UntilClose);
+        }
+    }
+
+    #[test]
+    fn a_target_cannot_split_a_request() {
+        let head = text(|out| write_target(out, "/a b\r\nX: y\u{e9}%20\x7f"));
+        assert_eq!(head, "/a%20b%0D%0AX:%20y%C3%A9%20%7F");
+    }
+
+    /// In debug builds these are bugs; in release builds the field is left out.
+    #[test]
+    fn fields_that_would_break_the_head_are_caught() {
+        let bad = [
+            ("X", "a\r\nY: z"),
+            ("X", "a\nb"),
+            ("X", "\0"),
+            ("X Y", "a"),
+            ("X:", "a"),
+            ("", "a"),
+            ("X", "\x7f"),
+        ];
+        for field in bad {
+            let written = catch(|out| write_fields(out, &[field, ("Good", "1")]));
+            assert_eq!(written.as_deref(), if cfg!(debug_assertions) { None } else { Some("Good: 1\r\n") });
+        }
+        let written = catch(|out| write_request_head(out, "G T", "/", "a\r\nX: y", &[], Length::None, true));
+        let expected = "GT / HTTP/1.1\r\nHost: aX:y\r\n\r\n";
+        assert_eq!(written.as_deref(), if cfg!(debug_assertions) { None } else { Some(expected) });
+    }
+
+    /// What is written, or `None` if an assertion fails.
+    fn catch(write: impl FnOnce(&mut Vec<u8>) + std::panic::UnwindSafe) -> Option<String> {
+        std::panic::catch_unwind(|| text(write)).ok()
+    }
+
+    #[test]
+    fn chunks_are_written_and_read_back() {
+        assert_eq!(text(|out| write_chunk(out, b"abc")), "0003\r\nabc\r\n");
+        assert_eq!(text(|out| write_chunk(out, b"")), "", "an empty chunk would end the body");
+        assert_eq!(text(write_last_chunk), "0\r\n\r\n");
+        for bytes in [1, 9, 15, 16, 255, 4096, 65_535, 65_536, 70_000] {
+            let data = vec![b'x'; bytes];
+            let mut out = vec![b'?'; 3];
+            write_chunk(&mut out, &data);
+            let start = begin_chunk(&mut out);
+            end_chunk(&mut out, start);
+            write_last_chunk(&mut out);
+            let mut decoder = BodyDecoder::new(Length::Chunked, bytes as u64);
+            let body = decoder.decode(&out[3..]).unwrap();
+            assert_eq!((body.data, body.consumed, body.done), (&data[..], out.len() - 3, true));
+        }
+    }
+
+    #[test]
+    fn every_status_that_is_answered_has_a_reason() {
+        for status in [200, 400, 413, 414, 426, 429, 431, 501, 503, 505] {
+            assert_ne!(reason(status), "");
+        }
+    }
+}

@@ -262,3 +262,124 @@ pub fn check_upgrade_response<'b>(
         _ => Err(UpgradeFailure::Protocol),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::format;
+    use alloc::string::String;
+    use alloc::vec;
+
+    use super::*;
+    use crate::http1::{HeadLimits, parse_request, parse_response};
+
+    const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 2048, headers_max: 16, target_bytes_max: 256 };
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn upgrade(first: &str, fields: &str) -> Result<Vec<String>, UpgradeRefusal> {
+        let head = format!("{first}\r\nHost: a\r\n{fields}\r\n");
+        let head = parse_request(head.as_bytes(), &LIMITS).unwrap().unwrap();
+        check_upgrade(&head).map(|upgrade| upgrade.protocols().map(String::from).collect())
+    }
+
+    #[test]
+    fn the_example_of_the_standard() {
+        // RFC 6455 1.3.
+        assert_eq!(&accept_key(KEY), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(&client_key(*b"the sample nonce"), KEY.as_bytes());
+    }
+
+    #[test]
+    fn both_sides_agree() {
+        let mut request = Vec::new();
+        let fields = [("Sec-WebSocket-Protocol", "chat, superchat"), ("Authorization", "Bearer x")];
+        write_upgrade_request(&mut request, "/ws?a=b", "a.example", KEY, &fields);
+        let head = parse_request(&request, &LIMITS).unwrap().unwrap();
+        assert_eq!((head.target, head.headers.get("authorization")), ("/ws?a=b", Some("Bearer x")));
+        let upgrade = check_upgrade(&head).unwrap();
+        assert_eq!((upgrade.key, upgrade.protocols().collect::<Vec<_>>()), (KEY, vec!["chat", "superchat"]));
+        for protocol in [None, Some("superchat")] {
+            let mut response = Vec::new();
+            write_upgrade_response(&mut response, &upgrade.accept, protocol);
+            let head = parse_response(&response, &LIMITS, false).unwrap().unwrap();
+            assert_eq!(check_upgrade_response(&head, KEY), Ok(protocol));
+            assert_eq!(
+                check_upgrade_response(&head, "AAAAAAAAAAAAAAAAAAAAAA=="),
+                Err(UpgradeFailure::Accept)
+            );
+        }
+    }
+
+    #[test]
+    fn requests_that_are_no_upgrade() {
+        use UpgradeRefusal::*;
+        let get = "GET / HTTP/1.1";
+        let asks = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        let version = "Sec-WebSocket-Version: 13\r\n";
+        let key = format!("Sec-WebSocket-Key: {KEY}\r\n");
+        let whole = format!("{asks}{version}{key}");
+        assert_eq!(upgrade(get, &whole), Ok(vec![]));
+        let protocols = "Sec-WebSocket-Protocol: a,, b \r\nsec-websocket-protocol: c\r\n";
+        assert_eq!(upgrade(get, &format!("{whole}{protocols}")).unwrap(), ["a", "b", "c"]);
+        assert_eq!(upgrade(get, &format!("{whole}Content-Length: 0\r\n")), Ok(vec![]));
+        let cases = [
+            ("POST / HTTP/1.1", whole.clone(), Method),
+            ("GET / HTTP/1.0", whole.clone(), Http10),
+            (get, format!("{version}{key}"), NotUpgrade),
+            (get, format!("{version}{key}Upgrade: websocket\r\n"), NotUpgrade),
+            (get, format!("{version}{key}Connection: Upgrade\r\nUpgrade: h2c\r\n"), NotUpgrade),
+            (get, format!("{whole}Content-Length: 1\r\n"), Body),
+            (get, format!("{whole}Transfer-Encoding: chunked\r\n"), Body),
+            (get, format!("{asks}{key}"), Version),
+            (get, format!("{asks}{key}Sec-WebSocket-Version: 8\r\n"), Version),
+            (get, format!("{asks}{key}Sec-WebSocket-Version: 13, 8\r\n"), Version),
+            (get, format!("{whole}{version}"), Version),
+            (get, format!("{asks}{version}"), Key),
+            (get, format!("{whole}{key}"), Key),
+            (get, format!("{asks}{version}Sec-WebSocket-Key: c2hvcnQ=\r\n"), Key),
+            (get, format!("{asks}{version}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE=\r\n"), Key),
+            (get, format!("{asks}{version}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j$Q==\r\n"), Key),
+        ];
+        for (first, fields, expected) in cases {
+            assert_eq!(upgrade(first, &fields), Err(expected), "{first} {fields}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_client_needs() {
+        let mut out = Vec::new();
+        write_upgrade_refusal(&mut out, UpgradeRefusal::Version);
+        let head = parse_response(&out, &LIMITS, false).unwrap().unwrap();
+        assert_eq!(
+            (head.status, head.headers.get("sec-websocket-version"), head.keep_alive),
+            (426, Some("13"), false)
+        );
+        assert_eq!(head.headers.get("upgrade"), Some("websocket"));
+    }
+
+    #[test]
+    fn responses_that_open_nothing() {
+        use UpgradeFailure::*;
+        let whole = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        let cases = [
+            ("101", format!("{whole}Sec-WebSocket-Protocol: a\r\n"), Ok(Some("a"))),
+            ("403", String::from(whole), Err(Status(403))),
+            ("101", whole.replace("WebSocket\r", "h2c\r"), Err(NotWebsocket)),
+            ("101", whole.replace(", upgrade", ""), Err(NotWebsocket)),
+            ("101", whole.replace("xOo=", "xOO="), Err(Accept)),
+            ("101", whole.replace("s3pP", "S3pP"), Err(Accept)),
+            ("101", format!("{whole}Sec-WebSocket-Accept: x\r\n"), Err(Accept)),
+            ("101", format!("{whole}Sec-WebSocket-Extensions: permessage-deflate\r\n"), Err(Extension)),
+            (
+                "101",
+                format!("{whole}Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n"),
+                Err(Protocol),
+            ),
+        ];
+        for (status, fields, expected) in cases {
+            let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            let head = parse_response(head.as_bytes(), &LIMITS, false).unwrap().unwrap();
+            assert_eq!(check_upgrade_response(&head, KEY), expected, "{fields}");
+        }
+    }
+}

@@ -64,3 +64,54 @@ impl Utf8 {
         self.partial_bytes = start.len().min(3) as u8;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails at the very byte that std's check of the text so far calls an error, and not before.
+    fn check(text: &[u8], cuts: [usize; 2]) {
+        let mut utf8 = Utf8::new();
+        let pieces = [0..cuts[0], cuts[0]..cuts[1], cuts[1]..text.len()];
+        for piece in pieces {
+            let so_far = core::str::from_utf8(&text[..piece.end]);
+            let expected = match so_far {
+                Ok(_) => Ok(true),
+                Err(error) if error.error_len().is_none() => Ok(false),
+                Err(_) => Err(BadUtf8),
+            };
+            let found = utf8.feed(&text[piece]);
+            assert_eq!(found, expected, "{text:x?} cut at {cuts:?}");
+            if found.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_checked_as_the_whole_is() {
+        let texts: [&[u8]; 14] = [
+            "aé€😀z".as_bytes(),
+            "κόσμε".as_bytes(),
+            b"",
+            b"plain ascii that is longer than a vector of sixty-four bytes, so that the fast path is taken.",
+            b"\xF4\x8F\xBF\xBF",
+            b"\xF4\x90\x80\x80",
+            b"\xED\x9F\xBF\xEE\x80\x80",
+            b"\xED\xA0\x80",
+            b"\xC0\xAF",
+            b"\xE0\x80\xAF",
+            b"\xF0\x80\x80\xAF",
+            b"a\xE2\x82",
+            b"\x80",
+            b"\xF5\x80\x80\x80",
+        ];
+        for text in texts {
+            for first in 0..=text.len() {
+                for second in first..=text.len() {
+                    check(text, [first, second]);
+                }
+            }
+        }
+    }
+}

@@ -109,3 +109,71 @@ pub fn write_close(out: &mut Vec<u8>, mask: Option<[u8; 4]>, code: u16, reason: 
     payload[2..2 + reason.len()].copy_from_slice(reason);
     write_frame(out, Opcode::Close, true, mask, payload.get(..2 + reason.len()).unwrap_or(&[]));
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use alloc::vec;
+
+    use super::super::{Decoder, Item, Role, Step};
+    use super::*;
+
+    /// Every length class, and the lengths around its edges.
+    const LENGTHS: [usize; 9] = [0, 1, 124, 125, 126, 127, 65_535, 65_536, 70_000];
+
+    #[test]
+    fn a_payload_written_in_place_makes_the_same_frame() {
+        for bytes in LENGTHS {
+            let payload: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+            let mut expected = b"before".to_vec();
+            write_frame(&mut expected, Opcode::Binary, true, None, &payload);
+            write_frame(&mut expected, Opcode::Text, true, None, b"after");
+            let mut out = b"before".to_vec();
+            for (opcode, payload) in [(Opcode::Binary, &payload[..]), (Opcode::Text, b"after")] {
+                let start = begin_frame(&mut out);
+                out.extend_from_slice(payload);
+                end_frame(&mut out, start, opcode);
+            }
+            assert_eq!(out, expected, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_masked_frame_is_read_back() {
+        for bytes in LENGTHS {
+            let payload: Vec<u8> = (0..bytes).map(|at| (at * 7) as u8).collect();
+            let mut wire = Vec::new();
+            write_frame(&mut wire, Opcode::Binary, true, Some([1, 2, 3, 4]), &payload);
+            let consumed = wire.len();
+            let step = Step::Frame { consumed, item: Item::Binary(&mut payload.clone()) };
+            assert_eq!(Decoder::new(Role::Server, bytes).decode(&mut wire), Ok(step));
+        }
+    }
+
+    #[test]
+    fn a_frame_goes_behind_what_is_there() {
+        let mut out = vec![1, 2, 3];
+        write_frame(&mut out, Opcode::Ping, true, Some([0; 4]), b"ab");
+        assert_eq!(out, [1, 2, 3, 0x89, 0x82, 0, 0, 0, 0, b'a', b'b']);
+        write_frame(&mut out, Opcode::Continuation, false, None, b"");
+        assert_eq!(out[11..], [0x00, 0x00]);
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_at_a_character() {
+        let read = |reason: &str| {
+            let mut wire = Vec::new();
+            write_close(&mut wire, None, 4000, reason);
+            let mut decoder = Decoder::new(Role::Client, 0);
+            match decoder.decode(&mut wire) {
+                Ok(Step::Frame { item: Item::Close { code: Some(4000), reason }, .. }) => reason.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read(""), 0);
+        assert_eq!(read(&"x".repeat(123)), 123);
+        assert_eq!(read(&"x".repeat(124)), 123);
+        assert_eq!(read(&"€".repeat(50)), 123);
+        assert_eq!(read(&"😀".repeat(50)), 120);
+    }
+}
