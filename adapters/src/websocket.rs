@@ -1,0 +1,260 @@
+//! The gateway's own WebSocket protocol: a client's messages read, ours written. Payloads only; frames are the shell's.
+//!
+//! Owns the names and the order of the fields. Obeys the protocol's own page: `auth`, `message`, `ping`, `subscribe` in;
+//! `auth_ok`, `message`, `chunk`, `done`, `pong`, `error` out, with their fields first and in that order; what we add
+//! comes after them. The writers are the hot path: they append to the connection's outbox and allocate nothing else.
+use crate::{Bad, Json, Value};
+use clawgate_core::codes::Code;
+use clawgate_core::effect::Notice;
+use clawgate_core::event::Usage;
+use clawgate_wire::json;
+
+/// What a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// Who it is; comes first.
+    Auth {
+        /// The API key.
+        token: &'a str,
+    },
+    /// A message for the agent.
+    Message {
+        /// The client's own id of it: deduplicates, and is echoed in every answer. Empty for none.
+        id: &'a str,
+        /// The channel; empty for the default one.
+        channel: &'a str,
+        /// The text.
+        content: &'a str,
+        /// The session; empty for the key's own.
+        session_id: &'a str,
+        /// Answer in pieces (the default), or whole.
+        stream: bool,
+        /// Say `accepted` once the message is durable.
+        receipt: bool,
+    },
+    /// Are you there?
+    Ping {
+        /// Echoed; empty for none.
+        id: &'a str,
+    },
+    /// Tell me of these from now on.
+    Subscribe {
+        /// Complete messages and answers.
+        message: bool,
+        /// State changes.
+        status: bool,
+    },
+    /// No longer tell me of these.
+    Unsubscribe {
+        /// Complete messages and answers.
+        message: bool,
+        /// State changes.
+        status: bool,
+    },
+    /// Stop the answer that runs: of this session, or to the message of this id.
+    Stop {
+        /// The session; empty if the id says it.
+        session_id: &'a str,
+        /// The message; empty for whatever runs in the session.
+        id: &'a str,
+    },
+}
+
+/// Reads one message. Unknown fields are allowed.
+///
+/// # Errors
+/// `BAD_JSON`, `TOO_LARGE`, `MISSING_FIELD`, `UNKNOWN_TYPE`.
+pub fn decode<'a>(frame: &'a mut [u8], json: &mut Json) -> Result<ClientMessage<'a>, Bad> {
+    let document = json.parse(frame)?;
+    let root = document.root();
+    Ok(match root.required("type")? {
+        "message" => ClientMessage::Message {
+            id: root.optional("id")?,
+            channel: root.optional("channel")?,
+            content: root.required("content")?,
+            session_id: root.optional("sessionId")?,
+            stream: root.flag("stream", true)?,
+            receipt: root.flag("receipt", false)?,
+        },
+        "ping" => ClientMessage::Ping { id: root.optional("id")? },
+        "auth" => ClientMessage::Auth { token: root.required("token")? },
+        "subscribe" => {
+            let (message, status) = topics(root)?;
+            ClientMessage::Subscribe { message, status }
+        }
+        "unsubscribe" => {
+            let (message, status) = topics(root)?;
+            ClientMessage::Unsubscribe { message, status }
+        }
+        "stop" => ClientMessage::Stop { session_id: root.optional("sessionId")?, id: root.optional("id")? },
+        _ => {
+            let known = "`type` is one of auth, message, ping, subscribe, unsubscribe, stop";
+            return Err(Bad::new(Code::UnknownType, known));
+        }
+    })
+}
+
+fn topics(root: Value<'_, '_>) -> Result<(bool, bool), Bad> {
+    let (mut message, mut status) = (false, false);
+    for event in root.get("events").into_iter().flat_map(Value::items) {
+        match event.str() {
+            Some("message") => message = true,
+            Some("status") => status = true,
+            _ => return Err(Bad::new(Code::UnknownType, "`events` holds `message`, `status` or both")),
+        }
+    }
+    if message || status {
+        return Ok((message, status));
+    }
+    Err(Bad::new(Code::MissingField, "`events` must be a list of `message`, `status` or both"))
+}
+
+#[inline]
+fn text(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    json::write_str(out, value);
+}
+
+#[inline]
+fn text_if_any(out: &mut Vec<u8>, name: &str, value: &str) {
+    if !value.is_empty() {
+        text(out, name, value);
+    }
+}
+
+#[inline]
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(name.as_bytes());
+    json::write_u64(out, value);
+}
+
+/// `auth_ok`: the key is good.
+pub fn write_auth_ok(out: &mut Vec<u8>, user: &str) {
+    text(out, "{\"type\":\"auth_ok\",\"user\":", user);
+    out.push(b'}');
+}
+
+/// `accepted`: the message is admitted, and durable.
+pub fn write_accepted(out: &mut Vec<u8>, id: &str, session_id: &str, duplicate: bool) {
+    text(out, "{\"type\":\"accepted\",\"id\":", id);
+    text(out, ",\"sessionId\":", session_id);
+    out.extend_from_slice(b",\"duplicate\":");
+    json::write_bool(out, duplicate);
+    out.push(b'}');
+}
+
+/// `chunk`: a piece of an answer. `id` may be empty.
+#[inline]
+pub fn write_chunk(out: &mut Vec<u8>, content: &str, session_id: &str, id: &str, seq: u32) {
+    text(out, "{\"type\":\"chunk\",\"content\":", content);
+    text(out, ",\"sessionId\":", session_id);
+    text_if_any(out, ",\"id\":", id);
+    number(out, ",\"seq\":", u64::from(seq));
+    out.push(b'}');
+}
+
+/// `message`: a whole answer. `id` may be empty.
+pub fn write_message(out: &mut Vec<u8>, content: &str, session_id: &str, id: &str) {
+    text(out, "{\"type\":\"message\",\"content\":", content);
+    text(out, ",\"sessionId\":", session_id);
+    text_if_any(out, ",\"id\":", id);
+    out.push(b'}');
+}
+
+/// `done`: the answer is complete. `id` and `model` may be empty.
+pub fn write_done(out: &mut Vec<u8>, session_id: &str, usage: &Usage, id: &str, model: &str, seq: u32) {
+    text(out, "{\"type\":\"done\",\"sessionId\":", session_id);
+    out.extend_from_slice(b",\"usage\":");
+    write_usage(out, usage);
+    text_if_any(out, ",\"id\":", id);
+    text_if_any(out, ",\"model\":", model);
+    number(out, ",\"seq\":", u64::from(seq));
+    out.push(b'}');
+}
+
+/// The token counts: `{"promptTokens", "completionTokens", "totalTokens"}`, and `"estimated":true` if nobody counted.
+pub(crate) fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
+    let (prompt, completion) = (u64::from(usage.prompt), u64::from(usage.completion));
+    number(out, "{\"promptTokens\":", prompt);
+    number(out, ",\"completionTokens\":", completion);
+    number(out, ",\"totalTokens\":", prompt + completion);
+    out.extend_from_slice(if usage.estimated { b",\"estimated\":true}" } else { b"}" });
+}
+
+/// `pong`. `id` may be empty.
+pub fn write_pong(out: &mut Vec<u8>, id: &str) {
+    out.extend_from_slice(b"{\"type\":\"pong\"");
+    text_if_any(out, ",\"id\":", id);
+    out.push(b'}');
+}
+
+/// `error`: this failed. `id` and `session_id` may be empty; `retry_after_secs` of 0 says "not by waiting".
+pub fn write_error(
+    out: &mut Vec<u8>,
+    code: Code,
+    message: &str,
+    id: &str,
+    session_id: &str,
+    retry_after_secs: u32,
+) {
+    text(out, "{\"type\":\"error\",\"code\":", code.name());
+    text(out, ",\"message\":", message);
+    text_if_any(out, ",\"id\":", id);
+    text_if_any(out, ",\"sessionId\":", session_id);
+    if 0 < retry_after_secs {
+        number(out, ",\"retryAfter\":", u64::from(retry_after_secs));
+    }
+    out.push(b'}');
+}
+
+/// What a subscriber asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Complete messages and answers.
+    Message,
+    /// State changes.
+    Status,
+}
+
+/// A notice's name on the wire, and who wants to know.
+#[must_use]
+pub const fn topic_of(notice: Notice) -> (&'static str, Topic) {
+    match notice {
+        Notice::Received => ("message.received", Topic::Message),
+        Notice::Routed => ("message.routed", Topic::Status),
+        Notice::Generated => ("response.generated", Topic::Message),
+        Notice::Delivered => ("response.delivered", Topic::Message),
+        Notice::Created => ("session.created", Topic::Status),
+        Notice::Updated => ("session.updated", Topic::Status),
+        Notice::Failed => ("failure", Topic::Status),
+    }
+}
+
+/// Something that a subscriber is told. Empty fields are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published<'a> {
+    /// What happened, by its name (see [`topic_of`]).
+    pub event: &'a str,
+    /// In which session.
+    pub session_id: &'a str,
+    /// On which channel.
+    pub channel: &'a str,
+    /// With whom.
+    pub peer: &'a str,
+    /// What was said, or what changed.
+    pub content: &'a str,
+    /// When, Unix milliseconds.
+    pub unix_millis: u64,
+}
+
+/// `event`: for subscribers.
+pub fn write_event(out: &mut Vec<u8>, event: &Published<'_>) {
+    text(out, "{\"type\":\"event\",\"event\":", event.event);
+    text(out, ",\"sessionId\":", event.session_id);
+    text_if_any(out, ",\"channel\":", event.channel);
+    text_if_any(out, ",\"peer\":", event.peer);
+    text_if_any(out, ",\"content\":", event.content);
+    out.extend_from_slice(b",\"timestamp\":\"");
+    crate::time::write_rfc3339(out, event.unix_millis);
+    out.extend_from_slice(b"\"}");
+}
