@@ -1,1 +1,60 @@
-//! providers
+//! Providers: a turn becomes a model's request, its response becomes pieces. One file a wire format, and two models that
+//! need no network.
+//!
+//! Pure: no socket, no clock, no thread. The shell sends, reads and waits; retries, breakers and time-outs are the core's.
+#![forbid(unsafe_code)]
+
+pub mod echo;
+pub mod failure;
+mod json;
+pub mod openai_chat;
+pub mod scripted;
+
+pub use json::Json;
+
+use clawgate_core::event::{End, Piece};
+use clawgate_core::view::Role;
+
+/// Something that a model said: any number of pieces, then one end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// A piece of the answer.
+    Piece(Piece<'a>),
+    /// The call is over.
+    Ended(End<'a>),
+}
+
+/// What a model is asked.
+#[expect(missing_debug_implementations, reason = "iterators have none, and texts do not belong into logs")]
+pub struct Turn<'a> {
+    /// What the agent is told first; may be empty.
+    pub system: &'a str,
+    /// The session's context variables, names and values.
+    pub context: &'a mut dyn Iterator<Item = (&'a str, &'a str)>,
+    /// What was said before, oldest first.
+    pub history: &'a mut dyn Iterator<Item = (Role, &'a str)>,
+    /// The message.
+    pub text: &'a str,
+    /// Who asks, for the provider's own abuse detection; empty to say nothing.
+    pub user: &'a str,
+}
+
+/// Settings that no provider can be made from: the operator's fault, told at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The setting, as the configuration names it.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub text: &'static str,
+}
+
+/// A configured model. Closed: a new wire format is a new variant, and the compiler shows every place.
+#[derive(Debug)]
+pub enum Provider {
+    /// Says what it was told.
+    Echo(echo::Echo),
+    /// Says what its script says.
+    Scripted(scripted::Script),
+    /// OpenAI's chat completions, and all that are compatible with them.
+    OpenAi(Box<openai_chat::Endpoint>),
+}
