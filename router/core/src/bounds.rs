@@ -1,20 +1,213 @@
-//! Limits that hold for the whole process, over all shards.
+//! Limits that hold for the whole process, over all shards: sessions, turns, and for each agent and model what waits
+//! and what runs.
+//!
+//! Nothing is shared on the message path, with this one exception, and it is kept narrow. A limit over all shards
+//! needs a count over all shards; to give every shard a fixed share would refuse work on a busy shard while its
+//! neighbours are empty, and a limit of 4 has no shares on 8 shards. So each count is one atomic word on a cache line
+//! of its own, owned by this file, taken by compare-and-swap and never beyond its maximum. A large limit is leased by
+//! the shards in blocks, so that a shard touches the shared line once in up to 64 messages; a small one is exact to the
+//! unit. No limit (0) touches nothing. There is no lock, and no thread ever waits for another.
+//!
+//! **Waiting for a place.** A shard that finds no place at an agent sets its bit in the agent's set of waiting shards
+//! and *then tries again*; whoever frees a place *gives it back and then looks* at the set. Both are sequentially
+//! consistent, so either the one sees the place or the other sees the bit: no wake-up is lost. The one who frees hands
+//! on round robin, beginning after itself, and takes the bit away with it, so that two freed places wake two shards.
+//! Shards keep at most an eighth of a leased limit in reserve: where a shard found none, some are in use, and
+//! whoever gives one of those back looks.
+//!
+//! Agents and models are known here by their names' hashes, not by their ids, which may move with a reload.
+use crate::home::Secret;
+use crate::id::ShardId;
 use crate::plan::Plan;
-use core::sync::atomic::{AtomicU32, Ordering};
+use alloc::boxed::Box;
+use core::hash::Hasher;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The counters behind the process-wide limits, shared by all shards.
+/// A counter alone on its cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Count(AtomicU32);
+
+impl Count {
+    /// Takes up to `want`, never beyond `max` in all; returns how many.
+    fn take(&self, want: u32, max: u32) -> u32 {
+        let mut seen = self.0.load(Ordering::SeqCst);
+        loop {
+            let got = want.min(max.saturating_sub(seen));
+            if got == 0 {
+                return 0;
+            }
+            // Each failure is another shard's success or return: the loop of one is the progress of another.
+            match self.0.compare_exchange_weak(seen, seen + got, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return got,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    fn give(&self, count: u32) {
+        let before = self.0.fetch_sub(count, Ordering::SeqCst);
+        debug_assert!(count <= before, "given back more than was taken");
+    }
+
+    /// Adds what is in use already, when a limit begins to be counted; it may be more than the maximum.
+    fn adopt(&self, count: u32) {
+        self.0.fetch_add(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn read(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One shard's part of a limit: what it has taken from the shared count, and how much of that it uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// 0 for no limit; then nothing is held.
+    max: u32,
+    /// How much is taken at a time.
+    block: u32,
+    held: u32,
+    used: u32,
+}
+
+impl Lease {
+    pub(crate) const fn new(max: u32, shards: u16) -> Self {
+        Self { max, block: block(max, shards), held: 0, used: 0 }
+    }
+
+    /// In use on this shard.
+    pub(crate) const fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Is there a limit?
+    pub(crate) const fn is_bounded(&self) -> bool {
+        self.max != 0
+    }
+
+    /// Takes one; false if the limit is reached.
+    pub(crate) fn take(&mut self, count: &Count) -> bool {
+        if self.is_bounded() && self.held <= self.used {
+            self.held += count.take(self.block, self.max);
+            if self.held <= self.used {
+                return false;
+            }
+        }
+        self.used += 1;
+        true
+    }
+
+    /// Gives one back.
+    pub(crate) fn give(&mut self, count: &Count) {
+        debug_assert!(0 < self.used, "given back more than was taken");
+        self.used = self.used.saturating_sub(1);
+        let spare = self.held.saturating_sub(self.used);
+        let kept = if self.block == 1 { 0 } else { self.block };
+        // Two blocks to spare before one goes back, so that no shard goes to and fro over the edge of a block.
+        if self.is_bounded() && kept + self.block <= spare {
+            self.held -= self.block;
+            count.give(self.block);
+        }
+    }
+
+    /// Gives back all that is not in use: another shard waits for it.
+    pub(crate) fn give_spare(&mut self, count: &Count) {
+        let spare = self.held.saturating_sub(self.used);
+        if spare != 0 {
+            self.held -= spare;
+            count.give(spare);
+        }
+    }
+
+    /// Goes on under another limit. What is in use stays in use, even beyond a smaller one.
+    pub(crate) fn set_max(&mut self, max: u32, shards: u16, count: &Count) {
+        if !self.is_bounded() && max != 0 {
+            self.held = self.used;
+            count.adopt(self.held);
+        } else if self.is_bounded() && max == 0 {
+            count.give(self.held);
+            self.held = 0;
+        } else {
+            self.give_spare(count);
+        }
+        (self.max, self.block) = (max, block(max, shards));
+    }
+
+    pub(crate) fn check(&self) {
+        if self.is_bounded() {
+            assert!(self.used <= self.held, "used beyond the lease: {self:?}");
+        } else {
+            assert!(self.held == 0, "leased without a limit: {self:?}");
+        }
+    }
+}
+
+/// How many units of a limit a shard takes at once: a 16th of its share, so that all reserves are at most an eighth
+/// of the limit; one by one where that is less than two.
+const fn block(max: u32, shards: u16) -> u32 {
+    let parts = if shards == 0 { 16 } else { shards as u32 * 16 };
+    let share = max / parts;
+    if share < 1 {
+        1
+    } else if 64 < share {
+        64
+    } else {
+        share
+    }
+}
+
+/// What all shards count for one agent.
+#[derive(Debug)]
+pub(crate) struct AgentCounts {
+    /// Hash of the agent's name; 0 of a free entry.
+    name: AtomicU64,
+    pub(crate) waiting: Count,
+    pub(crate) running: Count,
+    /// A bit for each shard that waits for a place.
+    waiters: Box<[AtomicU64]>,
+}
+
+/// What all shards count for one model.
+#[derive(Debug)]
+pub(crate) struct ModelCounts {
+    name: AtomicU64,
+    pub(crate) running: Count,
+}
+
+/// The counters behind the process-wide limits, shared by all shards. It lives as long as the process: a new
+/// configuration finds the counters of its agents and models by their names.
 #[derive(Debug)]
 pub struct Bounds {
-    sessions: AtomicU32,
-    turns: AtomicU32,
     shards: u16,
+    pub(crate) sessions: Count,
+    pub(crate) turns: Count,
+    agents: Box<[AgentCounts]>,
+    models: Box<[ModelCounts]>,
 }
 
 impl Bounds {
-    /// Counters for this plan and this many shards.
+    /// Counters for this plan and this many shards. There is room for four times as many agents and models as the plan
+    /// has (at least 64), for reloads; should that run out, two names share a counter, each with its own limit.
     #[must_use]
-    pub fn new(_plan: &Plan, shards: u16) -> Self {
-        Self { sessions: AtomicU32::new(0), turns: AtomicU32::new(0), shards: shards.max(1) }
+    pub fn new(plan: &Plan, shards: u16) -> Self {
+        let shards = shards.max(1);
+        let room = |count: usize| (count * 4).max(64);
+        let words = usize::from(shards).div_ceil(64);
+        let agent = |_| AgentCounts {
+            name: AtomicU64::new(0),
+            waiting: Count::default(),
+            running: Count::default(),
+            waiters: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        };
+        let model = |_| ModelCounts { name: AtomicU64::new(0), running: Count::default() };
+        Self {
+            shards,
+            sessions: Count::default(),
+            turns: Count::default(),
+            agents: (0..room(plan.agents.len())).map(agent).collect(),
+            models: (0..room(plan.models.len())).map(model).collect(),
+        }
     }
 
     /// The number of shards that share them.
@@ -23,15 +216,251 @@ impl Bounds {
         self.shards
     }
 
-    /// Sessions taken by all shards, with those that shards hold in reserve.
+    /// Sessions of all shards, with those that shards hold in reserve; 0 where there is no limit.
     #[must_use]
     pub fn sessions(&self) -> u32 {
-        self.sessions.load(Ordering::Relaxed)
+        self.sessions.read()
     }
 
-    /// Turns taken by all shards, with those that shards hold in reserve.
+    /// Turns of all shards, with those that shards hold in reserve; 0 where there is no limit.
     #[must_use]
     pub fn turns(&self) -> u32 {
-        self.turns.load(Ordering::Relaxed)
+        self.turns.read()
+    }
+
+    /// Waiting and running turns of the agent of this name over all shards, with reserves; 0 where there is no limit.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> (u32, u32) {
+        let counts = self.agent_at(self.agent_seat(name));
+        (counts.waiting.read(), counts.running.read())
+    }
+
+    /// Running calls of the model of this name over all shards, with reserves; 0 where there is no limit.
+    #[must_use]
+    pub fn model(&self, name: &str) -> u32 {
+        self.model_at(self.model_seat(name)).running.read()
+    }
+
+    /// Where the agent of this name is counted. The same for every shard.
+    pub(crate) fn agent_seat(&self, name: &str) -> usize {
+        seat(self.agents.len(), name, |n| &self.agents[n].name)
+    }
+
+    /// Where the model of this name is counted. The same for every shard.
+    pub(crate) fn model_seat(&self, name: &str) -> usize {
+        seat(self.models.len(), name, |n| &self.models[n].name)
+    }
+
+    pub(crate) fn agent_at(&self, seat: usize) -> &AgentCounts {
+        &self.agents[seat]
+    }
+
+    pub(crate) fn model_at(&self, seat: usize) -> &ModelCounts {
+        &self.models[seat]
+    }
+}
+
+/// Finds the entry of a name, or claims a free one.
+fn seat<'a>(count: usize, name: &str, at: impl Fn(usize) -> &'a AtomicU64) -> usize {
+    let mut hasher = Secret([0, 0]).hasher();
+    hasher.write(name.as_bytes());
+    let hash = hasher.finish().max(1);
+    let first = usize::try_from(hash % count as u64).unwrap_or(0);
+    for n in 0..count {
+        let seat = (first + n) % count;
+        match at(seat).compare_exchange(0, hash, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return seat,
+            Err(other) if other == hash => return seat,
+            Err(_) => {}
+        }
+    }
+    first
+}
+
+impl AgentCounts {
+    /// Says that this shard waits. The caller tries again after this.
+    pub(crate) fn announce(&self, shard: ShardId) {
+        let (word, bit) = bit_of(shard);
+        if let Some(word) = self.waiters.get(word) {
+            word.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
+    /// Says that this shard waits no longer.
+    pub(crate) fn withdraw(&self, shard: ShardId) {
+        let (word, bit) = bit_of(shard);
+        if let Some(word) = self.waiters.get(word) {
+            word.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    /// Which shard a freed place goes to: the first that waits, beginning after `from`, which comes last. The bit of
+    /// another is taken away, so that no two places wake the same one; that of `from` stays. Called after the place was
+    /// given back.
+    pub(crate) fn next_waiter(&self, from: ShardId) -> Option<ShardId> {
+        let count = self.waiters.len();
+        let (home, own) = bit_of(from);
+        let after = !(own | (own - 1));
+        // The home word is looked at twice: above the own bit first, at and below it at the end.
+        for n in 0..=count {
+            let at = (home + n) % count;
+            let mask = if n == 0 {
+                after
+            } else if n == count {
+                !after
+            } else {
+                u64::MAX
+            };
+            loop {
+                let set = self.waiters[at].load(Ordering::SeqCst) & mask;
+                if set == 0 {
+                    break;
+                }
+                let last_resort = n == count && set == own;
+                if last_resort {
+                    return Some(from);
+                }
+                let set = if n == count { set & !own } else { set };
+                let bit = set & set.wrapping_neg();
+                if self.waiters[at].fetch_and(!bit, Ordering::SeqCst) & bit != 0 {
+                    let number = at * 64 + bit.trailing_zeros() as usize;
+                    return u16::try_from(number).ok().map(ShardId);
+                }
+            }
+        }
+        None
+    }
+
+    #[cfg(test)]
+    fn waiting_shards(&self) -> u32 {
+        self.waiters.iter().map(|word| word.load(Ordering::SeqCst).count_ones()).sum()
+    }
+}
+
+const fn bit_of(shard: ShardId) -> (usize, u64) {
+    (shard.0 as usize / 64, 1 << (shard.0 % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::random::Random;
+    use alloc::vec::Vec;
+
+    fn counts(shards: usize) -> AgentCounts {
+        AgentCounts {
+            name: AtomicU64::new(1),
+            waiting: Count::default(),
+            running: Count::default(),
+            waiters: (0..shards.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    #[test]
+    fn small_limits_are_exact_to_the_unit() {
+        let count = Count::default();
+        let mut leases = [Lease::new(3, 2), Lease::new(3, 2)];
+        let [one, two] = &mut leases;
+        assert!(one.take(&count) && two.take(&count) && one.take(&count));
+        assert!(!one.take(&count) && !two.take(&count));
+        one.give(&count);
+        assert_eq!(count.read(), 2);
+        assert!(two.take(&count) && !one.take(&count));
+    }
+
+    #[test]
+    fn large_limits_are_taken_in_blocks_and_given_back() {
+        let count = Count::default();
+        let mut lease = Lease::new(10_000, 4);
+        assert!(lease.take(&count));
+        assert_eq!(count.read(), 64);
+        for _ in 1..64 {
+            assert!(lease.take(&count));
+        }
+        assert_eq!(count.read(), 64);
+        assert!(lease.take(&count));
+        assert_eq!(count.read(), 128);
+        for _ in 0..65 {
+            lease.give(&count);
+        }
+        assert_eq!(count.read(), 64);
+        lease.give_spare(&count);
+        assert_eq!(count.read(), 0);
+    }
+
+    #[test]
+    fn no_limit_touches_nothing() {
+        let count = Count::default();
+        let mut lease = Lease::new(0, 4);
+        for _ in 0..100 {
+            assert!(lease.take(&count));
+        }
+        assert_eq!((count.read(), lease.used()), (0, 100));
+        lease.set_max(50, 4, &count);
+        assert_eq!(count.read(), 100);
+        assert!(!lease.take(&count));
+        lease.check();
+        lease.set_max(0, 4, &count);
+        assert_eq!(count.read(), 0);
+        assert!(lease.take(&count));
+        lease.check();
+    }
+
+    /// Whatever shards do, the limit holds, reserves stay within an eighth, and in the end nothing is missing.
+    #[test]
+    fn shards_add_up() {
+        for seed in 0..64 {
+            let mut random = Random::new(seed);
+            let shards = u16::try_from(1 + random.below(9)).unwrap();
+            let max = u32::try_from(1 + random.below(3_000)).unwrap();
+            let count = Count::default();
+            let mut leases: Vec<Lease> = (0..shards).map(|_| Lease::new(max, shards)).collect();
+            for _ in 0..4_000 {
+                let lease = &mut leases[usize::try_from(random.below(u64::from(shards))).unwrap()];
+                if random.below(5) < 3 {
+                    let took = lease.take(&count);
+                    let used: u32 = leases.iter().map(Lease::used).sum();
+                    assert!(used <= max && used <= count.read());
+                    assert!(took || max - max / 8 <= used, "refused at {used} of {max}");
+                } else if 0 < lease.used() {
+                    lease.give(&count);
+                }
+                leases.iter().for_each(Lease::check);
+            }
+            for lease in &mut leases {
+                while 0 < lease.used() {
+                    lease.give(&count);
+                }
+                lease.give_spare(&count);
+            }
+            assert_eq!(count.read(), 0, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn waiters_come_round_robin_after_the_one_who_frees() {
+        let counts = counts(200);
+        for shard in [3, 64, 130, 199] {
+            counts.announce(ShardId(shard));
+        }
+        let next = |from| counts.next_waiter(ShardId(from)).map(|shard| shard.0);
+        assert_eq!(next(64), Some(130));
+        assert_eq!(next(199), Some(3));
+        assert_eq!(next(64), Some(199));
+        assert_eq!((next(64), next(64)), (Some(64), Some(64)), "its own bit stays");
+        counts.withdraw(ShardId(64));
+        assert_eq!((next(64), next(0)), (None, None));
+    }
+
+    #[test]
+    fn the_shards_before_the_own_one_come_before_it() {
+        let counts = counts(8);
+        for shard in [1, 5, 7] {
+            counts.announce(ShardId(shard));
+        }
+        let order: Vec<u16> = (0..3).map(|_| counts.next_waiter(ShardId(5)).unwrap().0).collect();
+        assert_eq!(order, [7, 1, 5]);
+        assert_eq!(counts.waiting_shards(), 1);
     }
 }

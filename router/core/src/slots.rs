@@ -1,0 +1,153 @@
+//! Things with names that die: a table of slots, each with the number of its tenant.
+//!
+//! Grows by chunks and never moves what it holds, so that a table of a million sessions has no moment in which all of
+//! them are copied. Never gives memory back: what was needed once is kept for the next time.
+use alloc::vec::Vec;
+
+/// Items of a chunk.
+const CHUNK: usize = 64;
+
+/// No slot.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A table of slots.
+#[derive(Debug)]
+pub(crate) struct Slots<T> {
+    chunks: Vec<Vec<Slot<T>>>,
+    /// First slot of the chain of free ones.
+    free: u32,
+    len: u32,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// Which tenant the slot has, or will have next. Never 0, so that no id of a tenant equals a default id.
+    generation: u32,
+    next_free: u32,
+    item: Option<T>,
+}
+
+impl<T> Slots<T> {
+    pub(crate) const fn new() -> Self {
+        Self { chunks: Vec::new(), free: NONE, len: 0 }
+    }
+
+    /// Puts an item into a free slot; returns the slot and its generation.
+    pub(crate) fn insert(&mut self, item: T) -> (u32, u32) {
+        self.len += 1;
+        if self.free != NONE {
+            let number = self.free;
+            let slot = &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK];
+            self.free = slot.next_free;
+            slot.item = Some(item);
+            return (number, slot.generation);
+        }
+        let full = self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK);
+        if full {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK;
+        let chunk = &mut self.chunks[before / CHUNK];
+        let number = before + chunk.len();
+        chunk.push(Slot { generation: 1, next_free: NONE, item: Some(item) });
+        (u32::try_from(number).unwrap_or(NONE), 1)
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot<T>> {
+        self.chunks.get(number as usize / CHUNK)?.get(number as usize % CHUNK)
+    }
+
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot<T>> {
+        self.chunks.get_mut(number as usize / CHUNK)?.get_mut(number as usize % CHUNK)
+    }
+
+    /// The item of this slot, whoever it is.
+    pub(crate) fn at(&self, number: u32) -> Option<&T> {
+        self.slot(number)?.item.as_ref()
+    }
+
+    /// The item of this slot, whoever it is.
+    pub(crate) fn at_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.slot_mut(number)?.item.as_mut()
+    }
+
+    /// The item of this slot if it is still the one of this generation.
+    pub(crate) fn get(&self, number: u32, generation: u32) -> Option<&T> {
+        let slot = self.slot(number)?;
+        if slot.generation == generation { slot.item.as_ref() } else { None }
+    }
+
+    /// Is the item of this generation still here?
+    pub(crate) fn holds(&self, number: u32, generation: u32) -> bool {
+        self.get(number, generation).is_some()
+    }
+
+    /// The generation of the slot's tenant; 0 without one.
+    pub(crate) fn generation(&self, number: u32) -> u32 {
+        self.slot(number).map_or(0, |slot| if slot.item.is_some() { slot.generation } else { 0 })
+    }
+
+    /// Takes the item out; its generation is dead from here on.
+    pub(crate) fn remove(&mut self, number: u32) -> Option<T> {
+        let free = self.free;
+        let slot = self.slot_mut(number)?;
+        let item = slot.item.take()?;
+        slot.generation = slot.generation.checked_add(1).unwrap_or(1);
+        slot.next_free = free;
+        self.free = number;
+        self.len -= 1;
+        Some(item)
+    }
+
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// All items with slot and generation, by slot, beginning at slot `from`.
+    pub(crate) fn iter_from(&self, from: u32) -> impl Iterator<Item = (u32, u32, &T)> {
+        let chunks = self.chunks.iter().enumerate().skip(from as usize / CHUNK);
+        chunks
+            .flat_map(|(n, chunk)| chunk.iter().enumerate().map(move |(at, slot)| (n * CHUNK + at, slot)))
+            .skip_while(move |(number, _)| *number < from as usize)
+            .filter_map(|(number, slot)| {
+                Some((u32::try_from(number).unwrap_or(NONE), slot.generation, slot.item.as_ref()?))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_slot_is_used_again_under_another_generation() {
+        let mut slots = Slots::new();
+        let first = slots.insert('a');
+        let other = slots.insert('b');
+        assert_eq!((first, other), ((0, 1), (1, 1)));
+        assert_eq!(slots.remove(0), Some('a'));
+        assert_eq!(slots.remove(0), None);
+        let second = slots.insert('c');
+        assert_eq!(second, (0, 2));
+        assert_eq!(slots.get(first.0, first.1), None);
+        assert_eq!(slots.get(second.0, second.1), Some(&'c'));
+        assert_eq!((slots.generation(0), slots.generation(9), slots.len()), (2, 0, 2));
+        assert!(!slots.holds(u32::MAX, 1));
+    }
+
+    #[test]
+    fn pages_begin_anywhere() {
+        let mut slots = Slots::new();
+        for n in 0..200_u32 {
+            slots.insert(n);
+        }
+        slots.remove(70);
+        let page: Vec<u32> = slots.iter_from(69).map(|(_, _, item)| *item).take(3).collect();
+        assert_eq!(page, vec![69, 71, 72]);
+        assert_eq!(slots.iter_from(0).count(), 199);
+        assert_eq!(slots.iter_from(200).count(), 0);
+        assert_eq!(slots.iter_from(NONE).count(), 0);
+    }
+}
