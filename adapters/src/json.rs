@@ -3,11 +3,14 @@
 //! Owns: the parser's memory of one thread, and the cursor over what was parsed. Never builds a tree, never copies a
 //! string: texts are slices of the caller's buffer, in which escapes are resolved in place. Obeys RFC 8259; where an
 //! object repeats a key, the first one counts.
+mod value;
+
+pub use value::{Digits, Value};
+
 use crate::Bad;
 use clawgate_core::codes::Code;
 use core::cell::Cell;
 use core::fmt;
-use simd_json::prelude::*;
 use simd_json::{Buffers, Node, tape};
 
 /// How much JSON is read before it is refused.
@@ -167,164 +170,127 @@ impl<'b> Document<'_, 'b> {
     }
 }
 
-/// A value in a document: a cursor, two words. Texts live as long as the buffer (`'b`), not as the document.
-#[derive(Clone, Copy, Debug)]
-pub struct Value<'t, 'b>(tape::Value<'t, 'b>);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-impl<'t, 'b> Value<'t, 'b> {
-    /// The field of an object; `None` for another type, or where it has none of this name.
-    #[must_use]
-    pub fn get(self, key: &str) -> Option<Self> {
-        self.0.get(key).map(Value)
+    /// Parses with the limits of tests and reads what came out.
+    fn check<R>(text: &str, read: impl FnOnce(Value<'_, '_>) -> R) -> Result<R, Code> {
+        let mut json = Json::new(JsonLimits::TEST);
+        let mut bytes = text.as_bytes().to_vec();
+        let document = json.parse(&mut bytes).map_err(|bad| bad.code)?;
+        Ok(read(document.root()))
     }
 
-    /// The text of this field of an object; `None` where it is absent or no text.
-    #[must_use]
-    pub fn str_of(self, key: &str) -> Option<&'b str> {
-        self.get(key)?.str()
+    #[test]
+    fn limits_are_exact() {
+        let JsonLimits { bytes_max, depth_max, keys_max } = JsonLimits::TEST;
+        let nest = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(check(&nest(depth_max), |_| ()), Ok(()));
+        assert_eq!(check(&nest(depth_max + 1), |_| ()), Err(Code::BadJson));
+        let object = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+        assert_eq!(check(&object(depth_max), |_| ()), Ok(()));
+        assert_eq!(check(&object(depth_max + 1), |_| ()), Err(Code::BadJson));
+        let keys = |count: usize| format!("{{{}}}", vec!["\"k\":0"; count].join(","));
+        assert_eq!(check(&keys(keys_max), |_| ()), Ok(()));
+        assert_eq!(check(&keys(keys_max + 1), |_| ()), Err(Code::BadJson));
+        let spread = |count: usize| format!("[{}]", vec!["{\"k\":0}"; count].join(","));
+        assert_eq!(check(&spread(keys_max + 1), |_| ()), Err(Code::BadJson));
+        let blank = |bytes: usize| format!("1{}", " ".repeat(bytes - 1));
+        assert_eq!(check(&blank(bytes_max), |_| ()), Ok(()));
+        assert_eq!(check(&blank(bytes_max + 1), |_| ()), Err(Code::TooLarge));
     }
 
-    /// The text of a field that must be there.
-    ///
-    /// # Errors
-    /// `MISSING_FIELD`, with its name.
-    pub fn required(self, key: &'static str) -> Result<&'b str, Bad> {
-        self.str_of(key).ok_or_else(|| missing(key, "a text"))
-    }
-
-    /// The text of a field that may be absent or `null`: then it is empty.
-    ///
-    /// # Errors
-    /// `MISSING_FIELD` for another type.
-    pub fn optional(self, key: &'static str) -> Result<&'b str, Bad> {
-        match self.get(key).filter(|value| !value.is_null()) {
-            None => Ok(""),
-            Some(value) => value.str().ok_or_else(|| missing(key, "a text")),
+    /// The depth is counted before anything is built, so a bomb costs one pass over its bytes.
+    #[test]
+    fn bombs_are_refused_and_the_parser_lives_on() {
+        let mut json = Json::new(JsonLimits::TEST);
+        let bombs = ["[", "{\"a\":", "[[],", "{\"a\":{},\"b\":"];
+        for bomb in bombs {
+            let mut bytes = bomb.repeat(JsonLimits::TEST.bytes_max / bomb.len()).into_bytes();
+            assert_eq!(json.parse(&mut bytes).map(|_| ()).map_err(|bad| bad.code), Err(Code::BadJson));
+            let mut good = *br#"{"ok":true}"#;
+            assert_eq!(json.parse(&mut good).unwrap().root().get("ok").and_then(Value::bool), Some(true));
         }
     }
 
-    /// The truth of a field that may be absent or `null`.
-    ///
-    /// # Errors
-    /// `MISSING_FIELD` for another type.
-    pub fn flag(self, key: &'static str, otherwise: bool) -> Result<bool, Bad> {
-        match self.get(key).filter(|value| !value.is_null()) {
-            None => Ok(otherwise),
-            Some(value) => value.bool().ok_or_else(|| missing(key, "true or false")),
+    #[test]
+    fn what_is_no_json_is_refused() {
+        for text in [
+            "",
+            " ",
+            "{",
+            "{}}",
+            "{} x",
+            "nul",
+            "'a'",
+            "{\"a\":1,}",
+            "\"\u{1}\"",
+            "01",
+            "+1",
+            "\"\\ud800\"",
+            "\"\\x\"",
+        ] {
+            assert_eq!(check(text, |_| ()), Err(Code::BadJson), "{text:?}");
         }
+        let mut json = Json::new(JsonLimits::TEST);
+        assert_eq!(
+            json.parse(&mut b"\"\xff\"".to_vec()).map(|_| ()).map_err(|bad| bad.code),
+            Err(Code::BadJson)
+        );
     }
 
-    /// What a JSON pointer (RFC 6901) leads to. The empty pointer is the value itself.
-    #[must_use]
-    pub fn pointer(self, pointer: &str) -> Option<Self> {
-        let Some(path) = pointer.strip_prefix('/') else {
-            return pointer.is_empty().then_some(self);
+    #[test]
+    fn texts_outlive_the_document() {
+        let mut json = Json::new(JsonLimits::TEST);
+        let mut bytes = br#"{"a":"\u00e9\n\ud83d\ude00","b":"plain"}"#.to_vec();
+        let (a, b) = {
+            let document = json.parse(&mut bytes).unwrap();
+            (document.root().str_of("a").unwrap(), document.root().str_of("b").unwrap())
         };
-        path.split('/').try_fold(self, |at, token| {
-            if at.0.is_array() {
-                // RFC 6901 section 4: digits without leading zeros.
-                let plain = token == "0" || !token.starts_with(['0', '+']);
-                return at.0.get_idx(token.parse().ok().filter(|_| plain)?).map(Value);
-            }
-            if token.contains('~') {
-                at.get(&token.replace("~1", "/").replace("~0", "~"))
-            } else {
-                at.get(token)
-            }
-        })
+        let mut other = *b"[1]";
+        assert_eq!(json.parse(&mut other).unwrap().root().items().count(), 1);
+        assert_eq!((a, b), ("é\n😀", "plain"));
     }
 
-    /// The elements of an array; none for another type.
-    pub fn items(self) -> impl Iterator<Item = Self> {
-        self.0.as_array().map(|array| array.iter()).into_iter().flatten().map(Value)
+    #[test]
+    fn memory_is_reused_and_that_of_large_documents_given_back() {
+        let mut json = Json::new(JsonLimits::UNAUTHENTICATED);
+        let mut small = b"[1,2,3]".to_vec();
+        drop(json.parse(&mut small).unwrap());
+        let kept = json.outer.nodes.0.capacity();
+        assert!(0 < kept && json.outer.nodes.0.is_empty());
+        let mut large = format!("[{}0]", "0,".repeat(100_000)).into_bytes();
+        drop(json.parse(&mut large).unwrap());
+        assert!(json.outer.nodes.0.capacity() <= RETAINED_NODES_MAX);
+        let mut bad = b"[1,2,".to_vec();
+        assert!(json.parse(&mut bad).is_err());
+        assert_eq!(
+            json.parse(&mut b"[1]".to_vec()).unwrap().root().items().next().and_then(Value::u64),
+            Some(1)
+        );
     }
 
-    /// Is it an object?
-    #[must_use]
-    pub fn is_object(self) -> bool {
-        self.0.is_object()
-    }
-
-    /// Is it `null`?
-    #[must_use]
-    pub fn is_null(self) -> bool {
-        self.0.is_null()
-    }
-
-    /// Its text.
-    #[must_use]
-    pub fn str(self) -> Option<&'b str> {
-        self.0.into_string()
-    }
-
-    /// Its truth.
-    #[must_use]
-    pub fn bool(self) -> Option<bool> {
-        self.0.as_bool()
-    }
-
-    /// Its number, if it is whole and fits.
-    #[must_use]
-    pub fn i64(self) -> Option<i64> {
-        self.0.as_i64()
-    }
-
-    /// Its number, if it is whole, fits and is not negative.
-    #[must_use]
-    pub fn u64(self) -> Option<u64> {
-        self.0.as_u64()
-    }
-
-    /// Its number, whole or not.
-    #[must_use]
-    pub fn f64(self) -> Option<f64> {
-        self.0.cast_f64()
-    }
-
-    /// An id: a text as it is, a whole number as its digits, all of them. Ids are never floats: 2^53 and above would not
-    /// survive.
-    #[must_use]
-    pub fn id<'d>(self, digits: &'d mut Digits) -> Option<&'d str>
-    where
-        'b: 'd,
-    {
-        if let Some(text) = self.str() {
-            return Some(text);
+    #[test]
+    fn json_inside_json() {
+        let mut json = Json::new(JsonLimits::TEST);
+        let mut bytes = br#"{"content":"{\"text\":\"a\\\"b\"}","bad":"{","deep":"\"{}\""}"#.to_vec();
+        let document = json.parse(&mut bytes).unwrap();
+        let text = |key| document.root().str_of(key).unwrap();
+        let read = |key| document.nested(text(key), |value| value.str_of("text").map(str::to_owned));
+        for _ in 0..2 {
+            assert_eq!(read("content"), Ok(Some(String::from("a\"b"))));
+            assert_eq!(read("bad").map_err(|bad| bad.code), Err(Code::BadJson));
+            assert_eq!(read("deep"), Ok(None));
         }
-        let (negative, number) = match (self.u64(), self.i64()) {
-            (Some(number), _) => (false, number),
-            (None, Some(number)) => (true, number.unsigned_abs()),
-            (None, None) => return None,
-        };
-        Some(digits.write(negative, number))
-    }
-}
-
-fn missing(key: &str, what: &str) -> Bad {
-    Bad { code: Code::MissingField, text: format!("`{key}` must be {what}").into() }
-}
-
-/// Room for the digits of a number that is an id; lives on the stack of the one who asks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Digits([u8; 20]);
-
-impl Digits {
-    /// The decimal form.
-    pub fn write(&mut self, negative: bool, mut number: u64) -> &str {
-        let mut at = self.0.len();
-        loop {
-            at -= 1;
-            self.0[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        // 20 digits are the largest u64; a negative i64 has 19 at most, so the sign finds room.
-        if negative && 0 < at {
-            at -= 1;
-            self.0[at] = b'-';
-        }
-        core::str::from_utf8(&self.0[at..]).unwrap_or_default()
+        let bomb = "[".repeat(JsonLimits::TEST.depth_max + 1);
+        assert_eq!(document.nested(&bomb, |_| ()).map_err(|bad| bad.code), Err(Code::BadJson));
+        let nested_twice = document.nested(text("content"), |_| read("content"));
+        assert_eq!(
+            nested_twice,
+            Ok(Ok(Some(String::from("a\"b")))),
+            "the inner memory is taken: it gets its own"
+        );
     }
 }

@@ -222,3 +222,8 @@ fn retry_after_of(value: Option<&str>) -> core::time::Duration {
     let seconds = value.and_then(|value| value.trim().parse::<u32>().ok());
     core::time::Duration::from_secs(u64::from(seconds.unwrap_or(0)))
 }
+
+/// The example in the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

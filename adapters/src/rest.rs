@@ -179,3 +179,138 @@ pub fn write_sse_error(
     websocket::write_error(out, code, message, id, session_id, retry_after_secs);
     sse::end_data(out);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::JsonLimits;
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The bodies of the protocol's page, word for word.
+    #[test]
+    fn bodies_of_chat() {
+        let mut json = Json::new(JsonLimits::TEST);
+        let plain =
+            ChatRequest { channel: "api", message: "", session_id: "", stream: false, id: "", agent: "" };
+        let mut body = b"{
+\"channel\": \"api\",
+\"message\": \"Hello\",
+\"sessionId\": \"session-123\",
+\"stream\": false
+}"
+        .to_vec();
+        let expected = ChatRequest { message: "Hello", session_id: "session-123", ..plain };
+        assert_eq!(decode_chat(&mut body, &mut json), Ok(expected));
+        let mut body = br#"{"channel": "api", "message": "Write a poem", "stream": true}"#.to_vec();
+        let expected = ChatRequest { message: "Write a poem", stream: true, ..plain };
+        assert_eq!(decode_chat(&mut body, &mut json), Ok(expected));
+        let mut body = br#"{"message":"x","id":"7","agent":"poet","later":1}"#.to_vec();
+        let expected = ChatRequest { channel: "", message: "x", id: "7", agent: "poet", ..plain };
+        assert_eq!(decode_chat(&mut body, &mut json), Ok(expected));
+        for (body, code) in [
+            ("", Code::BadJson),
+            ("[1]", Code::MissingField),
+            (r#"{"channel":"api"}"#, Code::MissingField),
+            (r#"{"message":null}"#, Code::MissingField),
+            (r#"{"message":"x","stream":1}"#, Code::MissingField),
+        ] {
+            let mut body = body.as_bytes().to_vec();
+            assert_eq!(decode_chat(&mut body, &mut json).map_err(|bad| bad.code), Err(code));
+        }
+    }
+
+    #[test]
+    fn actions_on_sessions() {
+        let mut json = Json::new(JsonLimits::TEST);
+        for (body, expected) in [
+            (r#"{"action":"reset"}"#, Ok(SessionAction::Reset)),
+            (r#"{"action":"close"}"#, Ok(SessionAction::Close)),
+            (r#"{"action":"stop"}"#, Ok(SessionAction::Stop)),
+            (r#"{"action":"send","text":"Hi"}"#, Ok(SessionAction::Send("Hi"))),
+            (
+                r#"{"action":"set","name":"lang","value":"de"}"#,
+                Ok(SessionAction::Set { name: "lang", value: "de" }),
+            ),
+            (r#"{"action":"set","name":"lang"}"#, Ok(SessionAction::Set { name: "lang", value: "" })),
+            (r#"{"action":"assign","agent":"poet"}"#, Ok(SessionAction::Assign { agent: "poet" })),
+            (r#"{"action":"send"}"#, Err(Code::MissingField)),
+            (r#"{"action":"set","value":"de"}"#, Err(Code::MissingField)),
+            (r#"{"action":"assign","agent":3}"#, Err(Code::MissingField)),
+            (r#"{"action":"fly"}"#, Err(Code::UnknownType)),
+            (r#"{}"#, Err(Code::MissingField)),
+            ("x", Err(Code::BadJson)),
+        ] {
+            let mut bytes = body.as_bytes().to_vec();
+            assert_eq!(decode_session(&mut bytes, &mut json).map_err(|bad| bad.code), expected, "{body}");
+        }
+    }
+
+    /// The page's answer, with its fields in its order.
+    #[test]
+    fn envelopes() {
+        let usage = Usage { prompt: 15, completion: 12, estimated: false };
+        let millis = 1_773_131_400_000;
+        let answer = text(|out| {
+            write_envelope(out, "Hello! How can I help you?", "session-123", "gpt-4o", &usage, millis)
+        });
+        assert_eq!(
+            answer,
+            concat!(
+                r#"{"success":true,"data":{"message":"Hello! How can I help you?","sessionId":"session-123","#,
+                r#""model":"gpt-4o","usage":{"promptTokens":15,"completionTokens":12,"totalTokens":27}},"#,
+                r#""timestamp":"2026-03-10T08:30:00Z"}"#
+            )
+        );
+        let error = text(|out| write_error(out, Code::AgentBusy, "say \"when\"", 3, millis));
+        assert_eq!(
+            error,
+            concat!(
+                r#"{"success":false,"error":{"code":"AGENT_BUSY","message":"say \"when\"","retryAfter":3},"#,
+                r#""timestamp":"2026-03-10T08:30:00Z"}"#
+            )
+        );
+        let data = text(|out| {
+            begin_data(out);
+            out.extend_from_slice(b"[]");
+            end_data(out, 0);
+        });
+        assert_eq!(data, r#"{"success":true,"data":[],"timestamp":"1970-01-01T00:00:00Z"}"#);
+    }
+
+    /// What a browser's EventSource would make of the records, read by the independent rules of `wire::sse`.
+    #[test]
+    fn records() {
+        let usage = Usage { prompt: 1, completion: 2, estimated: false };
+        let mut stream = text(|out| {
+            write_sse_chunk(out, "Roses\n\nid: 9", "s1", "", 1);
+            write_sse_done(out, "s1", &usage, "m1", "", 2);
+            write_sse_error(out, Code::UpstreamTruncated, "cut", "", "s1", 0, 3);
+            write_sse_error(out, Code::Busy, "later", "", "", 5, 0);
+        });
+        assert!(stream.starts_with(
+            "event: message\nid: 1\ndata: {\"type\":\"chunk\",\"content\":\"Roses\\n\\nid: 9\""
+        ));
+        let mut bytes = core::mem::take(&mut stream).into_bytes();
+        let (mut decoder, mut at, mut seen) = (sse::Decoder::new(1_024), 0, Vec::new());
+        while let sse::Step::Event { consumed, event, id, data } = decoder.decode(&mut bytes[at..]).unwrap() {
+            let data: serde_json::Value = serde_json::from_slice(data).unwrap();
+            let kind = data["type"].as_str().unwrap().to_owned();
+            seen.push((event.to_owned(), id.map(str::to_owned), kind));
+            at += consumed;
+        }
+        let record = |id: &str, kind: &str| {
+            ("message".to_owned(), Some(id.to_owned()).filter(|id| !id.is_empty()), kind.to_owned())
+        };
+        assert_eq!(
+            seen,
+            [record("1", "chunk"), record("2", "done"), record("3", "error"), record("", "error")]
+        );
+        assert_eq!(at, bytes.len());
+    }
+}

@@ -1,21 +1,20 @@
 //! Telegram: Bot API updates by webhook to inbound events, answers to `sendMessage`.
 //!
-//! Owns the shapes of `Update` and of the API's replies. Never keeps an update: repeated ones are the core's to know by
-//! `update_id`. Obeys the Bot API page (core.telegram.org/bots/api): "Getting updates", "Message", "MessageEntity",
-//! "sendMessage".
+//! Owns the account, its secret token, and the API's replies; updates are read by [`update`]. Obeys the Bot API page
+//! (core.telegram.org/bots/api): "setWebhook", "Making requests", "sendMessage".
+mod update;
+
 use crate::signature::same;
-use crate::{
-    Ack, Bad, Destination, Digits, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
-};
-use bytes::Bytes;
+use crate::{Ack, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of};
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Delivery, Inbound, Kind, Mode, Scope};
+use clawgate_core::event::{Delivery, Inbound, Mode};
 use clawgate_core::id::ChannelId;
 use clawgate_core::plan::Unit;
 use clawgate_wire::json;
 use core::fmt;
 use core::time::Duration;
 use http::{HeaderValue, Method, Uri, header};
+use update::Me;
 
 /// An account: what BotFather gave, and where the API is.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,24 +41,17 @@ pub const API_ROOT: &str = "https://api.telegram.org";
 pub const TRAITS: Traits =
     Traits { text_max: 4_096, unit: Unit::Utf16, mode: Mode::Deliver, body_bytes_max: 256 * 1024 };
 
-/// Entities of a message that are looked at; Telegram sends at most 100.
-const ENTITIES_MAX: usize = 128;
-
 /// A bot.
 pub struct Telegram {
     secret: Option<String>,
-    username: String,
-    id: u64,
+    me: Me,
     send_message: Uri,
 }
 
 impl fmt::Debug for Telegram {
     /// Without the token and the secret.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Telegram")
-            .field("username", &self.username)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        out.debug_struct("Telegram").field("me", &self.me).finish_non_exhaustive()
     }
 }
 
@@ -71,12 +63,11 @@ impl Telegram {
     pub fn new(settings: Settings) -> Result<Self, Unusable> {
         let unusable = |key, text| Err(Unusable { key, text });
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        let Some((id, rest)) = settings.token.split_once(':') else {
+        let token =
+            settings.token.split_once(':').filter(|(_, rest)| !rest.is_empty() && rest.bytes().all(plain));
+        let Some((id, _)) = token else {
             return unusable("token", "a bot token has the form 123456:ABC-DEF");
         };
-        if rest.is_empty() || !rest.bytes().all(plain) {
-            return unusable("token", "a bot token has the form 123456:ABC-DEF");
-        }
         let Some(id) = settings.bot_id.or_else(|| id.parse().ok()) else {
             return unusable("botId", "the token does not begin with the bot's id");
         };
@@ -91,7 +82,7 @@ impl Telegram {
             return unusable("apiRoot", "the address of the API is not an absolute URL");
         };
         let username = settings.bot_username.trim_start_matches('@').to_owned();
-        Ok(Self { secret: settings.secret, username, id, send_message })
+        Ok(Self { secret: settings.secret, me: Me { username, id }, send_message })
     }
 
     /// "If specified, the request will contain a header `X-Telegram-Bot-Api-Secret-Token` with the secret token as
@@ -112,138 +103,7 @@ impl Telegram {
         sink: &mut dyn FnMut(Inbound<'_>),
     ) -> Result<Ack, Bad> {
         let document = json.parse(body)?;
-        let update = document.root();
-        let Some(number) = update.get("update_id").and_then(Value::u64) else {
-            return Err(Bad::new(Code::MissingField, "`update_id` must be a number"));
-        };
-        // "At most one of the optional parameters can be present in any given update." Kinds that are not listed are
-        // acknowledged, or Telegram would send them again and again.
-        let kinds = [
-            ("message", Kind::Message),
-            ("callback_query", Kind::Interaction),
-            ("edited_message", Kind::Edit),
-            ("channel_post", Kind::Message),
-            ("edited_channel_post", Kind::Edit),
-            ("message_reaction", Kind::Reaction),
-            ("my_chat_member", Kind::Membership),
-            ("chat_member", Kind::Membership),
-        ];
-        let found = kinds.into_iter().find_map(|(key, kind)| Some((update.get(key)?, kind)));
-        let Some((event, kind)) = found else { return Ok(Ack::AfterDurable(Bytes::new())) };
-        let (mut id, mut rest) = (Digits::default(), [Digits::default(); 3]);
-        let id = id.write(false, number);
-        if let Some(inbound) = self.inbound(event, kind, &mut rest) {
-            sink(Inbound { id, channel, ..inbound });
-        }
-        Ok(Ack::AfterDurable(if kind == Kind::Interaction { answer_of(event) } else { Bytes::new() }))
-    }
-
-    /// An event of the listed kinds; `None` if it is of a bot, or of a shape that Telegram does not document.
-    fn inbound<'d>(
-        &self,
-        event: Value<'_, 'd>,
-        kind: Kind,
-        digits: &'d mut [Digits; 3],
-    ) -> Option<Inbound<'d>> {
-        let [peer_digits, chat_digits, thread_digits] = digits;
-        let message = if kind == Kind::Interaction { event.get("message") } else { Some(event) };
-        let chat = message.and_then(|message| message.get("chat"));
-        let from = event.get("from").or_else(|| event.get("user"));
-        let is =
-            |value: Option<Value<'_, '_>>, key| value.and_then(|value| value.get(key)?.bool()) == Some(true);
-        // "Sender of the message when sent on behalf of a chat ... the field `from` contains a fake sender user."
-        let chat_sender = event.get("sender_chat").or_else(|| event.get("actor_chat"));
-        // Two bots that answer one another never end; nor does a channel's post that its own group hears.
-        if (is(from, "is_bot") && chat_sender.is_none()) || is(Some(event), "is_automatic_forward") {
-            return None;
-        }
-        let writer = chat_sender.or(from).or(chat)?;
-        let direct = chat.is_none_or(|chat| chat.str_of("type") == Some("private"));
-        let thread =
-            message.filter(|_| is(message, "is_topic_message")).and_then(|m| m.get("message_thread_id"));
-        let mut inbound = Inbound {
-            chat: chat.and_then(|chat| chat.get("id")).and_then(|id| id.id(chat_digits)).unwrap_or_default(),
-            thread: thread.and_then(|id| id.id(thread_digits)).unwrap_or_default(),
-            peer: writer.get("id")?.id(peer_digits).filter(|id| !id.is_empty())?,
-            name: ["first_name", "title", "username"]
-                .into_iter()
-                .find_map(|key| writer.str_of(key))
-                .unwrap_or(""),
-            sent_millis: ["edit_date", "date"]
-                .into_iter()
-                .find_map(|key| event.get(key)?.u64())
-                .map_or(0, |seconds| seconds.saturating_mul(1_000)),
-            kind,
-            scope: if direct { Scope::Direct } else { Scope::Group },
-            mode: Mode::Deliver,
-            ..Inbound::default()
-        };
-        match kind {
-            Kind::Interaction => {
-                inbound.text = event.str_of("data").unwrap_or_default();
-                inbound.mentioned = true;
-            }
-            Kind::Reaction => {
-                let first = event.get("new_reaction").and_then(|list| list.items().next());
-                inbound.text = first.and_then(|reaction| reaction.str_of("emoji")).unwrap_or_default();
-            }
-            Kind::Membership => {
-                let member = event.get("new_chat_member");
-                inbound.text = member.and_then(|member| member.str_of("status")).unwrap_or_default();
-            }
-            Kind::Message | Kind::Command | Kind::Mention | Kind::Edit | Kind::Deletion | Kind::Failure => {
-                self.read_message(event, &mut inbound);
-            }
-        }
-        Some(inbound)
-    }
-
-    /// The text, what kind of text it is, and whether it addresses the bot.
-    fn read_message<'b>(&self, message: Value<'_, 'b>, inbound: &mut Inbound<'b>) {
-        let key = if message.get("text").is_some() {
-            ("text", "entities")
-        } else {
-            ("caption", "caption_entities")
-        };
-        inbound.text = message.str_of(key.0).unwrap_or_default();
-        let mut command = false;
-        let entities = message.get(key.1).into_iter().flat_map(Value::items).take(ENTITIES_MAX);
-        for entity in entities {
-            let place =
-                |key| entity.get(key).and_then(Value::u64).and_then(|number| usize::try_from(number).ok());
-            let (Some(offset), Some(length)) = (place("offset"), place("length")) else { continue };
-            let Some(text) = utf16_slice(inbound.text, offset, length) else { continue };
-            let is_ours = |name: &str| !name.is_empty() && name.eq_ignore_ascii_case(&self.username);
-            match entity.str_of("type") {
-                Some("mention") => inbound.mentioned |= text.strip_prefix('@').is_some_and(is_ours),
-                Some("text_mention") => {
-                    inbound.mentioned |= entity.get("user").is_some_and(|user| self.is_bot(user))
-                }
-                // `/start` is for whoever reads it, `/start@name` for one bot only.
-                Some("bot_command") => {
-                    let ours = text.split_once('@').map(|(_, name)| is_ours(name));
-                    inbound.mentioned |= ours == Some(true);
-                    command |= offset == 0 && ours != Some(false);
-                }
-                _ => {}
-            }
-        }
-        // In a topic every message replies to the service message that opened it, which may be the bot's.
-        let reply =
-            message.get("reply_to_message").filter(|reply| reply.get("forum_topic_created").is_none());
-        inbound.mentioned |= reply.and_then(|reply| reply.get("from")).is_some_and(|user| self.is_bot(user));
-        let changed = ["new_chat_members", "left_chat_member"].iter().any(|key| message.get(key).is_some());
-        inbound.kind = match (inbound.kind == Kind::Edit, changed, command) {
-            (true, _, _) => Kind::Edit,
-            (_, true, _) => Kind::Membership,
-            (_, _, true) => Kind::Command,
-            (..) if inbound.mentioned && inbound.scope == Scope::Group => Kind::Mention,
-            (..) => Kind::Message,
-        };
-    }
-
-    fn is_bot(&self, user: Value<'_, '_>) -> bool {
-        user.get("id").and_then(Value::u64) == Some(self.id)
+        update::read(document.root(), &self.me, channel, sink)
     }
 
     pub(crate) fn encode(
@@ -272,34 +132,6 @@ impl Telegram {
     }
 }
 
-/// "Alternatively, the reply to the webhook may contain a method call": this one stops the button's spinner, which the
-/// user would otherwise see until the query expires.
-fn answer_of(query: Value<'_, '_>) -> Bytes {
-    let Some(id) = query.str_of("id") else { return Bytes::new() };
-    let mut body = Vec::from(*b"{\"method\":\"answerCallbackQuery\",\"callback_query_id\":");
-    json::write_str(&mut body, id);
-    body.push(b'}');
-    body.into()
-}
-
-/// The part of a text at these UTF-16 offsets ("Offset in UTF-16 code units"); `None` if they lie outside it, or within
-/// a character.
-fn utf16_slice(text: &str, offset: usize, length: usize) -> Option<&str> {
-    let end = offset.checked_add(length)?;
-    let (mut at, mut start) = (0, None);
-    for (index, char) in text.char_indices() {
-        if at == offset {
-            start = Some(index);
-        }
-        if at == end {
-            return text.get(start?..index);
-        }
-        at += char.len_utf16();
-    }
-    let start = if at == offset { text.len() } else { start? };
-    if at == end { text.get(start..) } else { None }
-}
-
 pub(crate) fn delivered<'a>(
     status: u16,
     retry_after: Option<&str>,
@@ -307,6 +139,10 @@ pub(crate) fn delivered<'a>(
     json: &mut Json,
     detail: &'a mut String,
 ) -> Delivery<'a> {
+    // What every delivered message is answered with, whatever follows; nothing else of it is needed.
+    if status == 200 && body.starts_with(b"{\"ok\":true") {
+        return Delivery::Confirmed;
+    }
     let parsed = json.parse(body);
     let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
     let Some(reply) = reply else {
@@ -331,5 +167,89 @@ pub(crate) fn delivered<'a>(
         }
         (408 | 429 | 500.., None) => Delivery::Retry { after: retry_after_of(retry_after), detail },
         (_, None) => Delivery::Refused { detail },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clawgate_wire::http1::{HeadLimits, parse_request};
+
+    fn settings() -> Settings {
+        Settings {
+            token: "99:TEST".into(),
+            secret: Some("s3cret_-".into()),
+            bot_username: "my_bot".into(),
+            bot_id: None,
+            api_root: API_ROOT.into(),
+        }
+    }
+
+    #[test]
+    fn the_secret_token_opens_and_nothing_else_does() {
+        let check = |bot: &Telegram, fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+            let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
+            let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
+            let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
+            bot.verify(&request).map_err(|bad| bad.code)
+        };
+        let bot = Telegram::new(settings()).unwrap();
+        let field = |value: &str| format!("X-Telegram-Bot-Api-Secret-Token: {value}\r\n");
+        assert_eq!(check(&bot, &field("s3cret_-")), Ok(()));
+        let twice = field("s3cret_-") + &field("s3cret_-");
+        for wrong in
+            [String::new(), field(""), field("s3cret_"), field("S3cret_-"), field("s3cret_-x"), twice]
+        {
+            assert_eq!(check(&bot, &wrong), Err(Code::BadSignature), "{wrong}");
+        }
+        let open = Telegram::new(Settings { secret: None, ..settings() }).unwrap();
+        for wrong in [String::new(), field("x"), field("s3cret_-")] {
+            assert_eq!(
+                check(&open, &wrong),
+                Err(Code::BadSignature),
+                "without a secret no webhook is accepted"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used() {
+        let check = |change: fn(&mut Settings)| {
+            let mut changed = settings();
+            change(&mut changed);
+            Telegram::new(changed).map(|_| ()).map_err(|unusable| unusable.key)
+        };
+        assert_eq!(check(|_| ()), Ok(()));
+        assert_eq!(check(|s| s.secret = Some("x".repeat(256))), Ok(()));
+        assert_eq!(check(|s| s.secret = Some("x".repeat(257))), Err("secret"));
+        assert_eq!(check(|s| s.secret = Some(String::new())), Err("secret"));
+        assert_eq!(check(|s| s.secret = Some("a b".into())), Err("secret"));
+        for token in ["", "99", "99:", "99:a/b", "99:a\r\nb"] {
+            let changed = Settings { token: token.into(), ..settings() };
+            assert_eq!(Telegram::new(changed).unwrap_err().key, "token", "{token}");
+        }
+        assert_eq!(check(|s| s.token = "bot:x".into()), Err("botId"));
+        assert_eq!(check(|s| (s.token, s.bot_id) = ("bot:x".into(), Some(99))), Ok(()));
+        for root in ["", "api.telegram.org", "/bots", "http://", "http://a b"] {
+            let changed = Settings { api_root: root.into(), ..settings() };
+            assert_eq!(Telegram::new(changed).unwrap_err().key, "apiRoot", "{root}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let shown = format!("{:?}", Telegram::new(settings()).unwrap());
+        assert!(shown.contains("my_bot") && !shown.contains("TEST") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    /// A long answer of the API must not look like a failure: the message would be sent again.
+    #[test]
+    fn an_answer_beyond_the_limits_is_still_a_delivery() {
+        let mut body =
+            format!("{{\"ok\":true,\"result\":{}0{}}}", "[".repeat(99), "]".repeat(99)).into_bytes();
+        let (mut json, mut detail) = (Json::new(crate::JsonLimits::TEST), String::new());
+        assert_eq!(delivered(200, None, &mut body, &mut json, &mut detail), Delivery::Confirmed);
     }
 }

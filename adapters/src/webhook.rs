@@ -2,69 +2,19 @@
 //!
 //! Owns the mapping, and the JSON that answers are posted as. Signatures are [`crate::signature`]'s. Obeys Standard
 //! Webhooks for what it sends.
+mod mapping;
+
+pub use mapping::{Mapping, Scope};
+
 use crate::signature::{self, Scheme, Secret};
-use crate::time::parse_rfc3339;
-use crate::{
-    Ack, Bad, Destination, Digits, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
-};
+use crate::{Ack, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of};
 use bytes::Bytes;
 use clawgate_core::codes::Code;
-use clawgate_core::event::{self, Delivery, Inbound, Kind, Mode};
+use clawgate_core::event::{Delivery, Inbound, Mode};
 use clawgate_core::id::ChannelId;
 use clawgate_core::plan::Unit;
 use clawgate_wire::json;
 use http::{HeaderName, HeaderValue, Method, Uri, header};
-use std::borrow::Cow;
-
-/// Who may read a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The same for all messages of the channel.
-    Always(event::Scope),
-    /// What this JSON pointer leads to says it: `group`, `supergroup`, `channel`, `room` or `true` is a group, all else
-    /// is direct.
-    At(String),
-}
-
-/// Where a message's parts are: JSON pointers (RFC 6901) into the body. Where one leads nowhere, the part is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// The event's id. Empty: what the signature's form says (`webhook-id`, `X-GitHub-Delivery`), or none.
-    pub event_id: String,
-    /// Who wrote; must be there.
-    pub sender: String,
-    /// Who wrote, as people see it.
-    pub name: String,
-    /// The conversation; must be there in a group.
-    pub chat: String,
-    /// What was written.
-    pub text: String,
-    /// The thread.
-    pub thread: String,
-    /// When: Unix seconds or milliseconds, as a number or text, or RFC 3339.
-    pub timestamp: String,
-    /// Who reads along.
-    pub scope: Scope,
-}
-
-impl Mapping {
-    /// The body that we post ourselves, for those who can choose: `{"event_id", "sender", "name", "chat", "text",
-    /// "thread", "timestamp"}`, all direct.
-    #[must_use]
-    pub fn plain() -> Self {
-        let at = |name: &str| format!("/{name}");
-        Self {
-            event_id: at("event_id"),
-            sender: at("sender"),
-            name: at("name"),
-            chat: at("chat"),
-            text: at("text"),
-            thread: at("thread"),
-            timestamp: at("timestamp"),
-            scope: Scope::Always(event::Scope::Direct),
-        }
-    }
-}
 
 /// A webhook channel.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,10 +69,7 @@ impl Webhook {
         {
             return unusable("header", "this is no name of a header");
         }
-        let Mapping { event_id, sender, name, chat, text, thread, timestamp, scope } = &settings.mapping;
-        let scope = if let Scope::At(pointer) = scope { pointer } else { "" };
-        let pointers = [event_id, name, chat, text, thread, timestamp, scope];
-        if !sender.starts_with('/') || pointers.iter().any(|at| !at.is_empty() && !at.starts_with('/')) {
+        if !settings.mapping.is_usable() {
             return unusable("mapping", "a JSON pointer begins with a slash, and the sender needs one");
         }
         let reply = settings.reply_url.map(|url| url.parse::<Uri>().ok());
@@ -165,46 +112,10 @@ impl Webhook {
         if let Some(challenge) = self.challenge(root) {
             return Ok(Ack::Now(challenge));
         }
-        let mut digits = [Digits::default(); 4];
-        let [id, sender, chat, thread] = &mut digits;
-        let found = |pointer: &str| root.pointer(pointer).filter(|_| !pointer.is_empty());
-        let part =
-            |pointer: &str, digits| found(pointer).and_then(|value| value.id(digits)).unwrap_or_default();
-        let id = match part(&self.mapping.event_id, id) {
-            "" => self.header_id(request),
-            mapped => mapped,
-        };
-        let scope = match &self.mapping.scope {
-            Scope::Always(scope) => *scope,
-            Scope::At(pointer) => scope_of(found(pointer)),
-        };
-        let text = found(&self.mapping.text).and_then(Value::str).unwrap_or_default();
-        let inbound = Inbound {
-            id,
-            chat: part(&self.mapping.chat, chat),
-            thread: part(&self.mapping.thread, thread),
-            peer: part(&self.mapping.sender, sender),
-            name: found(&self.mapping.name).and_then(Value::str).unwrap_or_default(),
-            text,
-            sent_millis: found(&self.mapping.timestamp).and_then(millis_of).unwrap_or(0),
-            channel,
-            kind: if text.starts_with('/') { Kind::Command } else { Kind::Message },
-            scope,
-            mentioned: true,
-            mode: Mode::Deliver,
-            ..Inbound::default()
-        };
-        let missing = |pointer: &str, what| {
-            let text = format!("`{pointer}` must lead to the {what}: text or a whole number, not empty");
-            Err(Bad { code: Code::MissingField, text: Cow::Owned(text) })
-        };
-        if inbound.peer.is_empty() {
-            return missing(&self.mapping.sender, "sender");
-        }
-        if inbound.chat.is_empty() && scope == event::Scope::Group {
-            return missing(&self.mapping.chat, "chat of the group");
-        }
-        sink(inbound);
+        let mut digits = Default::default();
+        let inbound = self.mapping.read(root, &mut digits)?;
+        let id = if inbound.id.is_empty() { self.header_id(request) } else { inbound.id };
+        sink(Inbound { id, channel, ..inbound });
         Ok(Ack::AfterDurable(Bytes::new()))
     }
 
@@ -263,28 +174,6 @@ impl Webhook {
     }
 }
 
-fn scope_of(value: Option<Value<'_, '_>>) -> event::Scope {
-    let group = value.is_some_and(|value| match value.str() {
-        Some(text) => matches!(text, "group" | "supergroup" | "channel" | "room"),
-        None => value.bool() == Some(true),
-    });
-    if group { event::Scope::Group } else { event::Scope::Direct }
-}
-
-/// Unix milliseconds of any form that senders use. 10^11 seconds are the year 5138; as milliseconds they are 1973.
-fn millis_of(value: Value<'_, '_>) -> Option<u64> {
-    let number = match value.str() {
-        Some(text) => match text.parse::<f64>() {
-            Ok(number) => number,
-            Err(_) => return parse_rfc3339(text),
-        },
-        None => value.f64()?,
-    };
-    // The cast saturates: what is negative or no number is 0, unknown.
-    let millis = if number < 1e11 { number * 1e3 } else { number };
-    Some(millis as u64)
-}
-
 pub(crate) fn delivered<'a>(
     status: u16,
     retry_after: Option<&str>,
@@ -307,4 +196,129 @@ pub(crate) fn busy_body(retry_after_secs: u32) -> Bytes {
     let mut body = Vec::new();
     crate::rest::write_busy(&mut body, retry_after_secs);
     body.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{JsonLimits, Platform};
+    use clawgate_wire::http1::{HeadLimits, parse_request};
+
+    fn settings() -> Settings {
+        Settings {
+            scheme: Scheme::Standard,
+            secrets: vec!["s3cr3t".into(), "whsec_czNjcjN0".into()],
+            tolerance_secs: signature::TOLERANCE_SECS,
+            mapping: Mapping::plain(),
+            reply_url: Some("https://client.example/reply".into()),
+            reply_secret: None,
+            text_max: TEXT_CHARS_MAX,
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used() {
+        let check = |change: fn(&mut Settings)| {
+            let mut changed = settings();
+            change(&mut changed);
+            Webhook::new(changed).map(|_| ()).map_err(|unusable| unusable.key)
+        };
+        assert_eq!(check(|_| ()), Ok(()));
+        assert_eq!(check(|s| s.reply_url = None), Ok(()));
+        assert_eq!(check(|s| s.secrets = vec![]), Err("secrets"));
+        assert_eq!(check(|s| s.secrets[1] = String::new()), Err("secrets"));
+        assert_eq!(check(|s| s.reply_secret = Some("whsec_?".into())), Err("secrets"));
+        assert_eq!(check(|s| s.scheme = Scheme::Token { header: "a b".into() }), Err("header"));
+        assert_eq!(check(|s| s.mapping.sender = String::new()), Err("mapping"));
+        assert_eq!(check(|s| s.mapping.text = "text".into()), Err("mapping"));
+        assert_eq!(check(|s| s.mapping.scope = Scope::At("scope".into())), Err("mapping"));
+        assert_eq!(check(|s| s.reply_url = Some("/reply".into())), Err("replyUrl"));
+        assert_eq!(check(|s| s.reply_url = Some("ftp://x/y".into())), Err("replyUrl"));
+        assert_eq!(check(|s| s.text_max = 0), Err("textMax"));
+    }
+
+    /// What we post is what we accept: the receiver can be another gateway.
+    #[test]
+    fn our_answers_verify_as_requests() {
+        let channel = Platform::Webhook(Box::new(Webhook::new(settings()).unwrap()));
+        let to = Destination { chat: "c", thread: "t", peer: "u", idempotency_key: u128::MAX };
+        let mut body = Vec::new();
+        let sent = channel.encode(&to, "Hi", u16::MAX, 1_710_000_000, &mut body).unwrap();
+        let mut head = String::from("POST /reply HTTP/1.1\r\nHost: h\r\n");
+        for (name, value) in sent.headers() {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        }
+        head += "\r\n";
+        let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
+        let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
+        let request =
+            Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 1_710_000_300 };
+        assert_eq!(channel.verify(&request, &body), Ok(()));
+        let (mut json, mut seen) = (Json::new(JsonLimits::TEST), 0);
+        let ack = channel.decode(&request, &mut body, &mut json, ChannelId(1), &mut |inbound| {
+            let id = format!("{:032x}-65535", u128::MAX);
+            assert_eq!((inbound.id, inbound.peer, inbound.text), (id.as_str(), "u", "Hi"));
+            seen += 1;
+        });
+        assert_eq!((ack, seen), (Ok(Ack::AfterDurable(Bytes::new())), 1));
+        body.push(b' ');
+        assert_eq!(channel.verify(&request, &body).unwrap_err().code, Code::BadSignature);
+    }
+
+    #[test]
+    fn without_an_address_there_is_no_answer() {
+        let channel = Webhook::new(Settings { reply_url: None, ..settings() }).unwrap();
+        let sent = channel.encode(&Destination::default(), "Hi", 0, 0, &mut Vec::new());
+        assert_eq!(sent.unwrap_err().code, Code::DeliveryFailed);
+    }
+
+    #[test]
+    fn slack_may_check_the_endpoint() {
+        let head = "POST / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
+        let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
+        let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
+        let asks = |scheme| {
+            let channel = Webhook::new(Settings { scheme, ..settings() }).unwrap();
+            let mut body = br#"{"token":"x","challenge":"3eZ\"b","type":"url_verification"}"#.to_vec();
+            channel.decode(&request, &mut body, &mut Json::new(JsonLimits::TEST), ChannelId(1), &mut |_| ())
+        };
+        assert_eq!(asks(Scheme::Slack), Ok(Ack::Now(Bytes::from_static(br#"{"challenge":"3eZ\"b"}"#))));
+        assert_eq!(asks(Scheme::Standard).unwrap_err().code, Code::MissingField);
+    }
+
+    #[test]
+    fn busy_is_an_envelope() {
+        let channel = Platform::Webhook(Box::new(Webhook::new(settings()).unwrap()));
+        let (status, body) = channel.busy(7);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (status, &body["error"]["code"], &body["error"]["retryAfter"]),
+            (503, &"BUSY".into(), &7.into())
+        );
+    }
+
+    #[test]
+    fn times_of_every_form() {
+        let mut json = Json::new(JsonLimits::TEST);
+        for (text, expected) in [
+            ("1710000000", Some(1_710_000_000_000)),
+            ("1710000000123", Some(1_710_000_000_123)),
+            ("1710000000.5", Some(1_710_000_000_500)),
+            ("\"1710000000\"", Some(1_710_000_000_000)),
+            ("\"2024-03-09T16:00:00Z\"", Some(1_710_000_000_000)),
+            ("0", Some(0)),
+            ("-1", None),
+            ("1e300", None),
+            ("\"inf\"", None),
+            ("\"NaN\"", None),
+            ("\"yesterday\"", None),
+            ("true", None),
+        ] {
+            let mut bytes = text.as_bytes().to_vec();
+            let document = json.parse(&mut bytes).unwrap();
+            assert_eq!(mapping::millis_of(document.root()), expected, "{text}");
+        }
+    }
 }

@@ -258,3 +258,163 @@ pub fn write_event(out: &mut Vec<u8>, event: &Published<'_>) {
     crate::time::write_rfc3339(out, event.unix_millis);
     out.extend_from_slice(b"\"}");
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::JsonLimits;
+
+    fn read(frame: &str) -> Result<String, Bad> {
+        let mut json = Json::new(JsonLimits::TEST);
+        decode(&mut frame.as_bytes().to_vec(), &mut json).map(|message| format!("{message:?}"))
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
+        text
+    }
+
+    /// The client's messages of the protocol's page, word for word, and what we add to them.
+    #[test]
+    fn messages_of_clients() {
+        for (frame, expected) in [
+            (r#"{"type": "auth", "token": "api-key"}"#, r#"Auth { token: "api-key" }"#),
+            (
+                r#"{"type": "message", "channel": "api", "content": "Hello", "sessionId": "s1"}"#,
+                r#"Message { id: "", channel: "api", content: "Hello", session_id: "s1", stream: true, receipt: false }"#,
+            ),
+            (r#"{"type": "ping"}"#, r#"Ping { id: "" }"#),
+            (
+                r#"{"type": "subscribe", "events": ["message", "status"]}"#,
+                "Subscribe { message: true, status: true }",
+            ),
+            (
+                r#"{"content":"a\u00e9\n","type":"message","stream":false,"receipt":true,"id":"7","sessionId":null,"x":[{}]}"#,
+                "Message { id: \"7\", channel: \"\", content: \"aé\\n\", session_id: \"\", stream: false, receipt: true }",
+            ),
+            (r#"{"type":"ping","id":"p1"}"#, r#"Ping { id: "p1" }"#),
+            (r#"{"type":"unsubscribe","events":["status"]}"#, "Unsubscribe { message: false, status: true }"),
+            (r#"{"type":"stop","sessionId":"s1"}"#, r#"Stop { session_id: "s1", id: "" }"#),
+            (r#"{"type":"stop","id":"7"}"#, r#"Stop { session_id: "", id: "7" }"#),
+        ] {
+            assert_eq!(read(frame).as_deref(), Ok(expected), "{frame}");
+        }
+    }
+
+    #[test]
+    fn messages_that_are_refused() {
+        for (frame, code, word) in [
+            ("", Code::BadJson, ""),
+            ("{", Code::BadJson, ""),
+            ("[]", Code::MissingField, "type"),
+            ("{}", Code::MissingField, "type"),
+            (r#"{"type":1}"#, Code::MissingField, "type"),
+            (r#"{"type":"hello"}"#, Code::UnknownType, "subscribe"),
+            (r#"{"type":"Message","content":"x"}"#, Code::UnknownType, "message"),
+            (r#"{"type":"auth"}"#, Code::MissingField, "token"),
+            (r#"{"type":"message"}"#, Code::MissingField, "content"),
+            (r#"{"type":"message","content":"x","sessionId":5}"#, Code::MissingField, "sessionId"),
+            (r#"{"type":"message","content":"x","stream":"no"}"#, Code::MissingField, "stream"),
+            (r#"{"type":"subscribe"}"#, Code::MissingField, "events"),
+            (r#"{"type":"subscribe","events":[]}"#, Code::MissingField, "events"),
+            (r#"{"type":"subscribe","events":"message"}"#, Code::MissingField, "events"),
+            (r#"{"type":"subscribe","events":["message","typing"]}"#, Code::UnknownType, "status"),
+        ] {
+            let bad = read(frame).unwrap_err();
+            assert_eq!(bad.code, code, "{frame}");
+            assert!(bad.text.contains(word), "{frame}: {}", bad.text);
+        }
+    }
+
+    /// The server's messages: the page's fields first and in its order, byte for byte.
+    #[test]
+    fn messages_of_ours() {
+        let usage = Usage { prompt: 15, completion: 12, estimated: false };
+        let guess = Usage { prompt: u32::MAX, completion: u32::MAX, estimated: true };
+        let table = [
+            (written(|out| write_auth_ok(out, "admin")), r#"{"type":"auth_ok","user":"admin"}"#),
+            (
+                written(|out| write_message(out, "Hello!", "s1", "")),
+                r#"{"type":"message","content":"Hello!","sessionId":"s1"}"#,
+            ),
+            (
+                written(|out| write_chunk(out, "partial", "s1", "", 3)),
+                r#"{"type":"chunk","content":"partial","sessionId":"s1","seq":3}"#,
+            ),
+            (
+                written(|out| write_chunk(out, "a\"\\\n\u{1}é😀", "s\"1", "i\t", u32::MAX)),
+                r#"{"type":"chunk","content":"a\"\\\n\u0001é😀","sessionId":"s\"1","id":"i\t","seq":4294967295}"#,
+            ),
+            (
+                written(|out| write_done(out, "s1", &usage, "m7", "gpt-4o", 4)),
+                concat!(
+                    r#"{"type":"done","sessionId":"s1","#,
+                    r#""usage":{"promptTokens":15,"completionTokens":12,"totalTokens":27},"#,
+                    r#""id":"m7","model":"gpt-4o","seq":4}"#
+                ),
+            ),
+            (
+                written(|out| write_done(out, "s1", &guess, "", "", 1)),
+                concat!(
+                    r#"{"type":"done","sessionId":"s1","usage":{"promptTokens":4294967295,"#,
+                    r#""completionTokens":4294967295,"totalTokens":8589934590,"estimated":true},"seq":1}"#
+                ),
+            ),
+            (written(|out| write_pong(out, "")), r#"{"type":"pong"}"#),
+            (written(|out| write_pong(out, "p1")), r#"{"type":"pong","id":"p1"}"#),
+            (
+                written(|out| write_error(out, Code::InvalidSession, "...", "", "", 0)),
+                r#"{"type":"error","code":"INVALID_SESSION","message":"..."}"#,
+            ),
+            (
+                written(|out| write_error(out, Code::SessionFull, "wait", "m1", "s1", 2)),
+                concat!(
+                    r#"{"type":"error","code":"SESSION_FULL","message":"wait","#,
+                    r#""id":"m1","sessionId":"s1","retryAfter":2}"#
+                ),
+            ),
+            (
+                written(|out| write_accepted(out, "m1", "s1", true)),
+                r#"{"type":"accepted","id":"m1","sessionId":"s1","duplicate":true}"#,
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn events_for_subscribers() {
+        let event = Published {
+            event: topic_of(Notice::Generated).0,
+            session_id: "s1",
+            channel: "api",
+            content: "Hi",
+            unix_millis: 1_773_131_400_999,
+            ..Published::default()
+        };
+        assert_eq!(
+            written(|out| write_event(out, &event)),
+            concat!(
+                r#"{"type":"event","event":"response.generated","sessionId":"s1","channel":"api","#,
+                r#""content":"Hi","timestamp":"2026-03-10T08:30:00Z"}"#
+            )
+        );
+        let notices = [
+            Notice::Received,
+            Notice::Routed,
+            Notice::Generated,
+            Notice::Delivered,
+            Notice::Created,
+            Notice::Updated,
+            Notice::Failed,
+        ];
+        let messages = notices.iter().filter(|notice| topic_of(**notice).1 == Topic::Message).count();
+        let names: std::collections::BTreeSet<_> = notices.iter().map(|notice| topic_of(*notice).0).collect();
+        assert_eq!((messages, names.len()), (3, notices.len()));
+    }
+}
