@@ -16,7 +16,7 @@ pub use write::{
     CONTINUE, ChunkStart, begin_chunk, end_chunk, reason, write_chunk, write_last_chunk, write_request_head,
     write_response_head,
 };
-pub(crate) use write::{write_fields, write_filtered, write_target};
+pub(crate) use write::{write_fields, write_target, write_visible};
 
 /// How a message's body is delimited (RFC 9112 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

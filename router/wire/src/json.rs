@@ -31,20 +31,56 @@ const fn must_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// How many bytes from the start need no escape.
+/// How many bytes from the start need no escape: by blocks as long as there is nothing to find, then by words, which tell
+/// the place.
 #[inline]
 fn plain_prefix(text: &[u8]) -> usize {
-    let (blocks, tail) = text.as_chunks::<16>();
     let mut plain = 0;
-    for block in blocks {
+    for block in text.as_chunks::<32>().0 {
         // Every byte is looked at, whatever the ones before it: that is what the compiler turns into vector code.
-        let hit = block.iter().fold(false, |hit, byte| hit | must_escape(*byte));
-        if hit {
-            return plain + block.iter().position(|byte| must_escape(*byte)).unwrap_or(0);
+        if block.iter().fold(false, |hit, byte| hit | must_escape(*byte)) {
+            break;
         }
         plain += block.len();
     }
-    plain + tail.iter().position(|byte| must_escape(*byte)).unwrap_or(tail.len())
+    let rest = text.get(plain..).unwrap_or(&[]);
+    let (words, tail) = rest.as_chunks::<8>();
+    for word in words {
+        let hits = escapes_in(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return plain + first_byte(hits);
+        }
+        plain += word.len();
+    }
+    match rest.last_chunk::<8>() {
+        _ if tail.is_empty() => plain,
+        // The last eight bytes again, less those that were looked at.
+        Some(word) => {
+            let seen = 8 - tail.len();
+            let hits = escapes_in(u64::from_le_bytes(*word)) >> (8 * seen);
+            if hits == 0 { text.len() } else { plain + first_byte(hits) }
+        }
+        None => plain + tail.iter().position(|byte| must_escape(*byte)).unwrap_or(tail.len()),
+    }
+}
+
+/// Marks, by the top bit of its byte, the lowest byte of a word that must be escaped. Bytes above that one may be marked
+/// wrongly, as a borrow runs upwards only.
+#[inline]
+const fn escapes_in(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = ONES << 7;
+    let control = word.wrapping_sub(ONES * 0x20);
+    let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    // Flipping a byte to look for one of ASCII keeps its top bit, so one complement serves all three.
+    (control | quote | backslash) & !word & TOPS
+}
+
+/// The place of the lowest byte that is marked.
+#[inline]
+const fn first_byte(hits: u64) -> usize {
+    (hits.trailing_zeros() / 8) as usize
 }
 
 #[inline]

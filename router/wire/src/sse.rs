@@ -136,7 +136,7 @@ impl Decoder {
                 }
                 self.after_cr = false;
             }
-            let Some(found) = memchr2(b'\n', b'\r', buf.get(self.scanned..).unwrap_or(&[])) else {
+            let Some(found) = line_end(buf.get(self.scanned..).unwrap_or(&[])) else {
                 self.scanned = buf.len();
                 self.check_bytes(buf.len())?;
                 return Ok(Step::NeedMore);
@@ -272,6 +272,15 @@ impl Decoder {
             id: fields.id.and_then(|id| text(front, id)),
             data: rest.get_mut(..data.bytes()).unwrap_or(&mut []),
         }
+    }
+}
+
+/// The first line end. Every second line is the empty one that ends an event, for which no search is begun.
+#[inline]
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    match bytes.first() {
+        Some(b'\n' | b'\r') => Some(0),
+        _ => memchr2(b'\n', b'\r', bytes),
     }
 }
 

@@ -275,7 +275,9 @@ impl Decoder {
             Opcode::Text if frame.final_frame => {
                 // RFC 6455 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte
                 // stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_."
-                simdutf8::basic::from_utf8(payload).map_err(|_| Violation::BadUtf8)?;
+                if !is_utf8(payload) {
+                    return Err(Violation::BadUtf8);
+                }
                 Item::Text(payload)
             }
             Opcode::Binary if frame.final_frame => Item::Binary(payload),
@@ -421,19 +423,36 @@ const fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
+/// Vectors need 64 bytes to work on; most that is shorter is ASCII, which is told by words.
+#[inline]
+fn is_utf8(text: &[u8]) -> bool {
+    (text.len() < 64 && text.is_ascii()) || simdutf8::basic::from_utf8(text).is_ok()
+}
+
 /// Masks or unmasks `payload`, which starts `offset` bytes into its frame's payload (RFC 6455 5.3). By words of eight
-/// bytes, which the compiler widens.
+/// bytes, four at a time, which the compiler turns into vectors.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset & 3);
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, tail) = payload.as_chunks_mut::<8>();
+    let key = u32::from_ne_bytes(key);
+    // The byte of the key that is due first must come first in memory, whatever the order of bytes in a word.
+    let turn = 8 * (offset & 3) as u32;
+    let key = if cfg!(target_endian = "little") { key.rotate_right(turn) } else { key.rotate_left(turn) };
+    let wide = u64::from(key) << 32 | u64::from(key);
+    let (blocks, rest) = payload.as_chunks_mut::<32>();
+    for block in blocks {
+        for word in block.as_chunks_mut::<8>().0 {
+            *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        }
+    }
+    let (words, tail) = rest.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in tail.iter_mut().zip([a, b, c, d, a, b, c]) {
+    let (halves, tail) = tail.as_chunks_mut::<4>();
+    for half in halves {
+        *half = (u32::from_ne_bytes(*half) ^ key).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(key.to_ne_bytes()) {
         *byte ^= key;
     }
 }

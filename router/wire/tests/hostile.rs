@@ -99,6 +99,9 @@ fn made_up_heads() {
         let mut buf = rng.pick(&starts).to_vec();
         let count = *rng.pick(&[8, 14, 40]);
         buf.extend(soup(rng, &HEAD_PIECES, count));
+        if rng.one_in(20) {
+            buf.extend_from_slice(&[b'x'; 400]);
+        }
         if rng.one_in(4) && !buf.is_empty() {
             let at = rng.below(buf.len());
             buf[at] = rng.next() as u8;
@@ -135,6 +138,34 @@ fn made_up_heads() {
     // The soup is neither all bad nor all good, and meets every refusal of a head.
     assert!(1000 < requests && 1000 < responses, "{requests} {responses}");
     assert_eq!(refusals.len(), 24, "{refusals:?}");
+}
+
+/// A head is refused for good, and once it is whole more bytes change nothing.
+#[test]
+fn made_up_heads_do_not_depend_on_reads() {
+    let limits = HeadLimits { head_bytes_max: 8000, headers_max: 64, target_bytes_max: 100 };
+    let filler = b"X: a-field-of-which-there-are-many-so-that-the-head-is-longer-than-most\r\n".repeat(40);
+    for seed in rounds(60_000) {
+        let rng = &mut Rng::new(seed);
+        let starts: [&[u8]; 3] = [b"", b"POST / HTTP/1.1\r\nHost: a\r\n", b"HTTP/1.1 200 OK\r\n"];
+        let mut buf = rng.pick(&starts).to_vec();
+        if rng.one_in(4) {
+            buf.extend_from_slice(&filler);
+        }
+        buf.extend(soup(rng, &HEAD_PIECES, 16));
+        let end = rng.below(buf.len() + 1);
+        let check =
+            |prefix: Result<Option<usize>, Refusal>, whole: Result<Option<usize>, Refusal>| match prefix {
+                Ok(None) => {}
+                Ok(Some(_)) => assert_eq!(whole, prefix, "seed {seed} to {end}"),
+                Err(_) => assert!(whole.is_err(), "seed {seed} to {end}"),
+            };
+        let request = |buf: &[u8]| parse_request(buf, &limits).map(|head| head.map(|head| head.bytes));
+        check(request(&buf[..end]), request(&buf));
+        let response =
+            |buf: &[u8]| parse_response(buf, &limits, false).map(|head| head.map(|head| head.bytes));
+        check(response(&buf[..end]), response(&buf));
+    }
 }
 
 #[test]

@@ -140,9 +140,11 @@ impl BodyDecoder {
     /// One chunk's data at most, and all of the framing before and behind it: the end of a body is then seen in the
     /// call that hands out its last piece.
     fn decode_chunked<'b>(&mut self, buf: &'b [u8]) -> Result<Body<'b>, Refusal> {
-        let mut consumed = 0;
+        let mut consumed = self.skip_plain_framing(buf);
         let mut data: &[u8] = &[];
-        while let Some(rest) = buf.get(consumed..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) =
+            buf.get(consumed..).filter(|rest| !rest.is_empty() && self.state != State::Done)
+        {
             if self.state == State::Data {
                 if !data.is_empty() {
                     break;
@@ -151,6 +153,7 @@ impl BodyDecoder {
                 consumed += data.len();
                 if self.left == 0 {
                     self.state = State::DataCr;
+                    consumed += self.skip_plain_framing(buf.get(consumed..).unwrap_or(&[]));
                 }
                 continue;
             }
@@ -165,11 +168,44 @@ impl BodyDecoder {
                 }
             }
             consumed += 1;
-            if self.state == State::Done {
-                break;
-            }
         }
         Ok(Body { consumed, data, done: self.is_done() })
+    }
+
+    /// Steps over framing in the form in which nearly every peer sends it, if all of it is there: the end of a chunk, a
+    /// size of few digits, the end of the body. What is there otherwise is left to [`on_byte`](Self::on_byte), which
+    /// comes to the same.
+    #[inline]
+    fn skip_plain_framing(&mut self, buf: &[u8]) -> usize {
+        let mut skipped = 0;
+        if self.state == State::DataCr && buf.starts_with(b"\r\n") {
+            self.state = State::Size(0);
+            skipped = 2;
+        }
+        let rest = buf.get(skipped..).unwrap_or(&[]);
+        if self.state != State::Size(0) {
+            return skipped;
+        }
+        if rest.starts_with(b"0\r\n\r\n") {
+            self.state = State::Done;
+            return skipped + 5;
+        }
+        let mut size = 0;
+        for (digits, byte) in rest.iter().take(8).enumerate() {
+            if let Some(digit) = hex_digit(*byte) {
+                size = size << 4 | digit;
+                continue;
+            }
+            let plain = size != 0 && size <= self.budget && rest.get(digits..digits + 2) == Some(b"\r\n");
+            if plain {
+                self.budget -= size;
+                self.left = size;
+                self.state = State::Data;
+                skipped += digits + 2;
+            }
+            break;
+        }
+        skipped
     }
 
     /// The state after one byte of framing.
@@ -185,10 +221,7 @@ impl BodyDecoder {
             (State::Extension, _) if is_value_byte(byte) => self.spend(State::Extension),
             (State::SizeLf, b'\n') => self.on_size_end(),
             (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => {
-                self.left = 0;
-                Ok(State::Size(0))
-            }
+            (State::DataLf, b'\n') => Ok(State::Size(0)),
             (State::TrailerStart, b'\r') => Ok(State::EndLf),
             (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
                 self.spend(State::TrailerName)
@@ -206,8 +239,7 @@ impl BodyDecoder {
         if SIZE_DIGITS_MAX <= digits {
             return Err(Refusal::ChunkSyntax);
         }
-        let digit = if byte.is_ascii_digit() { byte - b'0' } else { (byte | 0x20) - b'a' + 10 };
-        self.left = self.left << 4 | u64::from(digit);
+        self.left = self.left << 4 | hex_digit(byte).unwrap_or(0);
         Ok(State::Size(digits + 1))
     }
 
@@ -222,6 +254,16 @@ impl BodyDecoder {
     fn spend(&mut self, next: State) -> Result<State, Refusal> {
         self.overhead = self.overhead.checked_sub(1).ok_or(Refusal::ChunkOverhead)?;
         Ok(next)
+    }
+}
+
+#[inline]
+const fn hex_digit(byte: u8) -> Option<u64> {
+    match byte {
+        b'0'..=b'9' => Some((byte - b'0') as u64),
+        b'a'..=b'f' => Some((byte - b'a' + 10) as u64),
+        b'A'..=b'F' => Some((byte - b'A' + 10) as u64),
+        _ => None,
     }
 }
 

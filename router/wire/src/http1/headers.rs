@@ -112,6 +112,12 @@ impl<'b> Headers<'b> {
         })
     }
 
+    /// Where in the head each field's line starts.
+    #[inline]
+    pub(super) fn line_starts(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().take(self.count).map(|span| usize::from(span.name_start))
+    }
+
     #[inline]
     fn slice(&self, start: u16, bytes: u16) -> &'b [u8] {
         let start = usize::from(start);

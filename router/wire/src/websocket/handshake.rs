@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
 use crate::http1::{
-    Headers, Length, RequestHead, ResponseHead, has_token, write_fields, write_filtered, write_target,
+    Headers, Length, RequestHead, ResponseHead, has_token, write_fields, write_target, write_visible,
 };
 
 /// RFC 6455 1.3: what is appended to the key before it is hashed.
@@ -186,11 +186,11 @@ pub fn write_upgrade_request(
     out.extend_from_slice(b"GET ");
     write_target(out, target);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    write_filtered(out, host, |byte| matches!(byte, 0x21..=0x7E));
+    write_visible(out, host);
     out.extend_from_slice(
         b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
     );
-    write_filtered(out, key, |byte| matches!(byte, 0x21..=0x7E));
+    write_visible(out, key);
     out.extend_from_slice(b"\r\n");
     write_fields(out, headers);
     out.extend_from_slice(b"\r\n");
