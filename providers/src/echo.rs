@@ -20,3 +20,32 @@ impl Echo {
         sink(Said::Ended(End::Finished(Stop::Complete)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(by_words: bool, text: &str) -> Vec<String> {
+        let mut pieces = Vec::new();
+        let mut ended = 0;
+        Echo { by_words }.say(text, &mut |said| {
+            if let Said::Piece(Piece::Text(text)) = said {
+                pieces.push(text.to_owned());
+            } else {
+                assert_eq!(said, Said::Ended(End::Finished(Stop::Complete)));
+                ended += 1;
+            }
+        });
+        assert_eq!(ended, 1);
+        pieces
+    }
+
+    #[test]
+    fn it_says_what_it_was_told() {
+        assert_eq!(said(false, "a b\nc"), ["a b\nc"]);
+        assert_eq!(said(true, "a b\nc  d"), ["a ", "b\n", "c ", " ", "d"]);
+        assert!(said(false, "").is_empty() && said(true, "").is_empty());
+        let text = " 你好\u{2003}😀\t\tx ";
+        assert_eq!(said(true, text).concat(), text);
+    }
+}

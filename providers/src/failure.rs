@@ -167,3 +167,135 @@ fn duration_of(value: &str) -> Option<Duration> {
     }
     Some(sum)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clawgate_wire::http1::{HeadLimits, parse_response};
+
+    const KEY: &str = "sk-test-1234567890";
+
+    /// Reads a failed response with these header fields, as they stand in a head.
+    fn check(status: u16, fields: &str, body: &str) -> (Code, Retry, String) {
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{fields}\r\n");
+        let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
+        let head = parse_response(head.as_bytes(), &limits, false).unwrap().unwrap();
+        let mut detail = String::from("left over");
+        let mut bytes = body.as_bytes().to_vec();
+        let failure = read(status, &head.headers, &mut bytes, &mut Json::new(), KEY, &mut detail);
+        (failure.code, failure.retry, failure.detail.to_owned())
+    }
+
+    #[test]
+    fn statuses() {
+        use Code::{UpstreamFailed, UpstreamRateLimited};
+        use Retry::{After, Backoff, Elsewhere, Never};
+        let secs = |secs| After(Duration::from_secs(secs));
+        let spent = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota"}}"#;
+        for (status, fields, body, code, retry) in [
+            (400, "", "", UpstreamFailed, Never),
+            (401, "", "", UpstreamFailed, Elsewhere),
+            (402, "", "", UpstreamFailed, Elsewhere),
+            (403, "", "", UpstreamFailed, Elsewhere),
+            (404, "", "", UpstreamFailed, Elsewhere),
+            (408, "", "", UpstreamFailed, Backoff),
+            (409, "", "", UpstreamFailed, Backoff),
+            (413, "", "", UpstreamFailed, Never),
+            (422, "", "", UpstreamFailed, Never),
+            (429, "", "", UpstreamRateLimited, Backoff),
+            (429, "Retry-After: 7\r\n", "", UpstreamRateLimited, secs(7)),
+            (429, "Retry-After: 7\r\n", spent, UpstreamFailed, Elsewhere),
+            (500, "", "", UpstreamFailed, Backoff),
+            (502, "", "<html>", UpstreamFailed, Backoff),
+            (503, "Retry-After: 2\r\n", "", UpstreamFailed, secs(2)),
+            (529, "retry-after: 30\r\n", "", UpstreamFailed, secs(30)),
+            (302, "", "", UpstreamFailed, Elsewhere),
+        ] {
+            let (got_code, got_retry, _) = check(status, fields, body);
+            assert_eq!((got_code, got_retry), (code, retry), "{status} {fields} {body}");
+        }
+    }
+
+    #[test]
+    fn waits() {
+        let wait = |fields: &str| match check(429, fields, "").1 {
+            Retry::After(wait) => wait,
+            Retry::Backoff => Duration::ZERO,
+            Retry::Elsewhere | Retry::Never => Duration::MAX,
+        };
+        let millis = Duration::from_millis;
+        for (fields, expected) in [
+            ("Retry-After: 1.5\r\n", 1_500),
+            ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", 0),
+            ("Retry-After: -1\r\n", 0),
+            ("Retry-After: inf\r\n", 0),
+            ("Retry-After: 1e30\r\n", 0),
+            ("Retry-After: 999999999\r\n", 86_400_000),
+            ("retry-after-ms: 250\r\nRetry-After: 1\r\n", 250),
+            ("Retry-After: 3\r\nx-ratelimit-reset-tokens: 9s\r\n", 3_000),
+            ("x-ratelimit-reset-requests: 12ms\r\n", 12),
+            ("x-ratelimit-reset-requests: 12ms\r\nx-ratelimit-reset-tokens: 1m30s\r\n", 90_000),
+            (
+                "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 7s\r\n\
+                 x-ratelimit-remaining-tokens: 500\r\nx-ratelimit-reset-tokens: 6m0s\r\n",
+                7_000,
+            ),
+            (
+                "x-ratelimit-remaining-requests: 3\r\nx-ratelimit-reset-requests: 7s\r\n\
+                 x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 2s\r\n",
+                2_000,
+            ),
+            ("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: -1\r\n", 0),
+        ] {
+            assert_eq!(wait(fields), millis(expected), "{fields}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [
+            ("12ms", Some(12_000)),
+            ("7s", Some(7_000_000)),
+            ("1m30s", Some(90_000_000)),
+            ("6m0s", Some(360_000_000)),
+            ("1h2m3.5s", Some(3_723_500_000)),
+            ("2d", Some(172_800_000_000)),
+            ("500us", Some(500)),
+            ("3", Some(3_000_000)),
+            ("0.25", Some(250_000)),
+            ("", Some(0)),
+            ("-1", None),
+            ("-1s", None),
+            ("s", None),
+            ("1x", None),
+            ("1m30", None),
+            ("ms12", None),
+            ("1e400s", None),
+            ("é", None),
+        ] {
+            assert_eq!(duration_of(text), expected.map(Duration::from_micros), "{text}");
+        }
+    }
+
+    #[test]
+    fn words() {
+        let words = |body: &str| check(400, "", body).2;
+        for (body, expected) in [
+            (r#"{"error":{"message":"bad \u0007 thing","type":"x"}}"#, "bad  thing"),
+            (r#"{"error":"plain words"}"#, "plain words"),
+            (r#"{"message":"of vLLM","code":400}"#, "of vLLM"),
+            (r#"{"detail":"of FastAPI"}"#, "of FastAPI"),
+            (r#"{"error":{"message":7}}"#, "HTTP 400"),
+            ("<html>no</html>", "HTTP 400"),
+            ("", "HTTP 400"),
+            ("[", "HTTP 400"),
+        ] {
+            assert_eq!(words(body), expected, "{body}");
+        }
+        let echoed = format!(r#"{{"error":{{"message":"Incorrect API key provided: {KEY}."}}}}"#);
+        assert_eq!(check(401, "", &echoed).2, "Incorrect API key provided: ….");
+        let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "é".repeat(DETAIL_BYTES_MAX));
+        assert_eq!(words(&long).len(), DETAIL_BYTES_MAX);
+    }
+}

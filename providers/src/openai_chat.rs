@@ -219,3 +219,148 @@ fn write_system<'a>(body: &mut Vec<u8>, system: &str, context: &mut dyn Iterator
     }
     body.extend_from_slice(b"\"},");
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            base_url: "https://api.openai.com/v1".into(),
+            api_key: Some("sk-test-1234567890".into()),
+            model: "gpt-4o".into(),
+            stream: true,
+            max_tokens: None,
+            temperature: None,
+            headers: Vec::new(),
+            extra_body: String::new(),
+        }
+    }
+
+    /// The request for a turn: its head, and its body as it is written.
+    fn encode(
+        settings: &Settings,
+        system: &str,
+        context: &[(&str, &str)],
+        history: &[(Role, &str)],
+        text: &str,
+        user: &str,
+    ) -> (http::Request<()>, String) {
+        let mut body = b"left over".to_vec();
+        let turn = Turn {
+            system,
+            context: &mut context.iter().copied(),
+            history: &mut history.iter().copied(),
+            text,
+            user,
+        };
+        let request = Endpoint::new(settings).unwrap().encode(turn, &mut body);
+        let text = String::from_utf8(body).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
+        (request, text)
+    }
+
+    #[test]
+    fn the_least_that_is_asked() {
+        let (request, body) = encode(&settings(), "", &[], &[], "Hi \"you\"\n", "");
+        assert_eq!(
+            body,
+            concat!(
+                r#"{"model":"gpt-4o","messages":[{"role":"user","content":"Hi \"you\"\n"}],"#,
+                r#""stream":true,"stream_options":{"include_usage":true}}"#
+            )
+        );
+        assert_eq!(request.uri(), "https://api.openai.com/v1/chat/completions");
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(header("authorization"), Some("Bearer sk-test-1234567890"));
+        assert_eq!(
+            (header("content-type"), header("accept")),
+            (Some("application/json"), Some("text/event-stream"))
+        );
+    }
+
+    #[test]
+    fn all_that_can_be_asked() {
+        let settings = Settings {
+            base_url: "http://127.0.0.1:9101/openai/v1/chat/completions/".into(),
+            api_key: None,
+            model: "m \"1\"".into(),
+            stream: false,
+            max_tokens: Some(100),
+            temperature: Some(0.3),
+            headers: vec![("X-Title".into(), "Clawgate".into()), ("authorization".into(), "Key k".into())],
+            extra_body: r#" {"top_p": 0.5, "n": 1, "seed": 18446744073709551615, "stop": ["\n", "é"], "o": {"a": null}} "#.into(),
+        };
+        let context = [("lang", "de"), ("plan", "pro\"")];
+        let history = [(Role::User, "a"), (Role::Agent, "b"), (Role::User, "c")];
+        let (request, body) = encode(&settings, "Be\nbrief.", &context, &history, "d", "u1");
+        assert_eq!(
+            body,
+            concat!(
+                r#"{"model":"m \"1\"","messages":[{"role":"system","content":"Be\nbrief.\n\nlang: de\nplan: pro\""},"#,
+                r#"{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"},"#,
+                r#"{"role":"user","content":"d"}],"user":"u1","stream":false,"max_tokens":100,"temperature":0.3,"#,
+                r#""top_p":0.5,"n":1,"seed":18446744073709551615,"stop":["\n","é"],"o":{"a":null}}"#
+            )
+        );
+        assert_eq!(request.uri(), "http://127.0.0.1:9101/openai/v1/chat/completions");
+        assert_eq!(request.headers().get("authorization").unwrap(), "Key k");
+        assert_eq!(request.headers().get("x-title").unwrap(), "Clawgate");
+        assert_eq!(request.headers().get("accept").unwrap(), "application/json");
+    }
+
+    #[test]
+    fn context_without_a_system_text() {
+        let (_, body) = encode(&settings(), "", &[("lang", "de")], &[], "x", "");
+        assert!(body.contains(r#"[{"role":"system","content":"lang: de"},"#), "{body}");
+        let (_, body) = encode(&settings(), "Be brief.", &[], &[], "x", "");
+        assert!(body.contains(r#"[{"role":"system","content":"Be brief."},"#), "{body}");
+    }
+
+    /// Some servers refuse fields that they do not know, and newer models of OpenAI's refuse `max_tokens`.
+    #[test]
+    fn further_fields_replace_ours_and_null_takes_them_out() {
+        let changed = Settings {
+            max_tokens: Some(100),
+            extra_body: r#"{"stream_options":null,"user":null,"max_tokens":null,"max_completion_tokens":7}"#
+                .into(),
+            ..settings()
+        };
+        let (_, body) = encode(&changed, "", &[], &[], "x", "u1");
+        let tail = r#"[{"role":"user","content":"x"}],"stream":true,"max_completion_tokens":7}"#;
+        assert!(body.ends_with(tail), "{body}");
+        let changed = Settings { extra_body: r#"{"user":"fixed","temperature":1}"#.into(), ..settings() };
+        let (_, body) = encode(&changed, "", &[], &[], "x", "u1");
+        assert_eq!(
+            (body.matches("\"user\":").count(), body.contains(r#""user":"fixed","temperature":1}"#)),
+            (1, true)
+        );
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used() {
+        let check = |change: &dyn Fn(&mut Settings)| {
+            let mut changed = settings();
+            change(&mut changed);
+            Endpoint::new(&changed).map(|_| ()).map_err(|unusable| unusable.key)
+        };
+        assert_eq!(check(&|_| ()), Ok(()));
+        for url in ["", "api.openai.com/v1", "/v1", "ftp://x/v1", "http://a b/v1", "https://"] {
+            assert_eq!(check(&|s| s.base_url = url.into()), Err("baseUrl"), "{url}");
+        }
+        for extra in ["x", "[]", "1", "{\"a\":}", "{\"model\":1}", "{\"messages\":[]}", "{\"stream\":null}"] {
+            assert_eq!(check(&|s| s.extra_body = extra.into()), Err("extraBody"), "{extra}");
+        }
+        assert_eq!(check(&|s| s.api_key = Some("a\nb".into())), Err("apiKey"));
+        assert_eq!(check(&|s| s.headers = vec![("a b".into(), "c".into())]), Err("headers"));
+        assert_eq!(check(&|s| s.headers = vec![("a".into(), "c\r\nd".into())]), Err("headers"));
+        assert_eq!(check(&|s| s.temperature = Some(f64::NAN)), Err("temperature"));
+    }
+
+    #[test]
+    fn the_key_is_not_shown() {
+        let endpoint = Endpoint::new(&settings()).unwrap();
+        assert!(!format!("{endpoint:?}{:?}", endpoint.headers).contains("sk-test"));
+    }
+}

@@ -184,3 +184,82 @@ fn failed(status: u16) -> Failure<'static> {
     let (code, retry) = classify(status, None, Duration::ZERO);
     Failure { code, retry, detail: "the script fails" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(after_millis: u64, text: &str, times: u32) -> Line {
+        line(after_millis, Action::Say { text: text.to_owned(), times })
+    }
+
+    fn line(after_millis: u64, action: Action) -> Line {
+        Line { after: Duration::from_millis(after_millis), action }
+    }
+
+    /// Every step, as `pause:what`, up to the end or the silence.
+    fn played(script: &Script, prompt: &str) -> Vec<String> {
+        let steps = (0..10_000).map_while(|step| script.step(step, prompt));
+        let words = steps.map(|(after, said)| {
+            let what = match said {
+                Said::Piece(Piece::Text(text)) => text.to_owned(),
+                Said::Piece(piece) => format!("{piece:?}"),
+                Said::Ended(End::Finished(stop)) => format!("finished {stop:?}"),
+                Said::Ended(End::Failed(failure)) => {
+                    format!("failed {} {:?}", failure.code.name(), failure.retry)
+                }
+            };
+            format!("{}:{what}", after.as_millis())
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn tokens_pauses_and_repetitions() {
+        let script =
+            Script::new(&[say(5, "a", 1), say(7, "b", 3), say(9, "never", 0), say(1, "", 9), say(2, "c", 1)]);
+        assert_eq!(played(&script, ""), ["5:a", "7:b", "7:b", "7:b", "2:c", "0:finished Complete"]);
+        assert_eq!(played(&Script::new(&[]), ""), ["0:finished Complete"]);
+    }
+
+    #[test]
+    fn the_prompt_is_quoted() {
+        let script = Script::new(&[say(5, "<{prompt}>", 2), say(1, "{prompt}{prompt}", 1)]);
+        let expected = ["5:<", "0:Hi", "0:>", "5:<", "0:Hi", "0:>", "1:Hi", "0:Hi", "0:finished Complete"];
+        assert_eq!(played(&script, "Hi"), expected);
+        assert_eq!(played(&Script::new(&[say(1, "{prompt}", 1)]), ""), ["1:Alive", "0:finished Complete"]);
+        // What people write is not looked into.
+        assert_eq!(played(&Script::new(&[say(1, "{prompt}", 1)]), "{prompt}")[0], "1:{prompt}");
+    }
+
+    #[test]
+    fn faults() {
+        let with = |action| played(&Script::new(&[say(1, "a", 1), line(3, action), say(1, "never", 1)]), "");
+        assert_eq!(with(Action::Stall), ["1:a"]);
+        assert_eq!(with(Action::Truncate), ["1:a", "3:failed UPSTREAM_TRUNCATED Backoff"]);
+        assert_eq!(with(Action::Malformed), ["1:a", "3:failed UPSTREAM_MALFORMED Backoff"]);
+        assert_eq!(with(Action::Fail { status: 429 }), ["1:a", "3:failed UPSTREAM_RATE_LIMITED Backoff"]);
+        assert_eq!(with(Action::Fail { status: 400 }), ["1:a", "3:failed UPSTREAM_FAILED Never"]);
+        assert_eq!(with(Action::Fail { status: 401 }), ["1:a", "3:failed UPSTREAM_FAILED Elsewhere"]);
+        assert_eq!(with(Action::Fail { status: 503 }), ["1:a", "3:failed UPSTREAM_FAILED Backoff"]);
+    }
+
+    #[test]
+    fn any_step_of_any_script_is_answered() {
+        let script = Script::new(&[say(0, "{prompt}x", u32::MAX), say(0, "y", u32::MAX)]);
+        let text = |step| script.step(step, "p").map(|(_, said)| said);
+        assert_eq!(text(4_000_000_000), Some(Said::Piece(Piece::Text("p"))));
+        assert_eq!(text(usize::try_from(u32::MAX).unwrap_or(0) * 2), Some(Said::Piece(Piece::Text("y"))));
+        assert_eq!(text(usize::MAX), None);
+    }
+
+    #[test]
+    fn the_demonstration_greets_and_quotes() {
+        let said = played(&Script::demo(), "Hi there");
+        let text: String =
+            said.iter().filter_map(|step| step.split_once(':')).map(|(_, text)| text).collect();
+        assert!(text.starts_with("Hello! You wrote: “Hi there”. "), "{text}");
+        assert!(text.ends_with(".finished Complete"), "{text}");
+        assert!(20 < said.len() && said[0].starts_with("30:"));
+    }
+}

@@ -118,7 +118,7 @@ impl Decoder {
         match &mut self.form {
             Form::Unknown => {}
             Form::Whole => {
-                let whole = rest.trim_ascii_end().ends_with(b"}");
+                let whole = is_closed(rest);
                 if whole && !(self.on_event(false, rest, json, sink) && (self.answered || self.ended)) {
                     self.malformed("the answer is not the protocol of its provider", sink);
                 }
@@ -248,4 +248,20 @@ impl Decoder {
             sink(Said::Ended(end));
         }
     }
+}
+
+/// Has every bracket and text of this JSON its end? What broke off has not, what is wrong in itself may.
+fn is_closed(json: &[u8]) -> bool {
+    let (mut open, mut in_text, mut escaped) = (0_i64, false, false);
+    for byte in json {
+        match (in_text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b'{' | b'[') => open += 1,
+            (false, b'}' | b']') => open -= 1,
+            _ => {}
+        }
+    }
+    open <= 0 && !in_text && !json.is_empty()
 }
