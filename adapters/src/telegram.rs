@@ -1,6 +1,6 @@
 //! Telegram: Bot API updates by webhook to inbound events, answers to `sendMessage`.
 //!
-//! Owns the account, its secret token, and the API's replies; updates are read by [`update`]. Obeys the Bot API page
+//! Owns the account, its secret token, and the API's replies; updates have a file of their own. Obeys the Bot API page
 //! (core.telegram.org/bots/api): "setWebhook", "Making requests", "sendMessage".
 mod update;
 

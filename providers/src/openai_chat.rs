@@ -290,7 +290,11 @@ mod tests {
             max_tokens: Some(100),
             temperature: Some(0.3),
             headers: vec![("X-Title".into(), "Clawgate".into()), ("authorization".into(), "Key k".into())],
-            extra_body: r#" {"top_p": 0.5, "n": 1, "seed": 18446744073709551615, "stop": ["\n", "é"], "o": {"a": null}} "#.into(),
+            extra_body: concat!(
+                r#" {"top_p": 0.5, "n": 1, "seed": 18446744073709551615, "#,
+                r#""stop": ["\n", "é"], "o": {"a": null}} "#
+            )
+            .into(),
         };
         let context = [("lang", "de"), ("plan", "pro\"")];
         let history = [(Role::User, "a"), (Role::Agent, "b"), (Role::User, "c")];

@@ -1,6 +1,6 @@
 //! Responses as providers send them, replayed in every way in which a network can cut them.
 //!
-//! `tests/data/openai_chat/x.sse` is a stream, `x.json` a body that is none; `x.expected` has a line for each thing that was said.
+//! `tests/data/openai_chat/x.sse` is a stream, `x.json` a body that is none; `x.expected` has a line for each thing said.
 //! `UPDATE_GOLDEN=1 cargo test -p clawgate-providers --test replay` writes what comes out: read the difference.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "the files are read here; the providers never do")]
