@@ -1,5 +1,12 @@
 //! Who answers: section `agents`.
-use clawgate_core::id::ModelId;
+use super::keys::check_name;
+use super::models::Model;
+use super::path::Path;
+use super::report::Report;
+use super::schema::nearest;
+use clawgate_core::id::{AgentId, ModelId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,4 +27,108 @@ pub struct Agent {
     pub attempts_max: u16,
     /// What people on a platform are told when no answer can be had.
     pub failure_text: Option<String>,
+}
+
+/// One agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct AgentEntry {
+    /// The models it may call, in order of preference: the next is asked where one fails or is broken. Without any:
+    /// the model `default`, or the only one.
+    pub(super) models: Vec<String>,
+    /// What each prompt begins with: the instructions.
+    pub(super) system: String,
+    /// What was said before in a session is part of the prompt, as far as `limits.historyMessagesMax` and
+    /// `limits.historyBytesMax` let it be kept.
+    pub(super) history: bool,
+    /// Messages that it answers at once, all together. 0: no bound but `limits.turnsMax`.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(super) running_max: u32,
+    /// Messages that wait for it, all together. Beyond, clients are told when to come back.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(super) waiting_max: u32,
+    /// Calls per message on one model before the next is asked.
+    #[schemars(range(min = 1, max = 20))]
+    pub(super) attempts_max: u16,
+    /// What people on a platform are told when no answer can be had. Left empty: nothing.
+    pub(super) failure_text: String,
+}
+
+impl Default for AgentEntry {
+    fn default() -> Self {
+        Self {
+            models: Vec::new(),
+            system: String::new(),
+            history: true,
+            running_max: 0,
+            waiting_max: 1_000,
+            attempts_max: 3,
+            failure_text: "Sorry, I cannot answer right now. Please try again in a moment.".to_owned(),
+        }
+    }
+}
+
+impl AgentEntry {
+    /// Checks and resolves; `models` are all that there are, sorted by name.
+    pub(super) fn resolve(&self, name: &str, models: &[Model], report: &mut Report<'_>) -> Agent {
+        let at = Path::of("agents").key(name);
+        check_name(name, &at, report);
+        Agent {
+            name: name.to_owned(),
+            models: self.models(&at.key("models"), models, report),
+            system: self.system.clone(),
+            history: self.history,
+            running_max: self.running_max,
+            waiting_max: self.waiting_max,
+            attempts_max: self.attempts_max,
+            failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
+        }
+    }
+
+    fn models(&self, at: &Path, models: &[Model], report: &mut Report<'_>) -> Vec<ModelId> {
+        let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+        // Where a model is unfit, it may be the one that was meant.
+        let all_fit = report.keys(&Path::of("models")).iter().all(|name| names.contains(name));
+        if self.models.is_empty() && all_fit && !report.is_thinned(at) {
+            let message = "no model: there is none called `default`, and there are several";
+            report.error(at, message, format!("name at least one: {}", names.join(", ")));
+        }
+        let mut ids = Vec::with_capacity(self.models.len());
+        for (index, name) in self.models.iter().enumerate() {
+            let at = at.index(index);
+            let Some(id) = find(name, "models", &names, &at, report).map(ModelId) else { continue };
+            if ids.contains(&id) {
+                report.error(
+                    &at,
+                    format!("{} is listed twice", report.quote(&at, name)),
+                    "keep the first; `attemptsMax` repeats calls",
+                );
+                continue;
+            }
+            ids.push(id);
+        }
+        ids
+    }
+}
+
+/// The agent of this name.
+pub(super) fn find_agent(name: &str, names: &[&str], at: &Path, report: &mut Report<'_>) -> Option<AgentId> {
+    find(name, "agents", names, at, report).map(AgentId)
+}
+
+// What was written but is unfit has been reported already: it counts as there.
+fn find(name: &str, section: &str, names: &[&str], at: &Path, report: &mut Report<'_>) -> Option<u16> {
+    if let Some(index) = names.iter().position(|known| *known == name) {
+        return u16::try_from(index).ok();
+    }
+    if report.keys(&Path::of(section)).contains(&name) {
+        return None;
+    }
+    let help = match nearest(name, names.iter().copied()) {
+        Some(known) => format!("did you mean {known:?}?"),
+        None => format!("add it to `{section}`, or name one that is there: {}", names.join(", ")),
+    };
+    let message = format!("there is no {} in `{section}`", report.quote(at, name));
+    report.error(at, message, help);
+    None
 }

@@ -1,18 +1,43 @@
 //! The configuration: one file, read once, checked whole, resolved to plain values. It obeys `router/docs/configuration.md`.
 //!
 //! It reads files and the environment, and nothing else: it opens no socket, and never changes the environment.
+//!
+//! The way of a file: [`document`] makes text a tree with places, [`environment`] puts variables in, [`schema`] finds
+//! what does not fit, [`written`] is what fits, [`mod@expand`] fills in the short forms, and each section resolves itself
+//! and says what contradicts. Problems gather in a [`report`], so that all are told at once.
 pub mod agents;
 pub mod channels;
 pub mod diagnostic;
+mod docs;
+mod document;
+mod environment;
+mod expand;
 pub mod keys;
 pub mod limits;
+mod mask;
 pub mod models;
+mod path;
+mod report;
 pub mod route;
+mod schema;
+mod seconds;
 pub mod secret;
 pub mod server;
+#[cfg(test)]
+mod tests;
+mod written;
 
-use diagnostic::Diagnostic;
+pub use docs::{STARTER, docs};
+pub use schema::schema;
+
+use diagnostic::{Diagnostic, Place, Severity};
+use environment::{DotenvProblem, Environment};
+use report::Report;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use written::File;
 
 /// The configuration in force. Ids of agents and models index the vectors, which are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,16 +67,24 @@ pub struct Config {
 }
 
 /// What is written to standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Logging {
     /// The least important that is written.
     pub level: Level,
-    /// How.
+    /// How a line looks.
     pub format: Format,
 }
 
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: Level::Info, format: Format::Text }
+    }
+}
+
 /// How important a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something is lost or broken.
     Error,
@@ -65,8 +98,9 @@ pub enum Level {
     Trace,
 }
 
-/// How lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
     Text,
@@ -85,17 +119,205 @@ pub struct Overrides {
     pub driver: Option<server::Driver>,
 }
 
+/// What says where the configuration is, if the command line does not.
+pub const FILE_VARIABLE: &str = "CLAWGATE_CONFIG";
+
+/// The file that is taken if neither the command line nor the environment names one.
+pub const FILE_DEFAULT: &str = "clawgate.json";
+
 impl Config {
-    /// Finds the file: the one named, else `CLAWGATE_CONFIG`, else `./clawgate.json` if it exists, else none.
+    /// Finds the file: the one named, else [`FILE_VARIABLE`], else [`FILE_DEFAULT`] if it is there, else none.
     #[must_use]
     pub fn locate(named: Option<&Path>) -> Option<PathBuf> {
         if let Some(path) = named {
             return Some(path.to_path_buf());
         }
-        if let Some(path) = std::env::var_os("CLAWGATE_CONFIG").filter(|path| !path.is_empty()) {
+        if let Some(path) = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
             return Some(PathBuf::from(path));
         }
-        let here = PathBuf::from("clawgate.json");
+        let here = PathBuf::from(FILE_DEFAULT);
         here.exists().then_some(here)
+    }
+
+    /// Reads this file, the `.env` beside it, and the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the file; warnings are among it.
+    pub fn load(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        Self::open(Some(path), &Overrides::default())
+    }
+
+    /// Reads this file, or takes the built-in configuration, and what the command line says in place of it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the file; warnings are among it.
+    pub fn open(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<Diagnostic>> {
+        open(file, overrides).map(|(config, _)| config)
+    }
+}
+
+/// The configuration in force as a file, every default filled in and every secret hidden.
+///
+/// # Errors
+/// As [`Config::open`].
+pub fn show(file: Option<&Path>, overrides: &Overrides) -> Result<String, Vec<Diagnostic>> {
+    let (_, file) = open(file, overrides)?;
+    let shown = serde_json::to_string_pretty(&file);
+    Ok(shown.unwrap_or_else(|error| format!("cannot be shown: {error}")))
+}
+
+fn open(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, File), Vec<Diagnostic>> {
+    let Some(path) = file else {
+        let source = Source {
+            name: Path::new("(built-in configuration)"),
+            text: "{}",
+            folder: Path::new(""),
+            file: None,
+        };
+        return source.resolve(&Environment::default(), Vec::new(), overrides);
+    };
+    let text = read(path).map_err(|problem| vec![*problem])?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let (environment, problems) = Environment::of_process(folder);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let source = Source { name: path, text, folder, file: Some(path) };
+    source.resolve(&environment, problems, overrides)
+}
+
+fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let refuse = |message: String, help: &str| {
+        Box::new(Diagnostic {
+            severity: Severity::Error,
+            place: Place::whole(path.to_path_buf()),
+            path: String::new(),
+            message,
+            help: help.to_owned(),
+        })
+    };
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    let length_max = u64::try_from(document::BYTES_MAX).unwrap_or(u64::MAX);
+    opened.and_then(|file| file.take(length_max + 1).read_to_end(&mut bytes)).map_err(|error| {
+        let help =
+            "name another by --config or CLAWGATE_CONFIG; `clawgate config default` prints one to start from";
+        refuse(format!("the configuration cannot be read: {error}"), help)
+    })?;
+    if document::BYTES_MAX < bytes.len() {
+        return Err(refuse(
+            "this is too long for a configuration".to_owned(),
+            "4 MiB are enough for everything",
+        ));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| refuse("the configuration is not UTF-8".to_owned(), "save it as UTF-8, without UTF-16"))
+}
+
+/// A text, and what its places are relative to.
+struct Source<'s> {
+    name: &'s Path,
+    text: &'s str,
+    folder: &'s Path,
+    file: Option<&'s Path>,
+}
+
+impl Source<'_> {
+    fn resolve(
+        &self,
+        environment: &Environment,
+        problems: Vec<DotenvProblem>,
+        overrides: &Overrides,
+    ) -> Result<(Config, File), Vec<Diagnostic>> {
+        let (mut root, slips) = document::read(self.text);
+        let mut missing = Vec::new();
+        if let Some(root) = &mut root {
+            let off = expand::disabled(root);
+            let skip = |path: &path::Path| off.contains(path);
+            environment.fill(root, self.text, &path::Path::default(), &skip, &mut missing);
+        }
+        let mut report = Report::new(self.name, self.text, root.as_ref());
+        report.dotenv(problems);
+        report.slips(slips);
+        report.missing(missing);
+        let Some(mut file) = root.as_ref().and_then(|root| fitting(root, &mut report)) else {
+            return Err(report.finish());
+        };
+        overrides.apply(&mut file, &mut report);
+        expand::expand(&mut file, &mut report);
+        let mut config = file.resolve(self.folder, &mut report);
+        if report.has_errors() {
+            return Err(report.finish());
+        }
+        config.file = self.file.map(Path::to_path_buf);
+        config.warnings = report.finish();
+        Ok((config, file))
+    }
+}
+
+// What fits the schema fits the types; should the two ever differ, the place is still told.
+fn fitting(root: &document::Node, report: &mut Report<'_>) -> Option<File> {
+    let value = schema::Reader::new(schema()).read(root, report)?;
+    serde_path_to_error::deserialize(value)
+        .inspect_err(|error: &serde_path_to_error::Error<serde_json::Error>| {
+            let mut at = path::Path::default();
+            for segment in error.path() {
+                at = match segment {
+                    serde_path_to_error::Segment::Seq { index } => at.index(*index),
+                    serde_path_to_error::Segment::Map { key } => at.key(key),
+                    serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {
+                        break;
+                    }
+                };
+            }
+            report.error(&at, "this value does not fit here", "see `clawgate config docs`");
+        })
+        .ok()
+}
+
+impl Overrides {
+    fn apply(&self, file: &mut File, report: &mut Report<'_>) {
+        let at = path::Path::of("server");
+        if !self.listen.is_empty() {
+            file.server.listen.clone_from(&self.listen);
+            report.flag(at.key("listen"), "--listen");
+        }
+        if let Some(shards) = self.shards {
+            file.server.shards = shards;
+            report.flag(at.key("shards"), "--shards");
+        }
+        if let Some(driver) = self.driver {
+            file.server.driver = driver;
+            report.flag(at.key("driver"), "--driver");
+        }
+    }
+}
+
+impl File {
+    /// Checks what one value cannot say by itself, and resolves. What is returned is usable if nothing was reported.
+    fn resolve(&self, folder: &Path, report: &mut Report<'_>) -> Config {
+        let rates = self.rate.resolve();
+        let models: Vec<_> =
+            self.models.iter().map(|(name, model)| model.resolve(name, folder, report)).collect();
+        let agents: Vec<_> =
+            self.agents.iter().map(|(name, agent)| agent.resolve(name, &models, report)).collect();
+        let names: Vec<&str> = self.agents.keys().map(String::as_str).collect();
+        let route = expand::route(self, &names, report);
+        let channels = self
+            .channels
+            .iter()
+            .filter_map(|(name, channel)| channel.resolve(name, &names, report))
+            .collect();
+        Config {
+            file: None,
+            server: self.server.resolve(folder, &self.keys, report),
+            keys: keys::resolve(&self.keys, &rates, report),
+            rates,
+            limits: self.limits.resolve(report),
+            models,
+            agents,
+            route,
+            channels,
+            logging: self.logging,
+            warnings: Vec::new(),
+        }
     }
 }

@@ -1,0 +1,176 @@
+//! The command line: what it says, and the commands that need no gateway to run. Obeys the section "Configuration" of
+//! `router/docs/configuration.md` for the file that is meant and for exit codes.
+//!
+//! Serving is not here: [`execute`] is given what does it. Commands that ask a running gateway hang here too.
+mod check;
+
+use crate::config::diagnostic::Diagnostic;
+use crate::config::server::Driver;
+use crate::config::{self, Config, Overrides};
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit code where the configuration is refused.
+pub const REFUSED: u8 = 1;
+/// The exit code where the command line is wrong.
+pub const USAGE: u8 = 2;
+/// The exit code where the gateway could not start, though its configuration is right.
+pub const COULD_NOT_START: u8 = 3;
+
+const AFTER_HELP: &str = "\
+The configuration is the file that --config names, else the one that CLAWGATE_CONFIG names, else clawgate.json in the
+current folder, else a built-in one: 127.0.0.1:8787, an agent `main` that echoes, an agent `demo` that plays a script.
+
+Exit codes: 0 all is well, 1 the configuration is refused, 2 the command line is wrong, 3 the gateway could not start.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "clawgate", version, about = "A chat gateway for AI agents", after_help = AFTER_HELP)]
+pub struct Invocation {
+    /// The configuration file
+    #[arg(long, value_name = "PATH", global = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArguments,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+struct ServeArguments {
+    /// Where to listen, in place of `server.listen`; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// How many threads, in place of `server.shards`; 0 for one per core
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(0..=1024))]
+    shards: Option<u16>,
+    /// How the kernel is asked for work, in place of `server.driver`
+    #[arg(long, value_name = "DRIVER")]
+    driver: Option<Driver>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (this is what happens without a command)
+    Serve(ServeArguments),
+    /// Check the configuration and say all that is wrong with it
+    Check {
+        /// For programs: one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        serve: ServeArguments,
+    },
+    /// Print what concerns the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// The JSON Schema, for editors
+    Schema,
+    /// The documentation of every key
+    Docs,
+    /// What is in force: every default filled in, every secret hidden
+    Show(ServeArguments),
+    /// A commented file to start from
+    Default,
+}
+
+impl ValueEnum for Driver {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::IoUring, Self::Epoll]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto"),
+            Self::IoUring => PossibleValue::new("io_uring"),
+            Self::Epoll => PossibleValue::new("epoll"),
+        })
+    }
+}
+
+impl ServeArguments {
+    // Those after the command win over those before it.
+    fn over(self, before: Self) -> Overrides {
+        Overrides {
+            listen: if self.listen.is_empty() { before.listen } else { self.listen },
+            shards: self.shards.or(before.shards),
+            driver: self.driver.or(before.driver),
+        }
+    }
+}
+
+/// Reads the command line of the process. It ends the process with the code 2 and an explanation if that is wrong, and
+/// with 0 after `--help` and `--version`.
+#[must_use]
+pub fn parse() -> Invocation {
+    Invocation::parse()
+}
+
+/// Does what was asked; `serve` runs the gateway, and its exit code is that of the process.
+pub fn execute(invocation: Invocation, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    let Invocation { config: named, serve: before, command } = invocation;
+    let file = Config::locate(named.as_deref());
+    let file = file.as_deref();
+    match command.unwrap_or_else(|| Command::Serve(ServeArguments::default())) {
+        Command::Serve(arguments) => match Config::open(file, &arguments.over(before)) {
+            Ok(config) => {
+                complain(&config.warnings);
+                serve(config)
+            }
+            Err(problems) => refuse(&problems),
+        },
+        Command::Check { json, serve } => {
+            let result = Config::open(file, &serve.over(before));
+            let (text, code) =
+                if json { check::for_programs(file, result) } else { check::for_people(file, result) };
+            print(&text);
+            code
+        }
+        Command::Config(ConfigCommand::Schema) => {
+            print(&format!("{:#}\n", config::schema()));
+            ExitCode::SUCCESS
+        }
+        Command::Config(ConfigCommand::Docs) => {
+            print(&config::docs());
+            ExitCode::SUCCESS
+        }
+        Command::Config(ConfigCommand::Default) => {
+            print(config::STARTER);
+            ExitCode::SUCCESS
+        }
+        Command::Config(ConfigCommand::Show(arguments)) => {
+            match config::show(file, &arguments.over(before)) {
+                Ok(text) => {
+                    print(&format!("{text}\n"));
+                    ExitCode::SUCCESS
+                }
+                Err(problems) => refuse(&problems),
+            }
+        }
+    }
+}
+
+fn refuse(problems: &[Diagnostic]) -> ExitCode {
+    complain(problems);
+    ExitCode::from(REFUSED)
+}
+
+fn complain(problems: &[Diagnostic]) {
+    if !problems.is_empty() {
+        // Nobody may be reading; there is nothing to be done about it.
+        let _ = std::io::stderr().write_all(check::told(problems).as_bytes());
+    }
+}
+
+fn print(text: &str) {
+    // `clawgate config docs | head` closes the pipe early, and that is all right.
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
