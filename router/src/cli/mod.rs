@@ -13,12 +13,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The exit code where the configuration is refused.
-pub const REFUSED: u8 = 1;
-/// The exit code where the command line is wrong.
-pub const USAGE: u8 = 2;
+/// The exit code where the configuration is refused. (A wrong command line ends with 2: that is clap's.)
+pub(crate) const REFUSED: u8 = 1;
 /// The exit code where the gateway could not start, though its configuration is right.
-pub const COULD_NOT_START: u8 = 3;
+pub(crate) const COULD_NOT_START: u8 = 3;
 
 const AFTER_HELP: &str = "\
 The configuration is the file that --config names, else the one that CLAWGATE_CONFIG names, else clawgate.json in the
@@ -29,7 +27,7 @@ Exit codes: 0 all is well, 1 the configuration is refused, 2 the command line is
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "clawgate", version, about = "A chat gateway for AI agents", after_help = AFTER_HELP)]
-pub struct Invocation {
+pub(crate) struct Invocation {
     /// The configuration file
     #[arg(long, value_name = "PATH", global = true)]
     config: Option<PathBuf>,
@@ -109,12 +107,12 @@ impl ServeArguments {
 /// Reads the command line of the process. It ends the process with the code 2 and an explanation if that is wrong, and
 /// with 0 after `--help` and `--version`.
 #[must_use]
-pub fn parse() -> Invocation {
+pub(crate) fn parse() -> Invocation {
     Invocation::parse()
 }
 
 /// Does what was asked; `serve` runs the gateway, and its exit code is that of the process.
-pub fn execute(invocation: Invocation, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     let Invocation { config: named, serve: before, command } = invocation;
     let file = Config::locate(named.as_deref());
     let file = file.as_deref();

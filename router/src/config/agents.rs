@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// Its name in the configuration.
-    pub name: String,
+    pub(crate) name: String,
     /// The models it may call, in order of preference, as indices of `Config::models`; never empty.
-    pub models: Vec<ModelId>,
+    pub(crate) models: Vec<ModelId>,
     /// What each prompt begins with; empty for none.
-    pub system: String,
+    pub(crate) system: String,
     /// Does a session keep what was said for this agent's prompts?
-    pub history: bool,
+    pub(crate) history: bool,
     /// Turns that run at once, process; 0 for no bound.
-    pub running_max: u32,
+    pub(crate) running_max: u32,
     /// Messages that wait, process.
-    pub waiting_max: u32,
+    pub(crate) waiting_max: u32,
     /// Calls per turn on one model before the next is tried.
-    pub attempts_max: u16,
+    pub(crate) attempts_max: u16,
     /// What people on a platform are told when no answer can be had.
-    pub failure_text: Option<String>,
+    pub(crate) failure_text: Option<String>,
 }
 
 /// One agent.

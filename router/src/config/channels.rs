@@ -16,30 +16,30 @@ use serde::{Deserialize, Serialize};
 
 /// One channel that is enabled.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Channel {
+pub(crate) struct Channel {
     /// Its name in the configuration, in session ids, metrics and its path `/webhooks/<name>`.
-    pub name: String,
+    pub(crate) name: String,
     /// What it speaks.
-    pub platform: Platform,
+    pub(crate) platform: Platform,
     /// Who may write directly.
-    pub dm: DmPolicy,
+    pub(crate) dm: DmPolicy,
     /// Senders that may write directly, by the platform's ids.
-    pub allow_from: Vec<String>,
+    pub(crate) allow_from: Vec<String>,
     /// In which groups it answers.
-    pub group: GroupPolicy,
+    pub(crate) group: GroupPolicy,
     /// Those groups, by the platform's ids.
-    pub groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
     /// In groups answer only what addresses the bot.
-    pub mention_gating: bool,
+    pub(crate) mention_gating: bool,
     /// The agent that answers, if the channel has its own.
-    pub agent: Option<AgentId>,
+    pub(crate) agent: Option<AgentId>,
     /// The priority of what comes by it.
-    pub class: Class,
+    pub(crate) class: Class,
 }
 
 /// What a channel speaks.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Platform {
+pub(crate) enum Platform {
     /// Telegram's Bot API, by webhook.
     Telegram(Telegram),
     /// Any system that sends signed JSON.
@@ -48,39 +48,39 @@ pub enum Platform {
 
 /// A Telegram bot.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Telegram {
+pub(crate) struct Telegram {
     /// From @BotFather.
-    pub token: Secret,
+    pub(crate) token: Secret,
     /// What Telegram sends as `X-Telegram-Bot-Api-Secret-Token`.
-    pub secret: Secret,
+    pub(crate) secret: Secret,
     /// Without the `@`; needed to see mentions.
-    pub bot_username: Option<String>,
+    pub(crate) bot_username: Option<String>,
     /// Absolute, without a slash at its end.
-    pub api_root: String,
+    pub(crate) api_root: String,
 }
 
 /// A system that sends signed JSON.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Webhook {
+pub(crate) struct Webhook {
     /// How requests prove where they come from.
-    pub signature: Signature,
+    pub(crate) signature: Signature,
     /// What they are signed with, or the token itself; several while one replaces another; never empty.
-    pub secrets: Vec<Secret>,
+    pub(crate) secrets: Vec<Secret>,
     /// How far a signed time may be from ours, either way.
-    pub tolerance: Duration,
+    pub(crate) tolerance: Duration,
     /// Where in the JSON is what.
-    pub mapping: Mapping,
+    pub(crate) mapping: Mapping,
     /// Where answers go; absolute. Whoever knows it may post there, so it is a secret.
-    pub reply_url: Option<Secret>,
+    pub(crate) reply_url: Option<Secret>,
     /// What answers are signed with, if not with the first of `secrets`.
-    pub reply_secret: Option<Secret>,
+    pub(crate) reply_secret: Option<Secret>,
     /// The longest text that the system takes, in characters.
-    pub text_max: u32,
+    pub(crate) text_max: u32,
 }
 
 /// How requests prove where they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signature {
+pub(crate) enum Signature {
     /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
     Standard,
     /// GitHub: `X-Hub-Signature-256`.
@@ -97,28 +97,28 @@ pub enum Signature {
 
 /// Where in the JSON is what: JSON pointers (RFC 6901); empty where there is nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// The event's id, for deduplication; empty for the signature's own.
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// Who wrote; never empty.
-    pub sender: String,
+    pub(crate) sender: String,
     /// Who wrote, as people see it.
-    pub name: String,
+    pub(crate) name: String,
     /// The conversation.
-    pub chat: String,
+    pub(crate) chat: String,
     /// What was written; never empty.
-    pub text: String,
+    pub(crate) text: String,
     /// The thread in the conversation.
-    pub thread: String,
+    pub(crate) thread: String,
     /// When.
-    pub timestamp: String,
+    pub(crate) timestamp: String,
     /// Who reads along.
-    pub scope: ScopeRule,
+    pub(crate) scope: ScopeRule,
 }
 
 /// Who reads along.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScopeRule {
+pub(crate) enum ScopeRule {
     /// Every message is one person's.
     Direct,
     /// Every message is a group's.

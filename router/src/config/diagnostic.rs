@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// The configuration is refused.
     Error,
     /// It is taken, but a careful person would change it.
@@ -15,7 +15,7 @@ pub enum Severity {
 impl Severity {
     /// Its name, as it is printed.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
@@ -25,40 +25,40 @@ impl Severity {
 
 /// Where in which text. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The file, or the flag of the command line that set the value (`--listen`).
-    pub source: PathBuf,
+    pub(crate) source: PathBuf,
     /// The line; 0 where there is none (a flag, a file that cannot be read).
-    pub line: usize,
+    pub(crate) line: usize,
     /// The column of the first character; 0 where there is no line.
-    pub column: usize,
+    pub(crate) column: usize,
     /// How many characters are meant, on that line.
-    pub width: usize,
+    pub(crate) width: usize,
     /// The line, or the part of a long one around the column, with every text masked that may be a secret.
-    pub text: String,
+    pub(crate) text: String,
     /// Where in `text` the column is: characters before it.
-    pub caret: usize,
+    pub(crate) caret: usize,
 }
 
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
+pub(crate) struct Diagnostic {
     /// How bad it is.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// Where.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The key path, as `channels.telegram.token` or `keys[2].id`; empty for the file as a whole.
-    pub path: String,
+    pub(crate) path: String,
     /// What is wrong, in one line.
-    pub message: String,
+    pub(crate) message: String,
     /// What to write instead, or where to get it.
-    pub help: String,
+    pub(crate) help: String,
 }
 
 impl Place {
     /// A source without lines.
     #[must_use]
-    pub fn whole(source: PathBuf) -> Self {
+    pub(crate) fn whole(source: PathBuf) -> Self {
         Self { source, line: 0, column: 0, width: 0, text: String::new(), caret: 0 }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 
 /// A commented file to start from; it says what holds without a file.
-pub const STARTER: &str = include_str!("starter.jsonc");
+pub(crate) const STARTER: &str = include_str!("starter.jsonc");
 
 const GUIDE: &str = include_str!("guide.md");
 
@@ -15,7 +15,7 @@ const SECTIONS: [&str; 10] =
 
 /// `router/docs/configuration.md`: the guide, and every key.
 #[must_use]
-pub fn docs() -> String {
+pub(crate) fn docs() -> String {
     let root = schema();
     let mut page = Page { root, out: GUIDE.to_owned(), seen: BTreeMap::new() };
     page.out.push_str("\n## Every key\n\n");

@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 
 /// One API key. The key itself is not kept, only its digest.
 #[derive(Clone, PartialEq)]
-pub struct Key {
+pub(crate) struct Key {
     /// Its name, in logs and metrics; unique.
-    pub id: String,
+    pub(crate) id: String,
     /// SHA-256 of the key; unique.
-    pub digest: [u8; 32],
+    pub(crate) digest: [u8; 32],
     /// Who it speaks for: the peer of its sessions.
-    pub user: String,
+    pub(crate) user: String,
     /// What it may do.
-    pub scopes: Scopes,
+    pub(crate) scopes: Scopes,
     /// The priority of its messages.
-    pub class: Class,
+    pub(crate) class: Class,
     /// How often, if there is a bound.
-    pub rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
 }
 
 // The digest of a weak key can be guessed from, so it is not shown either.
@@ -42,31 +42,31 @@ impl fmt::Debug for Key {
 
 /// What a key may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes {
+pub(crate) struct Scopes {
     /// Talk to agents, see its own sessions.
-    pub chat: bool,
+    pub(crate) chat: bool,
     /// Read the state of the gateway and all sessions.
-    pub read: bool,
+    pub(crate) read: bool,
     /// Operate sessions. Includes the others.
-    pub admin: bool,
+    pub(crate) admin: bool,
 }
 
 /// So many requests in so much time; all of them may come at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Requests; at least 1.
-    pub requests: u32,
+    pub(crate) requests: u32,
     /// The time in which they are granted.
-    pub per: Duration,
+    pub(crate) per: Duration,
 }
 
 /// The rates that hold where a key has none of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub(crate) struct Rates {
     /// For one client address, authenticated or not.
-    pub address: Option<Rate>,
+    pub(crate) address: Option<Rate>,
     /// For one key (already applied to [`Key::rate`]), and for the anonymous client of a gateway without keys.
-    pub key: Option<Rate>,
+    pub(crate) key: Option<Rate>,
 }
 
 /// A secret that lets someone in is at least this long, in characters.

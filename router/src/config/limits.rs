@@ -8,61 +8,61 @@ use serde::{Deserialize, Serialize};
 
 /// Every bound: those of the core, and those of the shell around it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The bounds of the core.
-    pub core: clawgate_core::limits::Limits,
+    pub(crate) core: clawgate_core::limits::Limits,
     /// Client connections, process.
-    pub connections_max: u32,
+    pub(crate) connections_max: u32,
     /// Client connections of one address, process; 0 for no bound but `connections_max`.
-    pub connections_per_address_max: u32,
+    pub(crate) connections_per_address_max: u32,
     /// Client addresses remembered for `connections_per_address_max` and the rate of addresses.
-    pub addresses_max: u32,
+    pub(crate) addresses_max: u32,
     /// Bytes of a request's head.
-    pub head_bytes_max: usize,
+    pub(crate) head_bytes_max: usize,
     /// Header lines of a request; at most 64.
-    pub headers_max: usize,
+    pub(crate) headers_max: usize,
     /// Bytes of a request's body.
-    pub body_bytes_max: usize,
+    pub(crate) body_bytes_max: usize,
     /// The same, before the client has authenticated (and of a webhook before its signature is checked).
-    pub body_bytes_unauthenticated_max: usize,
+    pub(crate) body_bytes_unauthenticated_max: usize,
     /// Bytes of a WebSocket message, all its fragments together.
-    pub frame_bytes_max: usize,
+    pub(crate) frame_bytes_max: usize,
     /// The same, before the client has authenticated.
-    pub frame_bytes_unauthenticated_max: usize,
+    pub(crate) frame_bytes_unauthenticated_max: usize,
     /// Levels of nesting in JSON that we read.
-    pub json_depth_max: usize,
+    pub(crate) json_depth_max: usize,
     /// Keys in one JSON text that we read.
-    pub json_keys_max: usize,
+    pub(crate) json_keys_max: usize,
     /// Bytes owed to one client; beyond, it is given up.
-    pub outbox_bytes_max: usize,
+    pub(crate) outbox_bytes_max: usize,
     /// Bytes owed to one client from which on its model is paused.
-    pub outbox_high_bytes: usize,
+    pub(crate) outbox_high_bytes: usize,
     /// For a request's head, and for a TLS handshake.
-    pub head_age_max: Duration,
+    pub(crate) head_age_max: Duration,
     /// For a request's body.
-    pub body_age_max: Duration,
+    pub(crate) body_age_max: Duration,
     /// Until a WebSocket has authenticated.
-    pub auth_age_max: Duration,
+    pub(crate) auth_age_max: Duration,
     /// A kept-alive connection without a request.
-    pub idle_age_max: Duration,
+    pub(crate) idle_age_max: Duration,
     /// Between two heartbeats: WebSocket pings, SSE comments.
-    pub heartbeat: Duration,
+    pub(crate) heartbeat: Duration,
     /// Heartbeats in a row that a WebSocket may leave unanswered.
-    pub missed_heartbeats_max: u16,
+    pub(crate) missed_heartbeats_max: u16,
     /// Connections that subscribe to events, process.
-    pub subscribers_max: u32,
+    pub(crate) subscribers_max: u32,
     /// Pipelined requests of one connection that wait for their turn.
-    pub pipeline_max: usize,
+    pub(crate) pipeline_max: usize,
     /// Connections to one upstream (a model, a platform), process.
-    pub upstream_connections_max: u32,
+    pub(crate) upstream_connections_max: u32,
     /// An unused connection to an upstream is kept this long.
-    pub upstream_idle_age_max: Duration,
+    pub(crate) upstream_idle_age_max: Duration,
     /// To connect to an upstream, its TLS handshake included.
-    pub connect_age_max: Duration,
+    pub(crate) connect_age_max: Duration,
     /// Bytes of an upstream's answer that is not streamed, and of its errors.
-    pub upstream_body_bytes_max: usize,
+    pub(crate) upstream_body_bytes_max: usize,
     /// Bytes of one event of an upstream's stream.
-    pub upstream_event_bytes_max: usize,
+    pub(crate) upstream_event_bytes_max: usize,
 }
 
 /// Every bound. All have a default; a file names those that it changes.

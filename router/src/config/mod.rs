@@ -5,30 +5,30 @@
 //! The way of a file: [`document`] makes text a tree with places, [`environment`] puts variables in, [`schema`] finds
 //! what does not fit, [`written`] is what fits, [`mod@expand`] fills in the short forms, and each section resolves itself
 //! and says what contradicts. Problems gather in a [`report`], so that all are told at once.
-pub mod agents;
-pub mod channels;
-pub mod diagnostic;
+pub(crate) mod agents;
+pub(crate) mod channels;
+pub(crate) mod diagnostic;
 mod docs;
 mod document;
 mod environment;
 mod expand;
-pub mod keys;
-pub mod limits;
+pub(crate) mod keys;
+pub(crate) mod limits;
 mod mask;
-pub mod models;
+pub(crate) mod models;
 mod path;
 mod report;
-pub mod route;
+pub(crate) mod route;
 mod schema;
 mod seconds;
-pub mod secret;
-pub mod server;
+pub(crate) mod secret;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 mod written;
 
-pub use docs::{STARTER, docs};
-pub use schema::schema;
+pub(crate) use docs::{STARTER, docs};
+pub(crate) use schema::schema;
 
 use diagnostic::{Diagnostic, Place, Severity};
 use environment::{DotenvProblem, Environment};
@@ -41,39 +41,39 @@ use written::File;
 
 /// The configuration in force. Ids of agents and models index the vectors, which are sorted by name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// The file it came from; `None` for the built-in one.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// The listeners and the threads behind them.
-    pub server: server::Server,
+    pub(crate) server: server::Server,
     /// Who may use the API. Empty: everyone who reaches it, which then is loopback only.
-    pub keys: Vec<keys::Key>,
+    pub(crate) keys: Vec<keys::Key>,
     /// How often, where a key does not say.
-    pub rates: keys::Rates,
+    pub(crate) rates: keys::Rates,
     /// Every bound.
-    pub limits: limits::Limits,
+    pub(crate) limits: limits::Limits,
     /// The upstreams that can be called; never empty.
-    pub models: Vec<models::Model>,
+    pub(crate) models: Vec<models::Model>,
     /// Who answers; never empty.
-    pub agents: Vec<agents::Agent>,
+    pub(crate) agents: Vec<agents::Agent>,
     /// Which of them.
-    pub route: route::Route,
+    pub(crate) route: route::Route,
     /// The platforms that are enabled.
-    pub channels: Vec<channels::Channel>,
+    pub(crate) channels: Vec<channels::Channel>,
     /// What is written to standard error.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
     /// What a careful person would change.
-    pub warnings: Vec<Diagnostic>,
+    pub(crate) warnings: Vec<Diagnostic>,
 }
 
 /// What is written to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Logging {
+pub(crate) struct Logging {
     /// The least important that is written.
-    pub level: Level,
+    pub(crate) level: Level,
     /// How a line looks.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 impl Default for Logging {
@@ -85,7 +85,7 @@ impl Default for Logging {
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// Something is lost or broken.
     Error,
     /// Something may be soon.
@@ -101,7 +101,7 @@ pub enum Level {
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -110,25 +110,25 @@ pub enum Format {
 
 /// What the command line says in place of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// `--listen`, each.
-    pub listen: Vec<String>,
+    pub(crate) listen: Vec<String>,
     /// `--shards`.
-    pub shards: Option<u16>,
+    pub(crate) shards: Option<u16>,
     /// `--driver`.
-    pub driver: Option<server::Driver>,
+    pub(crate) driver: Option<server::Driver>,
 }
 
 /// What says where the configuration is, if the command line does not.
-pub const FILE_VARIABLE: &str = "CLAWGATE_CONFIG";
+pub(crate) const FILE_VARIABLE: &str = "CLAWGATE_CONFIG";
 
 /// The file that is taken if neither the command line nor the environment names one.
-pub const FILE_DEFAULT: &str = "clawgate.json";
+pub(crate) const FILE_DEFAULT: &str = "clawgate.json";
 
 impl Config {
     /// Finds the file: the one named, else [`FILE_VARIABLE`], else [`FILE_DEFAULT`] if it is there, else none.
     #[must_use]
-    pub fn locate(named: Option<&Path>) -> Option<PathBuf> {
+    pub(crate) fn locate(named: Option<&Path>) -> Option<PathBuf> {
         if let Some(path) = named {
             return Some(path.to_path_buf());
         }
@@ -139,19 +139,12 @@ impl Config {
         here.exists().then_some(here)
     }
 
-    /// Reads this file, the `.env` beside it, and the environment.
+    /// Reads this file, the `.env` beside it and the environment, or takes the built-in configuration; what the command
+    /// line says stands above both.
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the file; warnings are among it.
-    pub fn load(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        Self::open(Some(path), &Overrides::default())
-    }
-
-    /// Reads this file, or takes the built-in configuration, and what the command line says in place of it.
-    ///
-    /// # Errors
-    /// Everything that is wrong, in the order of the file; warnings are among it.
-    pub fn open(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn open(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<Diagnostic>> {
         open(file, overrides).map(|(config, _)| config)
     }
 }
@@ -160,7 +153,7 @@ impl Config {
 ///
 /// # Errors
 /// As [`Config::open`].
-pub fn show(file: Option<&Path>, overrides: &Overrides) -> Result<String, Vec<Diagnostic>> {
+pub(crate) fn show(file: Option<&Path>, overrides: &Overrides) -> Result<String, Vec<Diagnostic>> {
     let (_, file) = open(file, overrides)?;
     let shown = serde_json::to_string_pretty(&file);
     Ok(shown.unwrap_or_else(|error| format!("cannot be shown: {error}")))

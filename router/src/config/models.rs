@@ -14,28 +14,28 @@ use std::path::{Path as FilePath, PathBuf};
 
 /// One model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Model {
+pub(crate) struct Model {
     /// Its name in the configuration, in answers and metrics.
-    pub name: String,
+    pub(crate) name: String,
     /// Who runs it.
-    pub provider: Provider,
+    pub(crate) provider: Provider,
     /// Calls that run at once, process; 0 for no bound.
-    pub running_max: u32,
+    pub(crate) running_max: u32,
     /// From the start to the response header, connecting included.
-    pub header_age_max: Duration,
+    pub(crate) header_age_max: Duration,
     /// From the start to the first text or thought.
-    pub first_piece_age_max: Duration,
+    pub(crate) first_piece_age_max: Duration,
     /// Between two pieces.
-    pub silence_max: Duration,
+    pub(crate) silence_max: Duration,
     /// For the whole call.
-    pub call_age_max: Duration,
+    pub(crate) call_age_max: Duration,
     /// When it counts as broken.
-    pub breaker: BreakerPlan,
+    pub(crate) breaker: BreakerPlan,
 }
 
 /// Who runs a model.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Provider {
+pub(crate) enum Provider {
     /// Answers with the text that was asked.
     Echo {
         /// Word by word instead of in one piece.
@@ -52,16 +52,16 @@ pub enum Provider {
 
 /// One step of a script.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub(crate) struct Step {
     /// The pause before it.
-    pub after: Duration,
+    pub(crate) after: Duration,
     /// What happens.
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 /// What a step of a script does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Says a text, so many times.
     Say {
         /// The text; `{prompt}` stands for what was asked.
@@ -84,27 +84,27 @@ pub enum Action {
 
 /// An upstream that speaks the chat completions format of OpenAI.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The provider's name in the configuration (`kimi`).
-    pub provider: String,
+    pub(crate) provider: String,
     /// Absolute, without a slash at its end: `https://api.openai.com/v1`.
-    pub base_url: String,
+    pub(crate) base_url: String,
     /// Sent as a bearer token.
-    pub api_key: Option<Secret>,
+    pub(crate) api_key: Option<Secret>,
     /// The model's name at the upstream.
-    pub model: String,
+    pub(crate) model: String,
     /// Ask for a stream.
-    pub stream: bool,
+    pub(crate) stream: bool,
     /// Sampling temperature.
-    pub temperature: Option<f64>,
+    pub(crate) temperature: Option<f64>,
     /// Tokens of an answer.
-    pub max_tokens: Option<u32>,
+    pub(crate) max_tokens: Option<u32>,
     /// Further request headers; names are lower-case tokens, values printable ASCII.
-    pub headers: Vec<(String, Secret)>,
+    pub(crate) headers: Vec<(String, Secret)>,
     /// Further fields of the request: the text of a JSON object. It may hold secrets.
-    pub extra_body: Option<Secret>,
+    pub(crate) extra_body: Option<Secret>,
     /// PEM: certificates to trust instead of the public ones.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// One model. Keys that its provider has no use for are refused.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// Which agent answers, where neither the session nor the channel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// This one.
     Agent(AgentId),
     /// By what the message says; the first rule that matches wins.
@@ -28,15 +28,15 @@ pub enum Route {
 
 /// One rule: it matches if any of its keywords, prefixes or patterns does. At least one is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Whole words, in any case.
-    pub keywords: Vec<String>,
+    pub(crate) keywords: Vec<String>,
     /// What the text begins with.
-    pub prefixes: Vec<String>,
+    pub(crate) prefixes: Vec<String>,
     /// Regular expressions; each compiles.
-    pub patterns: Vec<String>,
+    pub(crate) patterns: Vec<String>,
     /// Who answers.
-    pub agent: AgentId,
+    pub(crate) agent: AgentId,
 }
 
 /// Which agent answers: the name of one, or one of the forms below, which can be put into each other.

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 
 /// The JSON Schema (draft 2020-12) of a configuration file.
 #[must_use]
-pub fn schema() -> &'static Json {
+pub(crate) fn schema() -> &'static Json {
     static SCHEMA: LazyLock<Json> = LazyLock::new(generate);
     &SCHEMA
 }

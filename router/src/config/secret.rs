@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 
 /// What is shown in place of a secret.
-pub const HIDDEN: &str = "********";
+pub(crate) const HIDDEN: &str = "********";
 
 /// A secret text. [`Secret::expose`] is the only way to read it, so that its uses can be found by name.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Takes the text over.
     #[must_use]
-    pub fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
 
     /// The text itself. Never log it, never put it into an error.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

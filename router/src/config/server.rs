@@ -11,40 +11,40 @@ use std::path::{Path as FilePath, PathBuf};
 
 /// The listeners and the threads behind them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Server {
+pub(crate) struct Server {
     /// Where it listens; never empty.
-    pub listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<SocketAddr>,
     /// The certificate, if the listeners speak TLS.
-    pub tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
     /// Keys may travel over listeners without TLS that others can reach.
-    pub insecure: bool,
+    pub(crate) insecure: bool,
     /// Browser origins beside our own that may use the API, as `https://chat.example.com`.
-    pub origins: Vec<String>,
+    pub(crate) origins: Vec<String>,
     /// Host names that requests may name; empty for the loopback names and the addresses in `listen`.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Threads, each with its own listener; 0 for one per core.
-    pub shards: u16,
+    pub(crate) shards: u16,
     /// Each thread stays on one core.
-    pub pin: bool,
+    pub(crate) pin: bool,
     /// How the kernel is asked for work.
-    pub driver: Driver,
+    pub(crate) driver: Driver,
     /// How long a shutdown waits for what runs.
-    pub drain_age_max: Duration,
+    pub(crate) drain_age_max: Duration,
 }
 
 /// A certificate and its key; both files existed when the configuration was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// PEM: the certificate, then its chain.
-    pub cert: PathBuf,
+    pub(crate) cert: PathBuf,
     /// PEM: the private key.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// How the kernel is asked for work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Driver {
+pub(crate) enum Driver {
     /// io_uring where the kernel allows it, else epoll.
     #[default]
     Auto,

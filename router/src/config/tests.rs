@@ -35,6 +35,10 @@ fn resolve(name: &str, text: &str, folder: &Path) -> Result<(Config, File), Vec<
     source.resolve(&environment(), Vec::new(), &Overrides::default())
 }
 
+fn load(path: &Path) -> Result<Config, Vec<Diagnostic>> {
+    Config::open(Some(path), &Overrides::default())
+}
+
 fn told(problems: &[Diagnostic]) -> String {
     problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
@@ -282,17 +286,17 @@ fn mutations_are_survived_and_give_nothing_away() {
 #[test]
 fn files_are_found_and_read_or_the_reason_is_said() {
     let missing = data().join("nowhere.json");
-    let problems = Config::load(&missing).unwrap_err();
+    let problems = load(&missing).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(problems[0].message.contains("cannot be read"), "{}", told(&problems));
     assert_eq!(problems[0].place.source, missing);
-    assert!(Config::load(&data()).is_err(), "a folder is no file");
+    assert!(load(&data()).is_err(), "a folder is no file");
 
     let named = Path::new("some/file.json");
     assert_eq!(Config::locate(Some(named)).as_deref(), Some(named));
 
     let good = data().join("good/tls.json");
-    let config = Config::load(&good).unwrap_or_else(|problems| panic!("{}", told(&problems)));
+    let config = load(&good).unwrap_or_else(|problems| panic!("{}", told(&problems)));
     assert_eq!(config.file, Some(good));
 }
 
@@ -304,22 +308,22 @@ fn a_dotenv_beside_the_file_is_read_and_its_problems_are_said() {
     std::fs::write(&path, "{ \"llm\": { \"provider\": \"ollama\", \"model\": \"${CLAWGATE_TEST_MODEL}\" } }")
         .unwrap();
     std::fs::write(folder.join(".env"), "# a comment\nCLAWGATE_TEST_MODEL='qwen 3'\n").unwrap();
-    let config = Config::load(&path).unwrap_or_else(|problems| panic!("{}", told(&problems)));
+    let config = load(&path).unwrap_or_else(|problems| panic!("{}", told(&problems)));
     assert!(format!("{:?}", config.models).contains("qwen 3"));
 
     std::fs::write(folder.join(".env"), "CLAWGATE_TEST_MODEL=a\nhunter2 hunter2\n").unwrap();
-    let problems = Config::load(&path).unwrap_err();
+    let problems = load(&path).unwrap_err();
     assert_eq!(problems[0].place.line, 2);
     assert_eq!(problems[0].place.source, folder.join(".env"));
     assert!(!told(&problems).contains(SECRET));
 
     std::fs::write(&path, [0xff, 0xfe, b'{', 0]).unwrap();
-    assert!(Config::load(&path).unwrap_err()[0].message.contains("UTF-8"));
+    assert!(load(&path).unwrap_err()[0].message.contains("UTF-8"));
     std::fs::write(&path, "\u{feff}{}").unwrap();
     std::fs::remove_file(folder.join(".env")).unwrap();
-    assert_eq!(Config::load(&path).unwrap().models.len(), 2);
+    assert_eq!(load(&path).unwrap().models.len(), 2);
     std::fs::write(&path, " ".repeat(BYTES_MAX + 1)).unwrap();
-    assert!(Config::load(&path).unwrap_err()[0].message.contains("too long"));
+    assert!(load(&path).unwrap_err()[0].message.contains("too long"));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
