@@ -246,6 +246,14 @@ impl Effects {
         Span { start, len: span(text.len()) }
     }
 
+    /// As [`Self::keep`], for a text that is put together: `write` appends it, and appends nothing else.
+    pub fn keep_written(&mut self, write: impl FnOnce(&mut String)) -> Span {
+        let span = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = self.texts.len();
+        write(&mut self.texts);
+        Span { start: span(start), len: span(self.texts.len().saturating_sub(start)) }
+    }
+
     /// The text of a span that [`Self::keep`] returned since the last [`Self::clear`]; empty for any other.
     #[must_use]
     pub fn text(&self, span: Span) -> &str {

@@ -92,6 +92,8 @@ pub struct Inbound<'a> {
     pub mode: Mode,
     /// Its priority.
     pub class: Class,
+    /// The agent that the client asked for, before all that the configuration says; for this turn alone.
+    pub agent: Option<AgentId>,
 }
 
 const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");

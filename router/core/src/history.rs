@@ -117,11 +117,6 @@ impl Context {
         Ok(())
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.text.clear();
-        self.lens.clear();
-    }
-
     pub(crate) fn iter(&self) -> Variables<'_> {
         Variables { rest: &self.text, lens: &self.lens }
     }
@@ -131,7 +126,6 @@ impl Context {
 mod tests {
     use super::*;
     use alloc::format;
-    use alloc::vec;
 
     const LIMITS: Limits = Limits {
         history_messages_max: 3,
@@ -181,7 +175,5 @@ mod tests {
             assert_eq!(context.set(name, value, &LIMITS), result, "{name}={value}");
             assert_eq!(list(&context), expected, "{name}={value}");
         }
-        context.clear();
-        assert_eq!(context.iter().collect::<Vec<_>>(), vec![]);
     }
 }

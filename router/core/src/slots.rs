@@ -77,9 +77,10 @@ impl<T> Slots<T> {
         if slot.generation == generation { slot.item.as_ref() } else { None }
     }
 
-    /// Is the item of this generation still here?
-    pub(crate) fn holds(&self, number: u32, generation: u32) -> bool {
-        self.get(number, generation).is_some()
+    /// As [`Self::get`].
+    pub(crate) fn get_mut(&mut self, number: u32, generation: u32) -> Option<&mut T> {
+        let slot = self.slot_mut(number)?;
+        if slot.generation == generation { slot.item.as_mut() } else { None }
     }
 
     /// The generation of the slot's tenant; 0 without one.
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(slots.get(first.0, first.1), None);
         assert_eq!(slots.get(second.0, second.1), Some(&'c'));
         assert_eq!((slots.generation(0), slots.generation(9), slots.len()), (2, 0, 2));
-        assert!(!slots.holds(u32::MAX, 1));
+        assert!(slots.get_mut(u32::MAX, 1).is_none() && slots.get_mut(0, 1).is_none());
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! What the shell reads from a shard: borrowed views, never a handle to change it.
+use crate::breaker;
+use crate::counters::Counters;
 use crate::event::Scope;
-use crate::id::{AgentId, ChannelId, SessionId};
+use crate::home::session_hash;
+use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
+use crate::session::Session;
+use crate::shard::Shard;
 use crate::time::Time;
+use crate::turn;
 use alloc::vec::Vec;
 
 /// Who said a message of the history.
@@ -88,6 +94,15 @@ pub struct Prompt<'a> {
     pub text: &'a str,
 }
 
+/// What a session remembers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory<'a> {
+    /// Its context variables.
+    pub variables: Variables<'a>,
+    /// What was said, oldest first.
+    pub history: Past<'a>,
+}
+
 /// What a session does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -162,4 +177,146 @@ pub struct AgentLoad {
     pub queued: [u32; 3],
     /// Average time from a turn's start to the end of its call, milliseconds.
     pub turn_millis: u32,
+}
+
+impl Shard {
+    /// What the model is asked in this turn; `None` once the turn is over.
+    #[must_use]
+    pub fn prompt(&self, turn: TurnId) -> Option<Prompt<'_>> {
+        let turn = self.turn(turn)?;
+        let session = self.sessions.at(turn.session)?;
+        let desk = self.places.desk(turn.desk);
+        let history = session.history.as_ref().filter(|_| desk.is_some_and(|desk| desk.history));
+        Some(Prompt {
+            agent: desk.and_then(|desk| desk.id).unwrap_or(AgentId(u16::MAX)),
+            address: self.address_of(session),
+            variables: session.context.as_ref().map_or_else(Variables::default, |context| context.iter()),
+            history: history.map_or_else(Past::default, |history| history.iter()),
+            name: turn.name(),
+            text: turn.text(),
+        })
+    }
+
+    /// Where the answers of this session go; of one that an effect says is forgotten until the next event.
+    #[must_use]
+    pub fn address(&self, session: SessionId) -> Option<Address<'_>> {
+        self.sessions.get(session.slot, session.generation).map(|session| self.address_of(session))
+    }
+
+    /// What a session remembers.
+    #[must_use]
+    pub fn memory(&self, session: SessionId) -> Option<Memory<'_>> {
+        let session = self.sessions.get(session.slot, session.generation)?;
+        Some(Memory {
+            variables: session.context.as_ref().map_or_else(Variables::default, |context| context.iter()),
+            history: session.history.as_ref().map_or_else(Past::default, |history| history.iter()),
+        })
+    }
+
+    fn address_of<'a>(&self, session: &'a Session) -> Address<'a> {
+        Address {
+            channel: self.places.post(session.post).and_then(|post| post.id).unwrap_or(ChannelId(u16::MAX)),
+            scope: session.scope,
+            chat: session.chat(),
+            thread: session.thread(),
+            peer: session.peer(),
+        }
+    }
+
+    /// The session of a turn that is not over.
+    #[must_use]
+    pub fn session_of(&self, turn: TurnId) -> Option<SessionId> {
+        self.turn(turn).map(|turn| self.session_id(turn.session))
+    }
+
+    /// The session of this conversation, if it is in memory. `chat` does not count in a direct one, `peer` does not in
+    /// a group.
+    #[must_use]
+    pub fn find(
+        &self,
+        channel: ChannelId,
+        scope: Scope,
+        peer: &str,
+        chat: &str,
+        thread: &str,
+    ) -> Option<SessionId> {
+        let post = self.places.post_of(channel)?;
+        let hash = session_hash(&self.secret, &self.plan.channel(channel).name, scope, peer, chat, thread);
+        self.lookup(hash, post, scope, peer, chat, thread).map(|slot| self.session_id(slot))
+    }
+
+    /// The sessions, by slot, beginning at slot `from`.
+    pub fn sessions(&self, from: u32) -> impl Iterator<Item = SessionView<'_>> {
+        let living = self.sessions.iter_from(from).filter(|(_, _, session)| !session.dead);
+        living.map(|(slot, generation, session)| self.view(SessionId { slot, generation }, session))
+    }
+
+    /// One session, if it is in memory.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<SessionView<'_>> {
+        let session = self.sessions.get(id.slot, id.generation).filter(|session| !session.dead);
+        session.map(|session| self.view(id, session))
+    }
+
+    fn view<'a>(&self, id: SessionId, session: &'a Session) -> SessionView<'a> {
+        let state = match self.turns.at(session.current).map(|turn| turn.state) {
+            None => State::Idle,
+            Some(turn::State::Waiting | turn::State::Ready) => State::Waiting,
+            Some(turn::State::Running | turn::State::BackingOff | turn::State::Delivering) => {
+                State::Processing
+            }
+        };
+        SessionView {
+            id,
+            address: self.address_of(session),
+            state,
+            agent: self.agent_id(session.desk),
+            messages: session.messages,
+            waiting: u16::try_from(session.waiting.len()).unwrap_or(u16::MAX),
+            created: session.created,
+            active: session.active,
+        }
+    }
+
+    /// What the breaker of this model lets pass on this shard.
+    #[must_use]
+    pub fn breaker(&self, model: ModelId) -> breaker::State {
+        self.places.line_of(model).map_or(breaker::State::Closed, |line| line.breaker.state())
+    }
+
+    /// How much there is to do. Counts everything: for metrics, not for the message path.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let mut load = Load {
+            sessions: self.sessions_lease.used(),
+            agents: self.plan.agents.iter().map(|_| AgentLoad::default()).collect(),
+            ..Load::default()
+        };
+        for (_, _, turn) in self.turns.iter_from(0) {
+            match turn.state {
+                turn::State::Waiting => load.waiting += 1,
+                turn::State::Ready => load.ready += 1,
+                turn::State::Running => load.running += 1,
+                turn::State::BackingOff => load.backing_off += 1,
+                turn::State::Delivering => load.delivering += 1,
+            }
+        }
+        for desk in &self.places.desks {
+            if let Some(agent) = desk.id.and_then(|id| load.agents.get_mut(usize::from(id.0))) {
+                *agent = AgentLoad {
+                    waiting: desk.waiting.used(),
+                    running: desk.running.used(),
+                    queued: desk.queue.lens(),
+                    turn_millis: desk.turn_millis,
+                };
+            }
+        }
+        load
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
 }

@@ -1,0 +1,451 @@
+//! A message comes in: its shape, repetition, policy, session, agent, and whether there is room for it. The order is
+//! that of the stages, and each that is passed is counted. What is refused leaves nothing behind.
+use crate::bounds::{Count, Lease};
+use crate::codes::Code;
+use crate::dedup::Mark;
+use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
+use crate::event::{Class, Inbound, Mode, Scope};
+use crate::home::session_hash;
+use crate::id::{AgentId, Client};
+use crate::limits::Limits;
+use crate::list::Link;
+use crate::policy;
+use crate::route::{self, Question, Standing};
+use crate::session::Session;
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::stage::Stage;
+use crate::time::Time;
+use crate::timers::Key;
+use crate::turn::{Call, Delivering, Errand, Holds, NOWHERE, State, Turn};
+
+/// How a message that is not admitted is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Duplicate,
+    Ignored(Ignored),
+    Refused(Code, u32),
+}
+
+/// When to come back where nothing is known that would tell, milliseconds.
+const SOON: u32 = 1_000;
+
+/// Where an admitted message begins.
+#[derive(Clone, Copy, Debug)]
+enum Beginning {
+    /// It has its places and starts at once: the model's number in the chain, and its place.
+    Start(u16, u16),
+    /// It has a waiting place.
+    Queue,
+}
+
+/// What is known of a message once it is let in.
+struct Known<'a> {
+    inbound: &'a Inbound<'a>,
+    post: u16,
+    hash: u64,
+    mark: Option<Mark>,
+    /// Its session's slot, if it has one.
+    session: Option<u32>,
+}
+
+/// What becomes a turn.
+pub(crate) struct Message<'a> {
+    pub(crate) client: Client,
+    pub(crate) mode: Mode,
+    pub(crate) class: Class,
+    pub(crate) desk: u16,
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) errand: Option<Errand>,
+}
+
+impl<'a> Message<'a> {
+    const fn of(inbound: &Inbound<'a>) -> Self {
+        let Inbound { mode, class, name, text, .. } = *inbound;
+        Self { client: Client::NOBODY, mode, class, desk: NOWHERE, name, text, errand: None }
+    }
+}
+
+/// What a session was found to have room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// It is there.
+    Found,
+    /// A unit of the bound was taken for it.
+    Taken,
+    /// The longest idle one must go.
+    Evict,
+}
+
+impl Shard {
+    pub(crate) fn on_inbound(&mut self, client: Client, inbound: &Inbound<'_>, out: &mut Effects) {
+        self.counters.pass(Stage::Ingest);
+        let Err(answer) = self.admit(client, inbound, out) else { return };
+        match answer {
+            Answer::Duplicate => {
+                self.counters.duplicate += 1;
+                out.push(Effect::Duplicate { client });
+            }
+            Answer::Ignored(why) => {
+                self.counters.ignore(why);
+                out.push(Effect::Ignored { client, why });
+            }
+            Answer::Refused(code, retry_after_millis) => {
+                self.counters.refuse(code);
+                out.push(Effect::Refused { client, code, retry_after_millis });
+            }
+        }
+    }
+
+    fn admit(&mut self, client: Client, inbound: &Inbound<'_>, out: &mut Effects) -> Result<(), Answer> {
+        let known = self.validate(inbound, out)?;
+        self.counters.pass(Stage::Validate);
+        let room = self.room(known.session)?;
+        self.counters.pass(Stage::Enrich);
+        let placed = self.route(&known).and_then(|(desk, keep)| {
+            self.counters.pass(Stage::Route);
+            self.place(known.session, desk).map(|beginning| (desk, keep, beginning))
+        });
+        if placed.is_err() && room == Room::Taken {
+            self.sessions_lease.give(&self.bounds.sessions);
+        }
+        let (desk, keep, beginning) = placed?;
+        let session = self.session_for(&known, room, out);
+        self.remember(&known);
+        if let Some(session) = self.sessions.at_mut(session) {
+            if keep && session.desk == NOWHERE {
+                session.desk = desk;
+            }
+            session.mode = inbound.mode;
+            session.remember_chat(inbound.chat);
+        }
+        let class = if inbound.class == Class::Normal {
+            self.plan.channel(inbound.channel).class
+        } else {
+            inbound.class
+        };
+        let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
+        self.accept(turn, out);
+        self.publish(Notice::Received, session, Some(turn), inbound.text, out);
+        if self.listening {
+            let name = self.places.desk(desk).map_or("", |desk| &desk.name);
+            self.publish(Notice::Routed, session, Some(turn), name, out);
+        }
+        self.set_off(turn, beginning, out);
+        Ok(())
+    }
+
+    /// Everything that needs no session.
+    fn validate<'a>(&mut self, inbound: &'a Inbound<'a>, out: &mut Effects) -> Result<Known<'a>, Answer> {
+        let Some(post) = self.places.post_of(inbound.channel) else {
+            return Err(Answer::Refused(Code::NotFound, 0));
+        };
+        let limits = &self.plan.limits;
+        check_shape(limits, inbound)?;
+        let channel = self.plan.channel(inbound.channel);
+        let Inbound { scope, peer, chat, thread, .. } = *inbound;
+        let hash = session_hash(&self.secret, &channel.name, scope, peer, chat, thread);
+        let mark = (!inbound.id.is_empty()).then(|| Mark::new(&self.secret, hash, inbound.id));
+        if mark.is_some_and(|mark| self.dedup.knows(mark, self.now, limits.dedup_age_max)) {
+            return Err(Answer::Duplicate);
+        }
+        let judged = policy::judge(channel, inbound);
+        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        let known = Known { inbound, post, hash, mark, session };
+        let ignored = match judged {
+            Err(why) => why,
+            Ok(()) if policy::is_asked(inbound.kind) => {
+                let draining = Answer::Refused(Code::Draining, SOON);
+                return if self.draining { Err(draining) } else { Ok(known) };
+            }
+            Ok(()) => {
+                self.only_publish(&known, out);
+                Ignored::Kind
+            }
+        };
+        self.remember(&known);
+        Err(Answer::Ignored(ignored))
+    }
+
+    /// What no agent is asked about reaches the listeners, under a session because that is how they filter.
+    fn only_publish(&mut self, known: &Known<'_>, out: &mut Effects) {
+        if !self.listening {
+            return;
+        }
+        if let Ok(room) = self.room(known.session) {
+            let session = self.session_for(known, room, out);
+            self.publish(Notice::Received, session, None, known.inbound.text, out);
+        }
+    }
+
+    /// Remembers the event id of a message from before a restart, so that its repetition is known for one.
+    pub fn remember_before(&mut self, now: Time, inbound: &Inbound<'_>) {
+        self.now = self.now.max(now);
+        let Some(post) = self.places.post_of(inbound.channel) else { return };
+        let Inbound { scope, peer, chat, thread, .. } = *inbound;
+        let channel = self.plan.channel(inbound.channel);
+        let hash = session_hash(&self.secret, &channel.name, scope, peer, chat, thread);
+        let mark = (!inbound.id.is_empty()).then(|| Mark::new(&self.secret, hash, inbound.id));
+        let age_max = self.plan.limits.dedup_age_max;
+        if mark.is_some_and(|mark| !self.dedup.knows(mark, self.now, age_max)) {
+            self.remember(&Known { inbound, post, hash, mark, session: None });
+        }
+    }
+
+    fn remember(&mut self, known: &Known<'_>) {
+        let limits = &self.plan.limits;
+        let share = limits.dedup_ids_max / u32::from(self.bounds.shards());
+        if let Some(mark) = known.mark {
+            self.dedup.remember(mark, self.now, limits.dedup_age_max, share);
+        }
+    }
+
+    /// The session of this conversation.
+    pub(crate) fn lookup(
+        &self,
+        hash: u64,
+        post: u16,
+        scope: Scope,
+        peer: &str,
+        chat: &str,
+        thread: &str,
+    ) -> Option<u32> {
+        let is =
+            |slot| self.sessions.at(slot).is_some_and(|session| session.is(post, scope, peer, chat, thread));
+        self.index.find(hash, is)
+    }
+
+    fn room(&mut self, session: Option<u32>) -> Result<Room, Answer> {
+        if session.is_some() {
+            Ok(Room::Found)
+        } else if self.sessions_lease.take(&self.bounds.sessions) {
+            Ok(Room::Taken)
+        } else if self.idle.is_empty() {
+            Err(Answer::Refused(Code::Busy, SOON))
+        } else {
+            Ok(Room::Evict)
+        }
+    }
+
+    /// The session's slot; makes the session if there is none.
+    fn session_for(&mut self, known: &Known<'_>, room: Room, out: &mut Effects) -> u32 {
+        if let Some(slot) = known.session {
+            return slot;
+        }
+        if room == Room::Evict {
+            // Its unit passes to the new one.
+            self.counters.evicted += 1;
+            self.remove_session(self.idle.head(), "evicted", out);
+        }
+        let session = Session::new(known.hash, known.post, known.inbound, self.now);
+        let (slot, _) = self.sessions.insert(session);
+        self.index.insert(known.hash, slot);
+        self.idle.push_back(&mut self.sessions, slot);
+        self.publish(Notice::Created, slot, None, "", out);
+        slot
+    }
+
+    /// Which agent answers, and whether the session keeps it.
+    fn route(&mut self, known: &Known<'_>) -> Result<(u16, bool), Answer> {
+        if let Some(agent) = known.inbound.agent {
+            return self.places.desk_of(agent).map(|desk| (desk, false)).ok_or(Answer::Refused(Code::NotFound, 0));
+        }
+        let session = known.session.and_then(|slot| self.sessions.at(slot));
+        let kept = session.filter(|session| self.agent_id(session.desk).is_some());
+        if let Some(session) = kept
+            && session.assigned
+        {
+            return Ok((session.desk, false));
+        }
+        let channel = self.plan.channel(known.inbound.channel);
+        if let Some(desk) = channel.agent.and_then(|agent| self.places.desk_of(agent)) {
+            return Ok((desk, false));
+        }
+        let party = match known.inbound.scope {
+            Scope::Direct => known.inbound.peer,
+            Scope::Group => known.inbound.chat,
+        };
+        let question = Question {
+            text: known.inbound.text,
+            party: route::party_hash(&channel.name, party),
+            kept: kept.and_then(|session| self.agent_id(session.desk)),
+        };
+        let mut random = self.random.clone();
+        let choice = route::choose(&self.route, &question, |agent| self.standing(agent), &mut random);
+        self.random = random;
+        let desk = self.places.desk_of(choice.agent).ok_or(Answer::Refused(Code::NotFound, 0))?;
+        Ok((desk, choice.keep))
+    }
+
+    /// How an agent stands, over the process where it has limits.
+    fn standing(&self, agent: AgentId) -> Standing {
+        let Some(desk) = self.places.desk_of(agent).and_then(|place| self.places.desk(place)) else {
+            return Standing { load: u32::MAX, broken: true };
+        };
+        let counts = self.bounds.agent_at(desk.seat);
+        let of = |lease: &Lease, count: &Count| if lease.is_bounded() { count.read() } else { lease.used() };
+        let load = of(&desk.waiting, &counts.waiting).saturating_add(of(&desk.running, &counts.running));
+        Standing { load, broken: self.chosen(&desk.chain, 0).is_none() }
+    }
+
+    /// Whether there is room for one more turn of the session at this agent, and takes it.
+    fn place(&mut self, session: Option<u32>, place: u16) -> Result<Beginning, Answer> {
+        let session = session.and_then(|slot| self.sessions.at(slot));
+        let (busy, behind) =
+            session.map_or((false, 0), |session| (session.current != NONE, session.waiting.len()));
+        let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
+        if busy && u32::from(self.plan.limits.session_waiting_max) <= behind {
+            let wait = desk.turn_millis.saturating_mul(behind + 1).clamp(1_000, 60_000);
+            return Err(Answer::Refused(Code::SessionFull, wait));
+        }
+        if !self.turns_lease.take(&self.bounds.turns) {
+            return Err(Answer::Refused(Code::Busy, desk.retry_after_millis(self.turns.len())));
+        }
+        let refused = self.beginning(place, busy);
+        if refused.is_err() {
+            self.turns_lease.give(&self.bounds.turns);
+        }
+        refused
+    }
+
+    fn beginning(&mut self, place: u16, busy: bool) -> Result<Beginning, Answer> {
+        let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
+        let choice = self.chosen(&desk.chain, 0);
+        if let Some((chain, line)) = choice
+            && !busy
+            && desk.is_empty()
+            && self.take_places(place, line, true)
+        {
+            return Ok(Beginning::Start(chain, line));
+        }
+        let Some(desk) = self.places.desk_mut(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
+        let counts = self.bounds.agent_at(desk.seat);
+        if !desk.waiting.take(&counts.waiting) {
+            let ahead = desk.waiting.used();
+            return Err(Answer::Refused(Code::AgentBusy, desk.retry_after_millis(ahead)));
+        }
+        if choice.is_none() {
+            desk.waiting.give(&counts.waiting);
+            let wait = self.half_open_after(place, 0);
+            return Err(Answer::Refused(Code::UpstreamUnavailable, wait));
+        }
+        Ok(Beginning::Queue)
+    }
+
+    /// Makes a turn, the last of its session. Its unit of the bound was taken before.
+    pub(crate) fn turn_for(&mut self, session: u32, message: Message<'_>) -> u32 {
+        let mut words = self.texts.take();
+        let name = clip(message.name, usize::from(self.plan.limits.name_bytes_max));
+        words.push_str(name);
+        words.push_str(message.text);
+        let (slot, _) = self.turns.insert(Turn {
+            link: Link::NONE,
+            session,
+            client: message.client,
+            mode: message.mode,
+            class: message.class,
+            state: State::Waiting,
+            errand: message.errand,
+            holds: Holds::default(),
+            desk: message.desk,
+            line: NOWHERE,
+            chain: 0,
+            tries: 0,
+            calls: 0,
+            pressed: false,
+            forgets: false,
+            seq: 0,
+            words,
+            name_len: u32::try_from(name.len()).unwrap_or(0),
+            reply: self.texts.take(),
+            reply_bytes: 0,
+            reply_chars: 0,
+            usage: None,
+            admitted: self.now,
+            began: Time::ZERO,
+            until: Time::ZERO,
+            call: Call::default(),
+            delivering: Delivering::default(),
+            verdict: Outcome::Answered,
+            timer: Key::NONE,
+            armed: Time::ZERO,
+        });
+        slot
+    }
+
+    /// Puts a new turn into its session and says that it is admitted.
+    pub(crate) fn accept(&mut self, slot: u32, out: &mut Effects) {
+        let now = self.now;
+        let Some(turn) = self.turns.at(slot) else { return };
+        let (client, place) = (turn.client, turn.session);
+        let Some(session) = self.sessions.at_mut(place) else { return };
+        let ahead = session.turns();
+        session.messages = session.messages.saturating_add(1);
+        session.active = now;
+        if session.current == NONE {
+            session.current = slot;
+            self.idle.remove(&mut self.sessions, place);
+        } else {
+            session.waiting.push_back(&mut self.turns, slot);
+        }
+        self.counters.accepted += 1;
+        let ahead = u16::try_from(ahead).unwrap_or(u16::MAX);
+        out.push(Effect::Accepted {
+            client,
+            turn: self.turn_id(slot),
+            session: self.session_id(place),
+            ahead,
+        });
+    }
+
+    fn set_off(&mut self, slot: u32, beginning: Beginning, out: &mut Effects) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        match beginning {
+            Beginning::Start(chain, line) => {
+                (turn.holds.agent, turn.holds.model) = (true, true);
+                self.start(slot, chain, line, out);
+            }
+            Beginning::Queue => {
+                turn.holds.waiting = true;
+                let first = self.sessions.at(turn.session).is_some_and(|session| session.current == slot);
+                if first {
+                    self.queue_up(slot);
+                    self.publish_state(slot, out);
+                }
+                self.arm(slot);
+            }
+        }
+    }
+}
+
+/// What can be said of a message without knowing anything else.
+fn check_shape(limits: &Limits, inbound: &Inbound<'_>) -> Result<(), Answer> {
+    let refused = |code| Err(Answer::Refused(code, 0));
+    let name_max = usize::from(limits.name_bytes_max);
+    if (limits.text_bytes_max as usize) < inbound.text.len() || name_max < inbound.id.len() {
+        return refused(Code::TooLarge);
+    }
+    let names = [inbound.peer, inbound.chat, inbound.thread];
+    let controls = |name: &str| name.bytes().any(|byte| byte < 0x20 || byte == 0x7F);
+    let party = match inbound.scope {
+        Scope::Direct => inbound.peer,
+        Scope::Group => inbound.chat,
+    };
+    let nobody = party.is_empty() && inbound.thread.is_empty();
+    if nobody || names.iter().any(|name| name_max < name.len() || controls(name)) {
+        return refused(Code::InvalidSession);
+    }
+    if policy::is_asked(inbound.kind) && inbound.text.trim().is_empty() {
+        return match inbound.mode {
+            Mode::Deliver => Err(Answer::Ignored(Ignored::Empty)),
+            Mode::Stream | Mode::Whole => refused(Code::TextEmpty),
+        };
+    }
+    Ok(())
+}
+
+/// As much of a display name as there is room for: nobody goes unanswered because of a long one.
+fn clip(name: &str, max: usize) -> &str {
+    &name[..name.floor_char_boundary(max)]
+}

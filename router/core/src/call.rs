@@ -1,0 +1,354 @@
+//! A call to a model: its pieces, its clocks, its end, and what follows if it failed: again, elsewhere, or a failure.
+//!
+//! As long as nothing of an answer was shown a failed call may be repeated; after that never, because a client cannot
+//! take back what it has seen.
+use crate::breaker::Verdict;
+use crate::codes::Code;
+use crate::effect::{Effect, Effects, Notice, Outcome, Span};
+use crate::event::{End, Failure, Mode, Piece, Retry, Stop, Usage};
+use crate::history::History;
+use crate::id::{CallId, ModelId, TurnId};
+use crate::shard::Shard;
+use crate::turn::{State, Turn};
+use crate::view::Role;
+use alloc::boxed::Box;
+use core::time::Duration;
+
+/// Characters of a token, where a provider does not count.
+const CHARS_PER_TOKEN: u32 = 4;
+
+/// A failed call, without its words.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    code: Code,
+    retry: Retry,
+    verdict: Verdict,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// The same model after a pause.
+    Again(Duration),
+    /// The model of this number in the chain, at once.
+    Other(u16),
+    /// Nothing: it failed.
+    GiveUp,
+}
+
+impl Shard {
+    /// The slot of the turn that runs this call; `None` for a call that is over.
+    fn running(&self, call: CallId) -> Option<u32> {
+        let turn = self.turn(call.turn)?;
+        let current = turn.state == State::Running && turn.calls.checked_sub(1) == Some(call.attempt);
+        current.then_some(call.turn.slot)
+    }
+
+    pub(crate) fn on_piece(&mut self, call: CallId, piece: Piece<'_>, out: &mut Effects) {
+        let Some(slot) = self.running(call) else { return };
+        let now = self.now;
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        match piece {
+            Piece::Text(text) if !text.is_empty() => {
+                turn.call.on_spoken(now);
+                if self.show(slot, text, out) {
+                    self.on_too_long(slot, out);
+                    return;
+                }
+            }
+            Piece::Reasoning(_) => turn.call.on_spoken(now),
+            Piece::Usage(usage) => {
+                turn.usage = Some(usage);
+                turn.call.on_alive();
+            }
+            Piece::Text(_) | Piece::Alive => turn.call.on_alive(),
+        }
+        self.arm(slot);
+    }
+
+    /// Passes a text on, and keeps it where it is needed later. True if it is more than an answer may have; then what
+    /// fits was passed on.
+    fn show(&mut self, slot: u32, text: &str, out: &mut Effects) -> bool {
+        let id = self.turn_id(slot);
+        let Some(turn) = self.turns.at_mut(slot) else { return false };
+        let room = self.plan.limits.reply_bytes_max.saturating_sub(turn.reply_bytes) as usize;
+        let shown = &text[..text.floor_char_boundary(room)];
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        turn.reply_bytes = turn.reply_bytes.saturating_add(count(shown.len()));
+        turn.reply_chars = turn.reply_chars.saturating_add(count(shown.chars().count()));
+        if turn.mode == Mode::Stream && !shown.is_empty() {
+            turn.seq = turn.seq.saturating_add(1);
+            let (client, seq, text) = (turn.client, turn.seq, out.keep(shown));
+            out.push(Effect::Send { client, turn: id, seq, text });
+        }
+        let history = self.places.desk(turn.desk).is_some_and(|desk| desk.history);
+        if turn.mode != Mode::Stream || history {
+            turn.reply.push_str(shown);
+        }
+        shown.len() < text.len()
+    }
+
+    /// The answer is cut: clients are told, people on a platform get what there is.
+    fn on_too_long(&mut self, slot: u32, out: &mut Effects) {
+        out.push(Effect::Cancel { call: self.call_id(slot) });
+        self.end_call(slot, Verdict::Neutral, out);
+        match self.turns.at(slot).map(|turn| turn.mode) {
+            Some(Mode::Deliver) => {
+                self.publish_failure(slot, Code::ReplyTooLong, out);
+                self.deliver(slot, Outcome::Failed(Code::ReplyTooLong), out);
+            }
+            Some(Mode::Stream | Mode::Whole) => self.fail(slot, Code::ReplyTooLong, "", 0, out),
+            None => {}
+        }
+    }
+
+    pub(crate) fn on_ended(&mut self, call: CallId, end: End<'_>, out: &mut Effects) {
+        let Some(slot) = self.running(call) else { return };
+        match end {
+            End::Finished(stop) => self.finish(slot, stop, out),
+            End::Failed(Failure { code, retry, detail }) => {
+                let verdict = match retry {
+                    Retry::Backoff | Retry::After(_) => Verdict::Failed,
+                    // The model works; this call was not for it.
+                    Retry::Elsewhere | Retry::Never => Verdict::Neutral,
+                };
+                self.on_failed(slot, Failed { code, retry, verdict }, detail, out);
+            }
+        }
+    }
+
+    /// One of a call's clocks ran out.
+    pub(crate) fn on_call_due(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let (paused, given_up) =
+            (turn.call.is_paused(), turn.call.is_given_up(self.now, self.plan.limits.slow_client_age_max));
+        out.push(Effect::Cancel { call: self.call_id(slot) });
+        if given_up {
+            self.end_call(slot, Verdict::Neutral, out);
+            self.fail(slot, Code::SlowConsumer, "", 0, out);
+            return;
+        }
+        // A model that was not read says nothing about itself.
+        let verdict = if paused { Verdict::Neutral } else { Verdict::Failed };
+        let failed = Failed { code: Code::UpstreamTimeout, retry: Retry::Backoff, verdict };
+        self.on_failed(slot, failed, "", out);
+    }
+
+    /// The client's outbox is full, or has room again.
+    pub(crate) fn on_pressure(&mut self, id: TurnId, high: bool, out: &mut Effects) {
+        let now = self.now;
+        let call = self.call_id(id.slot);
+        let Some(turn) = self.turns.get_mut(id.slot, id.generation) else { return };
+        if turn.mode != Mode::Stream || turn.pressed == high {
+            return;
+        }
+        turn.pressed = high;
+        if turn.state != State::Running {
+            return;
+        }
+        if high {
+            turn.call.pause(now);
+            out.push(Effect::Pause { call });
+        } else {
+            turn.call.resume(now);
+            out.push(Effect::Resume { call });
+        }
+        self.arm(id.slot);
+    }
+
+    /// A call is over: its model hears the verdict and has a place free, and the agent learns how long a turn takes.
+    pub(crate) fn end_call(&mut self, slot: u32, verdict: Verdict, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let Some(line) = self.places.lines.get_mut(usize::from(turn.line)) else { return };
+        let changed = line.breaker.end(self.now, &line.plan, turn.call.pass, verdict, &mut self.random);
+        if let Some(model) = line.id.filter(|_| changed) {
+            out.push(Effect::Breaker { model, state: line.breaker.state() });
+        }
+        self.free_places(slot, false);
+    }
+
+    /// The model's name in the present plan; one that is gone has none.
+    fn model_id(&self, turn: &Turn) -> ModelId {
+        self.places.line(turn.line).and_then(|line| line.id).unwrap_or(ModelId(u16::MAX))
+    }
+
+    fn learn(&mut self, slot: u32) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let took = self.now.since(turn.began);
+        if let Some(desk) = self.places.desk_mut(turn.desk) {
+            desk.learn(took);
+        }
+    }
+
+    fn finish(&mut self, slot: u32, stop: Stop, out: &mut Effects) {
+        let slow = self.turns.at(slot).is_some_and(|turn| turn.call.slow);
+        self.end_call(slot, Verdict::Good { slow }, out);
+        self.learn(slot);
+        let usage = self.usage(slot);
+        self.keep_history(slot);
+        let id = self.turn_id(slot);
+        let Some(turn) = self.turns.at(slot) else { return };
+        self.publish(Notice::Generated, turn.session, Some(slot), &turn.reply, out);
+        let text = match turn.mode {
+            Mode::Deliver => {
+                self.deliver(slot, Outcome::Answered, out);
+                return;
+            }
+            Mode::Whole => out.keep(&turn.reply),
+            Mode::Stream => Span::default(),
+        };
+        let (client, seq, model) = (turn.client, turn.seq.saturating_add(1), self.model_id(turn));
+        out.push(Effect::Finish { client, turn: id, seq, text, usage, model, stop });
+        self.publish(Notice::Delivered, turn.session, Some(slot), "", out);
+        self.settle(slot, Outcome::Answered, out);
+    }
+
+    /// The provider's counts, or our estimate.
+    fn usage(&self, slot: u32) -> Usage {
+        let Some(turn) = self.turns.at(slot) else { return Usage::default() };
+        if let Some(usage) = turn.usage {
+            return usage;
+        }
+        let id = self.turn_id(slot);
+        let chars = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+        let prompt = self.prompt(id).map_or(0, |prompt| {
+            let past: u32 = prompt.history.map(|(_, text)| chars(text)).sum();
+            let variables: u32 = prompt.variables.map(|(name, value)| chars(name) + chars(value)).sum();
+            past + variables + chars(prompt.text)
+        });
+        Usage {
+            prompt: prompt.div_ceil(CHARS_PER_TOKEN),
+            completion: turn.reply_chars.div_ceil(CHARS_PER_TOKEN),
+            estimated: true,
+        }
+    }
+
+    /// What was said in a turn that was answered in full joins the session's history.
+    fn keep_history(&mut self, slot: u32) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let wanted = self.places.desk(turn.desk).is_some_and(|desk| desk.history);
+        if !wanted || turn.forgets {
+            return;
+        }
+        let limits = &self.plan.limits;
+        if let Some(session) = self.sessions.at_mut(turn.session) {
+            let history = session.history.get_or_insert_with(|| Box::new(History::default()));
+            history.push(Role::User, turn.text(), limits);
+            history.push(Role::Agent, &turn.reply, limits);
+        }
+    }
+
+    /// A call failed: the next attempt, or the end.
+    fn on_failed(&mut self, slot: u32, failed: Failed, detail: &str, out: &mut Effects) {
+        if let Retry::After(calm) = failed.retry {
+            self.keep_calm(slot, calm);
+        }
+        self.end_call(slot, failed.verdict, out);
+        let next = self.next_after(slot, failed);
+        let now = self.now;
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let pause = match next {
+            Next::GiveUp => {
+                self.learn(slot);
+                let wait = self.told_wait(slot, failed);
+                self.fail(slot, failed.code, detail, wait, out);
+                return;
+            }
+            Next::Again(pause) => pause,
+            Next::Other(chain) => {
+                turn.chain = chain;
+                Duration::ZERO
+            }
+        };
+        // Nobody saw what came; the next attempt begins with nothing.
+        turn.reply.clear();
+        (turn.reply_bytes, turn.reply_chars, turn.usage) = (0, 0, None);
+        if pause.is_zero() {
+            self.queue_up(slot);
+            self.arm(slot);
+        } else {
+            (turn.state, turn.until) = (State::BackingOff, now + pause);
+            self.arm(slot);
+        }
+    }
+
+    fn next_after(&mut self, slot: u32, failed: Failed) -> Next {
+        let Some(turn) = self.turns.at(slot) else { return Next::GiveUp };
+        let Some(desk) = self.places.desk(turn.desk).filter(|desk| desk.id.is_some()) else {
+            return Next::GiveUp;
+        };
+        if turn.is_shown() || turn.calls == u16::MAX {
+            return Next::GiveUp;
+        }
+        // The chain may be another one than when the call began.
+        let at = desk.chain.iter().position(|&line| line == turn.line);
+        let after = at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or(turn.chain.saturating_add(1));
+        let again = at.is_some() && turn.tries < desk.attempts_max;
+        let other = || self.chosen(&desk.chain, after).map_or(Next::GiveUp, |(chain, _)| Next::Other(chain));
+        let limits = &self.plan.limits;
+        match failed.retry {
+            Retry::Never => Next::GiveUp,
+            Retry::Elsewhere => other(),
+            Retry::After(wait) => match other() {
+                Next::GiveUp if again => {
+                    Next::Again(wait.clamp(Duration::from_millis(1), limits.backoff_max))
+                }
+                other => other,
+            },
+            Retry::Backoff if again => {
+                let tries = turn.tries;
+                let line = turn.line;
+                let pause = self.backoff(tries);
+                // No use in waiting for a model that will not be called then.
+                let opens_in =
+                    self.places.line(line).map_or(Duration::ZERO, |line| line.breaker.wait(self.now));
+                if opens_in <= pause { Next::Again(pause) } else { self.elsewhere_or(slot, after, opens_in) }
+            }
+            Retry::Backoff => other(),
+        }
+    }
+
+    /// The model's breaker is open for longer than the pause: another model, or for people on a platform the time until
+    /// it is half open, if that is within the longest pause.
+    fn elsewhere_or(&self, slot: u32, after: u16, opens_in: Duration) -> Next {
+        let Some(turn) = self.turns.at(slot) else { return Next::GiveUp };
+        let Some(desk) = self.places.desk(turn.desk) else { return Next::GiveUp };
+        match self.chosen(&desk.chain, after) {
+            Some((chain, _)) => Next::Other(chain),
+            None if turn.mode == Mode::Deliver && opens_in <= self.plan.limits.backoff_max => {
+                Next::Again(opens_in)
+            }
+            None => Next::GiveUp,
+        }
+    }
+
+    /// The pause before the next attempt after `tries` of them: from the least one up to a bound that doubles with each,
+    /// anywhere in between, so that those who failed together do not come back together.
+    pub(crate) fn backoff(&mut self, tries: u16) -> Duration {
+        let limits = &self.plan.limits;
+        let (least, most) = (limits.backoff_min, limits.backoff_max.max(limits.backoff_min));
+        let bound = least.saturating_mul(1 << tries.clamp(1, 20)).min(most);
+        least + self.random.up_to(bound.saturating_sub(least))
+    }
+
+    /// The model asked for calm: others are preferred until then, give or take a tenth.
+    fn keep_calm(&mut self, slot: u32, calm: Duration) {
+        let calm = calm.min(self.plan.limits.backoff_max);
+        let until = self.now + calm + self.random.up_to(calm / 10);
+        let line = self.turns.at(slot).map(|turn| turn.line);
+        if let Some(line) = line.and_then(|line| self.places.line_mut(line)) {
+            line.calm_until = line.calm_until.max(until);
+        }
+    }
+
+    /// When a client may come back after this failure, milliseconds.
+    fn told_wait(&self, slot: u32, failed: Failed) -> u32 {
+        match failed.retry {
+            Retry::After(wait) => u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            Retry::Backoff if failed.code == Code::UpstreamUnavailable => {
+                self.turns.at(slot).map_or(0, |turn| self.half_open_after(turn.desk, 0))
+            }
+            Retry::Backoff | Retry::Elsewhere | Retry::Never => 0,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What operators do to sessions.
+use crate::admit::Message;
+use crate::codes::Code;
+use crate::effect::{Effect, Effects, Notice};
+use crate::event::{Class, Operation};
+use crate::history::{Context, Unset};
+use crate::id::{AgentId, Client, SessionId};
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::turn::{Errand, NOWHERE};
+use alloc::boxed::Box;
+
+impl Shard {
+    pub(crate) fn on_operate(
+        &mut self,
+        client: Client,
+        session: SessionId,
+        operation: Operation<'_>,
+        out: &mut Effects,
+    ) {
+        let slot = session.slot;
+        let here = self.sessions.get(slot, session.generation).is_some_and(|session| !session.dead);
+        let done = if here {
+            match operation {
+                Operation::Reset => self.reset(slot, out),
+                Operation::Close => self.close(slot, out),
+                Operation::Send(text) => self.send(slot, text, out),
+                Operation::Set { name, value } => self.set(slot, name, value, out),
+                Operation::Assign(agent) => self.assign(slot, agent, out),
+                Operation::Stop => self.stop(slot, out),
+            }
+        } else {
+            Err(Code::NotFound)
+        };
+        out.push(Effect::Operated { client, refused: done.err() });
+    }
+
+    fn reset(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
+        let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
+        (session.history, session.context) = (None, None);
+        if let Some(turn) = self.turns.at_mut(session.current) {
+            // A message that only waits begins the new history; one that is being answered belongs to the old.
+            turn.forgets = turn.calls != 0;
+        }
+        self.publish(Notice::Updated, slot, None, "reset", out);
+        Ok(())
+    }
+
+    fn close(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
+        // Those behind go first: none of them must become the first.
+        while let Some(waiting) = self.sessions.at(slot).map(|session| session.waiting.head())
+            && waiting != NONE
+        {
+            self.cancel(waiting, true, out);
+        }
+        self.stop(slot, out)?;
+        self.forget(slot, "closed", out);
+        Ok(())
+    }
+
+    fn stop(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
+        let current = self.sessions.at(slot).map_or(NONE, |session| session.current);
+        if current != NONE {
+            self.cancel(current, true, out);
+        }
+        Ok(())
+    }
+
+    /// A turn without a call, in the order of the session.
+    fn send(&mut self, slot: u32, text: &str, out: &mut Effects) -> Result<(), Code> {
+        let limits = &self.plan.limits;
+        let Some(session) = self.sessions.at(slot) else { return Err(Code::NotFound) };
+        if text.trim().is_empty() {
+            return Err(Code::TextEmpty);
+        }
+        if (limits.text_bytes_max as usize) < text.len() {
+            return Err(Code::TooLarge);
+        }
+        if self.draining {
+            return Err(Code::Draining);
+        }
+        let idle = session.current == NONE;
+        if !idle && u32::from(limits.session_waiting_max) <= session.waiting.len() {
+            return Err(Code::SessionFull);
+        }
+        if !self.turns_lease.take(&self.bounds.turns) {
+            return Err(Code::Busy);
+        }
+        let (mode, errand) = (session.mode, Some(Errand::Outbound));
+        let (client, class, desk) = (Client::NOBODY, Class::Normal, NOWHERE);
+        let turn = self.turn_for(slot, Message { client, mode, class, desk, name: "", text, errand });
+        self.accept(turn, out);
+        if idle {
+            self.queue_up(turn);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, slot: u32, name: &str, value: &str, out: &mut Effects) -> Result<(), Code> {
+        let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
+        let context = session.context.get_or_insert_with(|| Box::new(Context::default()));
+        context.set(name, value, &self.plan.limits).map_err(|why| match why {
+            Unset::Nameless => Code::MissingField,
+            Unset::Full => Code::TooLarge,
+        })?;
+        self.publish(Notice::Updated, slot, None, "context", out);
+        Ok(())
+    }
+
+    fn assign(&mut self, slot: u32, agent: AgentId, out: &mut Effects) -> Result<(), Code> {
+        let desk = self.places.desk_of(agent).ok_or(Code::NotFound)?;
+        let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
+        (session.desk, session.assigned) = (desk, true);
+        self.publish(Notice::Updated, slot, None, "assigned", out);
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! What a shard knows of each agent, model and channel: by name, at a place of its own that never moves. Ids are
+//! places in the plan; they move when another plan comes, and are translated here, at the door. So a reload touches no
+//! session and no turn.
+use crate::bounds::{Bounds, Lease};
+use crate::breaker::Breaker;
+use crate::id::{AgentId, ChannelId, ModelId};
+use crate::list::List;
+use crate::plan::{BreakerPlan, Plan};
+use crate::queue::Queue;
+use crate::time::Time;
+use crate::turn::{Ages, NOWHERE, millis};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// A channel.
+#[derive(Debug)]
+pub(crate) struct Post {
+    name: Box<str>,
+    /// Its id in the present plan; `None` once it is gone.
+    pub(crate) id: Option<ChannelId>,
+}
+
+/// An agent.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) name: Box<str>,
+    pub(crate) id: Option<AgentId>,
+    /// Where the process counts it.
+    pub(crate) seat: usize,
+    /// Its models' places, in order of preference.
+    pub(crate) chain: Vec<u16>,
+    pub(crate) attempts_max: u16,
+    pub(crate) history: bool,
+    pub(crate) failure_text: Option<Box<str>>,
+    pub(crate) waiting: Lease,
+    pub(crate) running: Lease,
+    /// Turns that wait for their first start.
+    pub(crate) queue: Queue,
+    /// Turns that were started before and keep their place at the agent while they wait for one at a model.
+    pub(crate) resumed: List,
+    /// This shard's bit is set among those that wait for the agent, as far as this shard knows.
+    pub(crate) announced: bool,
+    /// Places that were freed and are to be handed on.
+    pub(crate) freed: u32,
+    /// Something was queued or a place was promised: try to start.
+    pub(crate) fresh: bool,
+    /// Another shard promised a place: if it is not used here, it goes on to the next.
+    pub(crate) nudged: bool,
+    /// It is on the list of desks to be served.
+    pub(crate) marked: bool,
+    /// Moving average of the time from a turn's start to the end of its last call, milliseconds; 0 before the first.
+    pub(crate) turn_millis: u32,
+}
+
+/// A model.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) name: Box<str>,
+    pub(crate) id: Option<ModelId>,
+    pub(crate) seat: usize,
+    pub(crate) running: Lease,
+    pub(crate) breaker: Breaker,
+    pub(crate) plan: BreakerPlan,
+    pub(crate) ages: Ages,
+    /// The model itself asked for calm until then: others of a chain are preferred.
+    pub(crate) calm_until: Time,
+    /// The agents that may call it.
+    pub(crate) desks: Vec<u16>,
+}
+
+/// The places of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) posts: Vec<Post>,
+    pub(crate) desks: Vec<Desk>,
+    pub(crate) lines: Vec<Line>,
+    /// From the present plan's ids to places.
+    post_of: Vec<u16>,
+    desk_of: Vec<u16>,
+}
+
+impl Places {
+    pub(crate) fn post_of(&self, id: ChannelId) -> Option<u16> {
+        self.post_of.get(usize::from(id.0)).copied()
+    }
+
+    pub(crate) fn desk_of(&self, id: AgentId) -> Option<u16> {
+        self.desk_of.get(usize::from(id.0)).copied()
+    }
+
+    pub(crate) fn line_of(&self, id: ModelId) -> Option<&Line> {
+        self.lines.iter().find(|line| line.id == Some(id))
+    }
+
+    pub(crate) fn post(&self, place: u16) -> Option<&Post> {
+        self.posts.get(usize::from(place))
+    }
+
+    pub(crate) fn desk(&self, place: u16) -> Option<&Desk> {
+        self.desks.get(usize::from(place))
+    }
+
+    pub(crate) fn desk_mut(&mut self, place: u16) -> Option<&mut Desk> {
+        self.desks.get_mut(usize::from(place))
+    }
+
+    pub(crate) fn line(&self, place: u16) -> Option<&Line> {
+        self.lines.get(usize::from(place))
+    }
+
+    pub(crate) fn line_mut(&mut self, place: u16) -> Option<&mut Line> {
+        self.lines.get_mut(usize::from(place))
+    }
+
+    /// Finds or makes the places of all that this plan names. Those that it does not name stay, without an id.
+    pub(crate) fn adopt(&mut self, plan: &Plan, bounds: &Bounds) {
+        self.posts.iter_mut().for_each(|post| post.id = None);
+        self.post_of.clear();
+        for (n, channel) in plan.channels.iter().enumerate() {
+            let place = place_of(
+                &mut self.posts,
+                |post| post.name == channel.name,
+                || Post { name: channel.name.clone(), id: None },
+            );
+            self.posts[usize::from(place)].id = id(n).map(ChannelId);
+            self.post_of.push(place);
+        }
+        let line_of = self.adopt_models(plan, bounds);
+        self.adopt_agents(plan, bounds, &line_of);
+        for (place, desk) in self.desks.iter().enumerate() {
+            for &line in &desk.chain {
+                let desks = &mut self.lines[usize::from(line)].desks;
+                let place = u16::try_from(place).unwrap_or(NOWHERE);
+                if !desks.contains(&place) {
+                    desks.push(place);
+                }
+            }
+        }
+    }
+
+    fn adopt_models(&mut self, plan: &Plan, bounds: &Bounds) -> Vec<u16> {
+        let shards = bounds.shards();
+        for line in &mut self.lines {
+            line.id = None;
+            line.desks.clear();
+        }
+        let mut line_of = Vec::new();
+        for (n, model) in plan.models.iter().enumerate() {
+            let place = place_of(
+                &mut self.lines,
+                |line| line.name == model.name,
+                || Line {
+                    name: model.name.clone(),
+                    id: None,
+                    seat: bounds.model_seat(&model.name),
+                    running: Lease::new(model.running_max, shards),
+                    breaker: Breaker::new(),
+                    plan: model.breaker,
+                    ages: Ages::default(),
+                    calm_until: Time::ZERO,
+                    desks: Vec::new(),
+                },
+            );
+            let line = &mut self.lines[usize::from(place)];
+            line.id = id(n).map(ModelId);
+            line.running.set_max(model.running_max, shards, &bounds.model_at(line.seat).running);
+            line.plan = model.breaker;
+            line.ages = Ages {
+                header: millis(model.header_age_max),
+                first_piece: millis(model.first_piece_age_max),
+                silence: millis(model.silence_max),
+                call: millis(model.call_age_max),
+                slow: millis(model.breaker.slow_after),
+            };
+            line_of.push(place);
+        }
+        line_of
+    }
+
+    fn adopt_agents(&mut self, plan: &Plan, bounds: &Bounds, line_of: &[u16]) {
+        let shards = bounds.shards();
+        self.desks.iter_mut().for_each(|desk| desk.id = None);
+        self.desk_of.clear();
+        for (n, agent) in plan.agents.iter().enumerate() {
+            let place = place_of(
+                &mut self.desks,
+                |desk| desk.name == agent.name,
+                || Desk::new(agent.name.clone(), bounds.agent_seat(&agent.name)),
+            );
+            let desk = &mut self.desks[usize::from(place)];
+            let counts = bounds.agent_at(desk.seat);
+            desk.id = id(n).map(AgentId);
+            desk.chain.clear();
+            desk.chain.extend(agent.models.iter().filter_map(|model| line_of.get(usize::from(model.0))));
+            desk.attempts_max = agent.attempts_max;
+            desk.history = agent.history;
+            desk.failure_text = agent.failure_text.clone().filter(|text| !text.trim().is_empty());
+            desk.waiting.set_max(agent.waiting_max, shards, &counts.waiting);
+            desk.running.set_max(agent.running_max, shards, &counts.running);
+            self.desk_of.push(place);
+        }
+    }
+}
+
+impl Desk {
+    fn new(name: Box<str>, seat: usize) -> Self {
+        Self {
+            name,
+            id: None,
+            seat,
+            chain: Vec::new(),
+            attempts_max: 1,
+            history: false,
+            failure_text: None,
+            waiting: Lease::default(),
+            running: Lease::default(),
+            queue: Queue::new(),
+            resumed: List::new(),
+            announced: false,
+            freed: 0,
+            fresh: false,
+            nudged: false,
+            marked: false,
+            turn_millis: 0,
+        }
+    }
+
+    /// Does nobody wait here for a place?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.resumed.is_empty()
+    }
+
+    /// Takes the time of one more turn into the average; each counts an eighth.
+    pub(crate) fn learn(&mut self, took: Duration) {
+        let took = millis(took);
+        self.turn_millis = if self.turn_millis == 0 { took } else { self.turn_millis / 8 * 7 + took / 8 };
+    }
+
+    /// When a message that finds so many ahead of it might come again: between a second and a minute.
+    pub(crate) fn retry_after_millis(&self, ahead: u32) -> u32 {
+        let rounds = ahead / self.running.used().max(1);
+        self.turn_millis.saturating_mul(rounds.max(1)).clamp(1_000, 60_000)
+    }
+}
+
+impl Line {
+    /// Would its breaker let a call pass?
+    pub(crate) fn lets(&self, now: Time) -> bool {
+        self.id.is_some() && self.breaker.lets(now, &self.plan)
+    }
+}
+
+fn id(place: usize) -> Option<u16> {
+    u16::try_from(place).ok()
+}
+
+/// Finds an entry or adds one. A table that is full of names that came and went keeps the last place for all others.
+fn place_of<T>(list: &mut Vec<T>, is: impl FnMut(&T) -> bool, make: impl FnOnce() -> T) -> u16 {
+    let found = list.iter().position(is);
+    let place = found.unwrap_or_else(|| {
+        if list.len() < usize::from(NOWHERE) {
+            list.push(make());
+        }
+        list.len() - 1
+    });
+    u16::try_from(place).unwrap_or(NOWHERE - 1)
+}

@@ -1,0 +1,179 @@
+//! The end of turns and sessions. Each turn ends here and nowhere else, so that it ends once and gives back all that
+//! it had.
+use crate::breaker::Verdict;
+use crate::codes::Code;
+use crate::effect::{Effect, Effects, Notice, Outcome};
+use crate::event::Mode;
+use crate::id::TurnId;
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::stage::Stage;
+use crate::turn::State;
+
+impl Shard {
+    /// The client is gone, or does not want the answer any more. What a platform was told is accepted goes on: the
+    /// request that brought it always leaves.
+    pub(crate) fn on_left(&mut self, id: TurnId, out: &mut Effects) {
+        let Some(turn) = self.turn(id) else { return };
+        match turn.mode {
+            Mode::Deliver => {}
+            Mode::Stream | Mode::Whole => self.cancel(id.slot, false, out),
+        }
+    }
+
+    /// Stops a turn wherever it stands; `tell` its client, unless that left.
+    pub(crate) fn cancel(&mut self, slot: u32, tell: bool, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let (running, asked) = (turn.state == State::Running, turn.errand.is_none());
+        let waits = matches!(turn.mode, Mode::Stream | Mode::Whole) && asked;
+        if running {
+            out.push(Effect::Cancel { call: self.call_id(slot) });
+            self.end_call(slot, Verdict::Neutral, out);
+        }
+        if tell && waits {
+            self.tell(slot, Code::Cancelled, "", 0, out);
+        }
+        self.settle(slot, Outcome::Cancelled, out);
+    }
+
+    /// A message waited for longer than it may. Models have nothing to do with it.
+    pub(crate) fn on_waited_too_long(&mut self, slot: u32, out: &mut Effects) {
+        let wait = self.turns.at(slot).and_then(|turn| self.places.desk(turn.desk));
+        let wait = wait.map_or(1_000, |desk| desk.retry_after_millis(desk.waiting.used()));
+        self.fail(slot, Code::WaitedTooLong, "", wait, out);
+    }
+
+    /// There will be no answer, or no complete one: clients are told; people on a platform read an apology, if the agent
+    /// has one. A call that ran is over by then.
+    pub(crate) fn fail(
+        &mut self,
+        slot: u32,
+        code: Code,
+        detail: &str,
+        retry_after_millis: u32,
+        out: &mut Effects,
+    ) {
+        self.leave_queue(slot);
+        self.free_waiting(slot);
+        self.publish_failure(slot, code, out);
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        match turn.mode {
+            Mode::Stream | Mode::Whole => {
+                self.tell(slot, code, detail, retry_after_millis, out);
+                self.settle(slot, Outcome::Failed(code), out);
+            }
+            Mode::Deliver => {
+                // It is in no queue any more, whatever it was.
+                let behind = turn.state == State::Waiting;
+                let outcome = Outcome::Dead(code);
+                if !behind {
+                    turn.state = State::Delivering;
+                }
+                if !self.has_apology(self.turns.at(slot).map_or(0, |turn| turn.desk)) {
+                    self.settle(slot, outcome, out);
+                } else if behind {
+                    self.apologise_later(slot, outcome);
+                    self.arm(slot);
+                } else {
+                    self.apologise(slot, outcome, out);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, slot: u32, code: Code, detail: &str, retry_after_millis: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let (client, seq, detail) = (turn.client, turn.seq.saturating_add(1), out.keep(detail));
+        out.push(Effect::Fail { client, turn: self.turn_id(slot), seq, code, detail, retry_after_millis });
+    }
+
+    pub(crate) fn publish_failure(&self, slot: u32, code: Code, out: &mut Effects) {
+        if let Some(turn) = self.turns.at(slot) {
+            self.publish(Notice::Failed, turn.session, Some(slot), code.name(), out);
+        }
+    }
+
+    /// Ends a turn: whatever it holds goes back, and the next one of its session is first.
+    pub(crate) fn settle(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
+        self.leave_queue(slot);
+        self.free_waiting(slot);
+        self.free_places(slot, true);
+        let id = self.turn_id(slot);
+        let Some(turn) = self.turns.at(slot) else { return };
+        self.timers.cancel(turn.timer);
+        let (place, waiting) = (turn.session, turn.state == State::Waiting);
+        out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
+        self.count(outcome);
+        if waiting {
+            if let Some(session) = self.sessions.at_mut(place) {
+                session.waiting.remove(&mut self.turns, slot);
+            }
+        } else {
+            self.advance(place, out);
+        }
+        if let Some(turn) = self.turns.remove(slot) {
+            self.texts.give(turn.words);
+            self.texts.give(turn.reply);
+        }
+        self.turns_lease.give(&self.bounds.turns);
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered => self.counters.answered += 1,
+            Outcome::Cancelled => self.counters.cancelled += 1,
+            Outcome::Failed(code) => self.counters.fail(code),
+            Outcome::Dead(code) => {
+                self.counters.dead += 1;
+                self.counters.fail(code);
+            }
+        }
+        match outcome {
+            Outcome::Answered | Outcome::Failed(_) | Outcome::Dead(_) => self.counters.pass(Stage::Respond),
+            Outcome::Cancelled => {}
+        }
+    }
+
+    /// The first turn of a session is over: the next one waits for its places, or the session is idle.
+    fn advance(&mut self, place: u32, out: &mut Effects) {
+        let now = self.now;
+        let Some(session) = self.sessions.at_mut(place) else { return };
+        session.active = now;
+        match session.waiting.pop_front(&mut self.turns) {
+            Some(next) => {
+                session.current = next;
+                self.queue_up(next);
+                self.publish_state(next, out);
+            }
+            None => {
+                session.current = NONE;
+                self.idle.push_back(&mut self.sessions, place);
+                self.publish(Notice::Updated, place, None, "idle", out);
+            }
+        }
+    }
+
+    /// Forgets an idle session and gives its unit back.
+    pub(crate) fn forget(&mut self, slot: u32, why: &str, out: &mut Effects) {
+        self.remove_session(slot, why, out);
+        self.sessions_lease.give(&self.bounds.sessions);
+    }
+
+    /// Forgets an idle session; its unit is the caller's. Its address stays readable for the effects of this event.
+    pub(crate) fn remove_session(&mut self, slot: u32, why: &str, out: &mut Effects) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        debug_assert!(session.current == NONE && !session.dead, "only idle sessions are forgotten");
+        session.dead = true;
+        self.index.remove(session.hash, slot);
+        self.idle.remove(&mut self.sessions, slot);
+        self.graves.push(slot);
+        self.publish(Notice::Updated, slot, None, why, out);
+    }
+
+    /// The effects of the last event are carried out: the addresses that they named go too.
+    pub(crate) fn bury(&mut self) {
+        while let Some(slot) = self.graves.pop() {
+            self.sessions.remove(slot);
+        }
+    }
+}

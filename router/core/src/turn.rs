@@ -1,0 +1,285 @@
+//! One admitted message and all that is done to answer it. What a turn is, not what happens to it.
+use crate::breaker::Pass;
+use crate::effect::Outcome;
+use crate::event::{Class, Mode, Usage};
+use crate::id::Client;
+use crate::limits::Limits;
+use crate::list::{Link, Linked};
+use crate::split::Cursor;
+use crate::time::Time;
+use crate::timers::Key;
+use alloc::string::String;
+use core::time::Duration;
+
+/// No place.
+pub(crate) const NOWHERE: u16 = u16::MAX;
+
+/// Where a turn stands. Each turn passes from the top down; only `BackingOff` leads back to `Ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Behind another turn of its session.
+    Waiting,
+    /// First of its session, in a queue of its agent (or, with an [`Errand`], about to run it).
+    Ready,
+    /// Its call runs.
+    Running,
+    /// Its next attempt is due at `until`.
+    BackingOff,
+    /// Its answer goes out part by part; `until` is when the attempt counts as failed, or when the next one is due.
+    Delivering,
+}
+
+/// A turn that asks no model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// What an operator says as the bot.
+    Outbound,
+    /// A message that failed before it was first of its session: its apology goes out when it is.
+    Apology(Outcome),
+}
+
+/// What a turn has taken of the bounds, beside its own unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// A waiting place at the agent: admitted and never started.
+    pub(crate) waiting: bool,
+    /// A running place at the agent.
+    pub(crate) agent: bool,
+    /// A running place at the model.
+    pub(crate) model: bool,
+}
+
+/// A model's limits on the time of a call. Kept with the call: a reload does not change a call that runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ages {
+    pub(crate) header: u32,
+    pub(crate) first_piece: u32,
+    pub(crate) silence: u32,
+    pub(crate) call: u32,
+    pub(crate) slow: u32,
+}
+
+/// Milliseconds of a duration, as far as they fit.
+pub(crate) fn millis(of: Duration) -> u32 {
+    u32::try_from(of.as_millis()).unwrap_or(u32::MAX)
+}
+
+const fn span(millis: u32) -> Duration {
+    Duration::from_millis(millis as u64)
+}
+
+/// The clocks of a call that runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) ages: Ages,
+    /// When it was started.
+    pub(crate) started: Time,
+    /// From when the header and the first piece are waited for: the start, moved on by pauses.
+    awaited: Time,
+    /// When the last piece came.
+    last: Time,
+    /// Since when it is paused.
+    paused: Option<Time>,
+    alive: bool,
+    spoke: bool,
+    /// It took long to its first piece.
+    pub(crate) slow: bool,
+    pub(crate) pass: Pass,
+}
+
+impl Call {
+    pub(crate) fn new(now: Time, ages: Ages, pass: Pass) -> Self {
+        Self { ages, started: now, awaited: now, last: now, pass, ..Self::default() }
+    }
+
+    /// A sign of life that is no piece of the answer: the header phase is over.
+    pub(crate) const fn on_alive(&mut self) {
+        self.alive = true;
+    }
+
+    /// A piece of the answer, or a thought.
+    pub(crate) fn on_spoken(&mut self, now: Time) {
+        if !self.spoke {
+            self.slow = span(self.ages.slow) < now.since(self.awaited);
+        }
+        (self.alive, self.spoke, self.last) = (true, true, now);
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    pub(crate) const fn pause(&mut self, now: Time) {
+        self.paused = Some(now);
+    }
+
+    /// The clocks that stood still go on.
+    pub(crate) fn resume(&mut self, now: Time) {
+        if let Some(since) = self.paused.take() {
+            let stood = now.since(since);
+            self.awaited = self.awaited + stood;
+            self.last = now;
+        }
+    }
+
+    /// Since when the client took nothing, if that is too long.
+    pub(crate) fn is_given_up(&self, now: Time, slow_client_age_max: Duration) -> bool {
+        self.paused.is_some_and(|since| since + slow_client_age_max <= now)
+    }
+
+    /// The next moment at which one of its clocks runs out.
+    pub(crate) fn deadline(&self, slow_client_age_max: Duration) -> Time {
+        let whole = self.started + span(self.ages.call);
+        let phase = match self.paused {
+            // While nothing is read nothing can come: only the client's own time counts.
+            Some(since) => since + slow_client_age_max,
+            None if self.spoke => self.last + span(self.ages.silence),
+            None => {
+                let first = self.awaited + span(self.ages.first_piece);
+                if self.alive { first } else { first.min(self.awaited + span(self.ages.header)) }
+            }
+        };
+        whole.min(phase)
+    }
+}
+
+/// How far the delivery of an answer is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delivering {
+    /// Where the part that is being delivered begins, and the one after it.
+    pub(crate) at: Cursor,
+    pub(crate) next: Cursor,
+    pub(crate) part: u16,
+    pub(crate) attempt: u16,
+    /// Attempts at this part that counted.
+    pub(crate) burnt: u16,
+    /// Times that the platform itself said when to come back.
+    pub(crate) deferred: u16,
+    /// An answer of the platform's is awaited.
+    pub(crate) in_flight: bool,
+}
+
+/// One turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) link: Link,
+    /// Its session's slot. The session stays as long as it has turns.
+    pub(crate) session: u32,
+    pub(crate) client: Client,
+    pub(crate) mode: Mode,
+    pub(crate) class: Class,
+    pub(crate) state: State,
+    pub(crate) errand: Option<Errand>,
+    pub(crate) holds: Holds,
+    /// The agent's and the model's places on this shard; [`NOWHERE`] for none.
+    pub(crate) desk: u16,
+    pub(crate) line: u16,
+    /// Which model of the agent's chain is next.
+    pub(crate) chain: u16,
+    /// Calls made on the present model.
+    pub(crate) tries: u16,
+    /// Number of the next call.
+    pub(crate) calls: u16,
+    /// The client's outbox is full.
+    pub(crate) pressed: bool,
+    /// The history was forgotten while it ran: it must not come back through the answer.
+    pub(crate) forgets: bool,
+    /// Sends so far.
+    pub(crate) seq: u32,
+    /// The message: the sender's name, then the text. The one copy of it.
+    pub(crate) words: String,
+    pub(crate) name_len: u32,
+    /// The answer so far, where it is kept.
+    pub(crate) reply: String,
+    pub(crate) reply_bytes: u32,
+    pub(crate) reply_chars: u32,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) admitted: Time,
+    /// When its first call was started.
+    pub(crate) began: Time,
+    pub(crate) until: Time,
+    pub(crate) call: Call,
+    pub(crate) delivering: Delivering,
+    /// How it ends once all is delivered.
+    pub(crate) verdict: Outcome,
+    pub(crate) timer: Key,
+    /// When the timer fires; the turn's own deadline may have moved on since.
+    pub(crate) armed: Time,
+}
+
+impl Turn {
+    pub(crate) fn text(&self) -> &str {
+        self.words.get(self.name_len as usize..).unwrap_or_default()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.words.get(..self.name_len as usize).unwrap_or_default()
+    }
+
+    /// Was anything of an answer shown?
+    pub(crate) const fn is_shown(&self) -> bool {
+        self.seq != 0
+    }
+
+    /// When something must happen to it, if nothing else does.
+    pub(crate) fn deadline(&self, limits: &Limits) -> Option<Time> {
+        match self.state {
+            State::Waiting | State::Ready => {
+                self.holds.waiting.then(|| self.admitted + limits.waiting_age_max)
+            }
+            State::Running => Some(self.call.deadline(limits.slow_client_age_max)),
+            State::BackingOff | State::Delivering => Some(self.until),
+        }
+    }
+}
+
+impl Linked for Turn {
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGES: Ages = Ages { header: 3_000, first_piece: 6_000, silence: 2_000, call: 20_000, slow: 1_000 };
+    const SLOW_CLIENT: Duration = Duration::from_secs(5);
+
+    fn due(call: &Call) -> u64 {
+        call.deadline(SLOW_CLIENT).as_millis()
+    }
+
+    #[test]
+    fn each_phase_has_its_own_clock() {
+        let at = Time::from_millis;
+        let mut call = Call::new(at(1_000), AGES, Pass::default());
+        assert_eq!(due(&call), 4_000, "header");
+        call.on_alive();
+        assert_eq!(due(&call), 7_000, "first piece");
+        call.on_spoken(at(2_500));
+        assert_eq!((due(&call), call.slow), (4_500, true), "silence");
+        call.on_spoken(at(4_000));
+        assert_eq!(due(&call), 6_000);
+        call.on_spoken(at(20_000));
+        assert_eq!(due(&call), 21_000, "the whole call");
+    }
+
+    #[test]
+    fn clocks_stand_still_while_paused() {
+        let at = Time::from_millis;
+        let mut call = Call::new(at(0), AGES, Pass::default());
+        call.pause(at(1_000));
+        assert_eq!(due(&call), 6_000, "the client's time");
+        assert!(!call.is_given_up(at(5_999), SLOW_CLIENT) && call.is_given_up(at(6_000), SLOW_CLIENT));
+        call.resume(at(4_000));
+        assert_eq!(due(&call), 6_000, "the header's time, three seconds later");
+        call.on_spoken(at(4_500));
+        assert!(call.slow, "half a second after the pause, but one and a half in all");
+        call.pause(at(5_000));
+        call.on_spoken(at(5_100));
+        assert_eq!(due(&call), 10_000, "a piece that was on the wire resumes nothing");
+        call.resume(at(9_000));
+        assert_eq!((due(&call), call.is_paused()), (11_000, false));
+    }
+}
