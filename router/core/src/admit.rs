@@ -249,7 +249,11 @@ impl Shard {
     /// Which agent answers, and whether the session keeps it.
     fn route(&mut self, known: &Known<'_>) -> Result<(u16, bool), Answer> {
         if let Some(agent) = known.inbound.agent {
-            return self.places.desk_of(agent).map(|desk| (desk, false)).ok_or(Answer::Refused(Code::NotFound, 0));
+            return self
+                .places
+                .desk_of(agent)
+                .map(|desk| (desk, false))
+                .ok_or(Answer::Refused(Code::NotFound, 0));
         }
         let session = known.session.and_then(|slot| self.sessions.at(slot));
         let kept = session.filter(|session| self.agent_id(session.desk).is_some());

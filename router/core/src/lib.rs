@@ -39,6 +39,8 @@ pub mod shard;
 mod slots;
 pub mod split;
 pub mod stage;
+#[cfg(test)]
+mod tests;
 mod texts;
 pub mod time;
 pub mod timers;

@@ -53,30 +53,24 @@ impl Shard {
         retry_after_millis: u32,
         out: &mut Effects,
     ) {
-        self.leave_queue(slot);
-        self.free_waiting(slot);
         self.publish_failure(slot, code, out);
-        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let Some(turn) = self.turns.at(slot) else { return };
+        let behind = turn.state == State::Waiting;
         match turn.mode {
             Mode::Stream | Mode::Whole => {
                 self.tell(slot, code, detail, retry_after_millis, out);
                 self.settle(slot, Outcome::Failed(code), out);
             }
+            Mode::Deliver if !self.has_apology(turn.desk) => self.settle(slot, Outcome::Dead(code), out),
+            Mode::Deliver if behind => {
+                self.free_waiting(slot);
+                self.apologise_later(slot, Outcome::Dead(code));
+                self.arm(slot);
+            }
             Mode::Deliver => {
-                // It is in no queue any more, whatever it was.
-                let behind = turn.state == State::Waiting;
-                let outcome = Outcome::Dead(code);
-                if !behind {
-                    turn.state = State::Delivering;
-                }
-                if !self.has_apology(self.turns.at(slot).map_or(0, |turn| turn.desk)) {
-                    self.settle(slot, outcome, out);
-                } else if behind {
-                    self.apologise_later(slot, outcome);
-                    self.arm(slot);
-                } else {
-                    self.apologise(slot, outcome, out);
-                }
+                self.leave_queue(slot);
+                self.free_waiting(slot);
+                self.apologise(slot, Outcome::Dead(code), out);
             }
         }
     }

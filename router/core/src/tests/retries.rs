@@ -1,0 +1,189 @@
+//! Failed calls: again, elsewhere, or not at all; and breakers.
+use super::*;
+use crate::breaker::State;
+
+fn ended_by(retry: Retry) -> (Scene, Vec<String>) {
+    let mut scene = scene(plan());
+    scene.send(says("ann", "hi"));
+    let lines = scene.ends(call(0, 1, 0), failed(Code::UpstreamFailed, retry));
+    (scene, lines)
+}
+
+#[test]
+fn the_kind_of_failure_decides() {
+    let (_, lines) = ended_by(Retry::Never);
+    assert_eq!(lines, ["fail 0.1 1 UPSTREAM_FAILED [its words] 0", "settled 0.1 failed UPSTREAM_FAILED"]);
+    let (scene, lines) = ended_by(Retry::Elsewhere);
+    assert_eq!(lines, ["start 0.1#1 agent 0 model 1"]);
+    assert_eq!(scene.shards[0].counters().fallbacks, 1);
+    let (_, lines) = ended_by(Retry::After(Duration::from_secs(9)));
+    assert_eq!(lines, ["start 0.1#1 agent 0 model 1"]);
+    let (mut scene, lines) = ended_by(Retry::Backoff);
+    assert_eq!(lines, [""; 0]);
+    let (at, lines) = scene.next();
+    assert_eq!(lines, ["start 0.1#1 agent 0 model 0"]);
+    assert!((2_000..=3_001).contains(&at), "between the least pause and twice that: {at}");
+    assert_eq!(scene.shards[0].counters().retries, 1);
+    let other = scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::Backoff));
+    assert_eq!(other, ["start 0.1#2 agent 0 model 1"], "two attempts, then the next model at once");
+}
+
+#[test]
+fn the_last_failure_is_told() {
+    let mut plan = plan();
+    plan.agents[0].models.truncate(1);
+    let mut scene = scene(plan);
+    scene.send(says("ann", "hi"));
+    scene.ends(call(0, 1, 0), failed(Code::UpstreamFailed, Retry::Backoff));
+    scene.next();
+    assert_eq!(
+        scene.ends(call(0, 1, 1), failed(Code::UpstreamRateLimited, Retry::After(Duration::from_secs(7)))),
+        ["fail 0.1 1 UPSTREAM_RATE_LIMITED [its words] 7000", "settled 0.1 failed UPSTREAM_RATE_LIMITED",]
+    );
+}
+
+#[test]
+fn a_provider_that_says_when_is_waited_for_if_there_is_no_other() {
+    for (seconds, waited) in [(7, 8_000), (3_600, 31_000)] {
+        let mut plan = plan();
+        plan.agents[0].models.truncate(1);
+        let mut scene = scene(plan);
+        scene.send(says("ann", "hi"));
+        scene.ends(
+            call(0, 1, 0),
+            failed(Code::UpstreamRateLimited, Retry::After(Duration::from_secs(seconds))),
+        );
+        assert_eq!(scene.next(), (waited, vec!["start 0.1#1 agent 0 model 0".to_string()]));
+    }
+}
+
+#[test]
+fn nothing_is_tried_again_once_something_was_shown() {
+    for retry in [Retry::Backoff, Retry::Elsewhere, Retry::After(Duration::ZERO)] {
+        let mut scene = scene(plan());
+        scene.send(says("ann", "hi"));
+        scene.text(call(0, 1, 0), "a");
+        let lines = scene.ends(call(0, 1, 0), failed(Code::UpstreamTruncated, retry));
+        assert_eq!(lines[0], "fail 0.1 2 UPSTREAM_TRUNCATED [its words] 0", "{retry:?}");
+    }
+}
+
+#[test]
+fn what_nobody_saw_is_dropped_before_the_next_attempt() {
+    let mut scene = scene(plan());
+    scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
+    scene.text(call(0, 1, 0), "half an ans");
+    assert_eq!(
+        scene.ends(call(0, 1, 0), failed(Code::UpstreamTruncated, Retry::Elsewhere)),
+        ["start 0.1#1 agent 0 model 1"]
+    );
+    assert_eq!(scene.text(call(0, 1, 0), "wer"), [""; 0], "late pieces of the first call");
+    scene.text(call(0, 1, 1), "an answer");
+    assert_eq!(scene.finishes(call(0, 1, 1))[0], "finish 0.1 1 [an answer] by 1");
+}
+
+/// Breaks the first model: three failures of three calls.
+fn broken(plan: Plan) -> Scene {
+    let mut scene = scene(plan);
+    for n in 0..3_u32 {
+        let peer = n.to_string();
+        scene.send(says(&peer, "hi"));
+        scene.text(call(0, n + 1, 0), "x");
+        scene.ends(call(0, n + 1, 0), failed(Code::UpstreamFailed, Retry::Backoff));
+    }
+    scene
+}
+
+#[test]
+fn a_broken_model_is_passed_over_until_a_probe_succeeds() {
+    let mut scene = broken(plan());
+    assert_eq!(scene.shards[0].breaker(ModelId(0)), State::Open);
+    assert_eq!(scene.send(says("ann", "hi"))[1], "start 0.4#0 agent 0 model 1");
+    scene.sleep(11_000);
+    let probe = scene.send(says("bob", "hi"));
+    assert_eq!(probe[1..], ["breaker 0 HalfOpen", "start 1.1#0 agent 0 model 0"]);
+    assert_eq!(scene.send(says("cyd", "hi"))[1], "start 2.1#0 agent 0 model 1", "one probe at a time");
+    assert_eq!(scene.event(Event::Left { turn: turn(1, 1) }).len(), 2);
+    assert_eq!(
+        scene.send(says("bob", "hi"))[1],
+        "start 1.2#0 agent 0 model 0",
+        "a cancelled probe is no probe"
+    );
+    scene.text(call(1, 2, 0), "fine");
+    assert_eq!(scene.finishes(call(1, 2, 0))[0], "breaker 0 Closed");
+}
+
+#[test]
+fn when_all_are_broken_clients_hear_it_at_once() {
+    let mut plan = plan();
+    plan.agents[0].models.truncate(1);
+    let mut scene = broken(plan);
+    let lines = scene.send(says("ann", "hi"));
+    let wait: u32 = lines[0].strip_prefix("refused UPSTREAM_UNAVAILABLE ").unwrap().parse().unwrap();
+    assert!((10_000..=11_001).contains(&wait), "{lines:?}");
+    assert!(scene.find("ann").is_none());
+}
+
+#[test]
+fn a_wait_for_an_open_breaker_is_not_begun() {
+    let mut plan = plan();
+    plan.agents[0].models.truncate(1);
+    plan.models[0].breaker.calls_min = 1;
+    let mut scene = scene(plan);
+    scene.send(says("ann", "hi"));
+    assert_eq!(
+        scene.ends(call(0, 1, 0), failed(Code::UpstreamFailed, Retry::Backoff)),
+        ["breaker 0 Open", "fail 0.1 1 UPSTREAM_FAILED [its words] 0", "settled 0.1 failed UPSTREAM_FAILED",]
+    );
+}
+
+#[test]
+fn people_on_a_platform_wait_for_a_broken_model() {
+    let mut plan = plan();
+    plan.agents[0].models.truncate(1);
+    plan.models[0].breaker.calls_min = 1;
+    let mut scene = scene(plan);
+    scene.send(posts("ann", "hi"));
+    assert_eq!(scene.ends(call(0, 1, 0), failed(Code::UpstreamFailed, Retry::Backoff)), ["breaker 0 Open"]);
+    let (at, lines) = scene.next();
+    assert_eq!(lines, ["breaker 0 HalfOpen", "start 0.1#1 agent 0 model 0"]);
+    assert!((11_000..=12_001).contains(&at));
+}
+
+#[test]
+fn a_model_that_asked_for_calm_is_not_the_first_choice() {
+    let mut scene = scene(plan());
+    scene.send(says("ann", "hi"));
+    scene.ends(call(0, 1, 0), failed(Code::UpstreamRateLimited, Retry::After(Duration::from_secs(5))));
+    assert_eq!(scene.send(says("bob", "hi"))[1], "start 1.1#0 agent 0 model 1");
+    scene.sleep(5_600);
+    assert_eq!(scene.send(says("cyd", "hi"))[1], "start 2.1#0 agent 0 model 0");
+}
+
+#[test]
+fn a_time_out_is_a_failure_to_try_again() {
+    let mut scene = scene(plan());
+    scene.send(says("ann", "hi"));
+    assert_eq!(scene.next(), (3_000, vec!["cancel 0.1#0".to_string()]));
+    assert_eq!(scene.next().1, ["start 0.1#1 agent 0 model 0"]);
+    assert_eq!(scene.next().1, ["cancel 0.1#1", "start 0.1#2 agent 0 model 1"]);
+}
+
+#[test]
+fn no_place_is_lost_between_attempts() {
+    let mut plan = plan();
+    plan.agents[0].running_max = 1;
+    plan.models[0].running_max = 1;
+    plan.agents.push(agent("bea", &[0]));
+    plan.channels.push(Channel { agent: Some(AgentId(1)), ..channel("other") });
+    let mut scene = scene(plan);
+    scene.send(says("ann", "1"));
+    scene.ends(call(0, 1, 0), failed(Code::UpstreamFailed, Retry::Backoff));
+    assert_eq!(scene.send(says("bob", "2")).len(), 1, "the agent's place is kept through the pause");
+    let other = Inbound { channel: ChannelId(1), ..says("cyd", "3") };
+    assert_eq!(scene.send(other)[1], "start 2.1#0 agent 1 model 0", "the model's is not");
+    scene.piece(call(2, 1, 0), Piece::Reasoning("long"));
+    scene.sleep(2_100);
+    assert_eq!(scene.tick(), [""; 0], "the model is taken");
+    assert_eq!(scene.finishes(call(2, 1, 0))[2..], ["start 0.1#1 agent 0 model 0"], "and free again");
+}
