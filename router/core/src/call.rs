@@ -291,9 +291,9 @@ impl Shard {
             Retry::Elsewhere => other(),
             Retry::After(wait) => match other() {
                 Next::GiveUp if again => {
-                    Next::Again(wait.clamp(Duration::from_millis(1), limits.backoff_max))
+                    Next::Again(wait.min(limits.backoff_max).max(Duration::from_millis(1)))
                 }
-                other => other,
+                next @ (Next::GiveUp | Next::Other(_) | Next::Again(_)) => next,
             },
             Retry::Backoff if again => {
                 let tries = turn.tries;

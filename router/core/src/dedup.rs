@@ -92,7 +92,7 @@ impl Dedup {
             }
             self.index.remove(seen.mark.0[0], self.oldest);
             self.oldest = self.oldest.wrapping_add(1);
-            if self.oldest as usize % BLOCK == 0 {
+            if (self.oldest as usize).is_multiple_of(BLOCK) {
                 self.spare = self.blocks.pop_front();
             }
         }

@@ -230,7 +230,8 @@ impl Shard {
             Some(shard) if shard == self.id => loop {
                 match self.start_next(place, out) {
                     Step::Dropped => {}
-                    step => return step == Step::Started,
+                    Step::Started => return true,
+                    Step::Blocked | Step::Empty => return false,
                 }
             },
             Some(shard) => {
