@@ -1,0 +1,285 @@
+//! The command line: what can be said, and what is made of it. Every default is here.
+
+mod run;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::mock::gateway::{Faults, GatewaySettings};
+use crate::mock::telegram::BotSettings;
+use crate::mock::{gateway, provider, telegram};
+use crate::report::{EXIT_INVALID, EXIT_USAGE};
+use crate::{abuse, driver, self_test, sys};
+
+/// Open-loop load for a chat gateway, with an exact account of every message.
+///
+/// Messages are sent when they are due, whatever has come back, and timed from when they were due: a gateway that stalls
+/// cannot hide it. Every answer is held against its message to the byte; lost, doubled, reordered and corrupted ones are
+/// counted, not sampled. A run ends with a verdict on itself, so that a slow generator or a busy machine is not taken for
+/// the gateway.
+#[derive(Debug, Parser)]
+#[command(
+    name = "loadgen",
+    version,
+    max_term_width = 110,
+    after_help = "Try it without a gateway:\n  loadgen self-test\n  loadgen mock gateway --listen 127.0.0.1:8787 --key k &\n  \
+                  loadgen run ws-stream --url ws://127.0.0.1:8787 --key k --rate 5000 --duration 5s\n\nExit codes: 0 good, 2 \
+                  bad arguments, 3 an objective was not met, 4 a message was lost, doubled, reordered or corrupted, 6 \
+                  the run is not valid or could not be made."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Drive a gateway by a schedule and report
+    Run(Box<run::RunArgs>),
+    /// Stand in for what the gateway talks to
+    #[command(subcommand)]
+    Mock(Mock),
+    /// Show that the measuring itself is right, and how much this machine can generate
+    SelfTest(SelfTestArgs),
+    /// Bad input from thousands of connections, while good traffic beside it has to stay exact
+    Abuse(AbuseArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Mock {
+    /// A model provider: OpenAI's chat completions, scripted
+    #[command(after_help = provider::HELP)]
+    Provider(ProviderArgs),
+    /// Telegram's Bot API
+    Telegram(TelegramArgs),
+    /// An echoing gateway, with faults on demand
+    Gateway(GatewayArgs),
+}
+
+#[derive(Debug, Args)]
+struct ProviderArgs {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:9101", value_parser = parse_address)]
+    listen: SocketAddr,
+    /// What is answered when a request does not say: see below
+    #[arg(long, default_value = "")]
+    script: provider::Script,
+    /// The API key that is asked for; none if empty
+    #[arg(long, default_value = "")]
+    key: String,
+}
+
+#[derive(Debug, Args)]
+struct TelegramArgs {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:9102", value_parser = parse_address)]
+    listen: SocketAddr,
+    /// The bot's token; any is taken if empty
+    #[arg(long, default_value = "")]
+    token: String,
+    /// Answer every so many messages with 429
+    #[arg(long, default_value_t = 0)]
+    busy_every: u64,
+    /// What a 429 tells to wait, in seconds
+    #[arg(long, default_value_t = 1)]
+    retry_after: u32,
+    /// Messages a second that one chat takes; 0 for any number (Telegram: about 1)
+    #[arg(long, default_value_t = 0)]
+    chat_rate: u32,
+    /// Messages that are remembered of each chat, for GET /sent?chat=
+    #[arg(long, default_value_t = 100)]
+    keep: usize,
+}
+
+#[derive(Debug, Args)]
+struct GatewayArgs {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8787", value_parser = parse_address)]
+    listen: SocketAddr,
+    /// The key that is taken
+    #[arg(long, default_value = "")]
+    key: String,
+    /// Bytes of a chunk of a streamed answer; 0 for one chunk
+    #[arg(long, default_value_t = 0)]
+    chunk_bytes: usize,
+    /// Do not answer every nth message
+    #[arg(long, default_value_t = 0)]
+    lose_every: u64,
+    /// Answer every nth message twice
+    #[arg(long, default_value_t = 0)]
+    double_every: u64,
+    /// Answer every nth message after the next one
+    #[arg(long, default_value_t = 0)]
+    swap_every: u64,
+    /// Change a byte of every nth answer
+    #[arg(long, default_value_t = 0)]
+    corrupt_every: u64,
+    /// Refuse every nth message
+    #[arg(long, default_value_t = 0)]
+    refuse_every: u64,
+    /// Hang up instead of every nth answer
+    #[arg(long, default_value_t = 0)]
+    hang_up_every: u64,
+}
+
+#[derive(Debug, Args)]
+struct SelfTestArgs {
+    /// The stall test alone, without the search for the ceiling
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Args)]
+struct AbuseArgs {
+    /// The gateway
+    #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = run::parse_url)]
+    url: run::Url,
+    /// The key
+    #[arg(long, default_value = "")]
+    key: String,
+    /// Bad connections, all held open together where the gateway lets them; as many as descriptors allow
+    #[arg(long, default_value_t = 10_000)]
+    connections: u32,
+    /// How long they are held
+    #[arg(long, default_value = "15s", value_parser = crate::slo::parse_duration)]
+    duration: u64,
+    /// Messages a second of the good traffic beside it
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    /// The seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody can be told that nobody can be told.
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    sys::watch_interrupt();
+    // Where the limit cannot be raised, the connections that it allows are there all the same.
+    sys::raise_descriptor_limit().ok();
+    let done = match cli.command {
+        Command::Run(args) => run::run(*args),
+        Command::Mock(mock) => serve(mock),
+        Command::SelfTest(args) => self_test::main(args.quick, &mut print),
+        Command::Abuse(args) => abuse::main(&args.into(), &mut print),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            complain(&failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the process ends with.
+    pub code: u8,
+    /// What is told.
+    pub text: String,
+}
+
+impl Failure {
+    /// The arguments cannot be.
+    #[must_use]
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, text: text.into() }
+    }
+
+    /// The run could not be made.
+    #[must_use]
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self { code: EXIT_INVALID, text: text.into() }
+    }
+}
+
+/// A line for the reader.
+#[expect(clippy::print_stdout, reason = "this is what the program is for")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "this is where complaints go")]
+fn complain(text: &str) {
+    eprintln!("loadgen: {text}");
+}
+
+/// Runs a simulator until it is interrupted.
+fn serve(mock: Mock) -> Result<u8, Failure> {
+    let served = driver::run(|_| async move {
+        let (name, address) = match mock {
+            Mock::Provider(args) => (
+                "provider",
+                provider::serve(args.listen, provider::Settings { key: args.key, script: args.script })?,
+            ),
+            Mock::Telegram(args) => {
+                let settings = BotSettings {
+                    token: args.token,
+                    busy_every: args.busy_every,
+                    retry_after_seconds: args.retry_after,
+                    chat_rate_max: args.chat_rate,
+                    kept_per_chat: args.keep,
+                };
+                ("telegram", telegram::serve(args.listen, settings)?)
+            }
+            Mock::Gateway(args) => ("gateway", gateway::serve(args.listen, args.into())?),
+        };
+        print(&format!("mock {name} listens on {address}"));
+        while !sys::interrupted() {
+            driver::sleep(core::time::Duration::from_millis(50)).await;
+        }
+        Ok(())
+    });
+    let served: std::io::Result<()> = served.and_then(|served| served);
+    served.map(|()| 0).map_err(|error| Failure::invalid(error.to_string()))
+}
+
+impl From<AbuseArgs> for abuse::Abuse {
+    fn from(args: AbuseArgs) -> Self {
+        Self {
+            target: args.url.address,
+            host: args.url.host,
+            key: args.key,
+            connections: args.connections,
+            duration_ns: args.duration,
+            rate: args.rate,
+            seed: args.seed,
+        }
+    }
+}
+
+impl From<GatewayArgs> for GatewaySettings {
+    fn from(args: GatewayArgs) -> Self {
+        Self {
+            key: args.key,
+            chunk_bytes: args.chunk_bytes,
+            faults: Faults {
+                stall: None,
+                lose_every: args.lose_every,
+                double_every: args.double_every,
+                swap_every: args.swap_every,
+                corrupt_every: args.corrupt_every,
+                refuse_every: args.refuse_every,
+                hang_up_every: args.hang_up_every,
+            },
+            telegram: None,
+        }
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| format!("{text}: {error}"))?;
+    found.next().ok_or_else(|| format!("{text} has no address"))
+}

@@ -1,0 +1,321 @@
+//! `loadgen run`: its options, and what becomes of them.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use hdrhistogram::serialization::V2DeflateSerializer;
+
+use super::{Failure, parse_address, print};
+use crate::host::Fingerprint;
+use crate::ledger::Expect;
+use crate::protocol::Addressing;
+use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
+use crate::rng::mix;
+use crate::run::{Settings, Spread, TelegramSettings, drive};
+use crate::scenario::Scenario;
+use crate::schedule::Arrivals;
+use crate::slo::{Slo, parse_duration};
+use crate::verdict;
+
+/// Options of `loadgen run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Scenarios:\n  ws-chat           /ws, answers whole\n  ws-stream         /ws, answers in chunks\n  \
+                        rest              POST /api/chat, JSON\n  sse-stream        POST /api/chat, server-sent events\n  \
+                        webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen\n\n\
+                        The default agent of the gateway echoes, and every answer is checked to the byte; with another \
+                        agent say --expect anything. Sessions are laid onto connections, many to one; messages of one \
+                        session are answered in order or counted as reordered. Over HTTP a session has one request in \
+                        flight, and what waits for a connection is late: raise --connections until the lag is small.\n\n\
+                        Verdicts: VALID; NOISY (the machine was busy); GENERATOR-LIMITED (lag at p99 above 1 ms and half \
+                        of the median response, less than 99 % sent in time, a thread above 90 % of a core); INTERRUPTED."
+)]
+pub(crate) struct RunArgs {
+    /// What to drive: a name, or a mixture such as ws-chat=3,rest=1
+    #[arg(default_value = "ws-chat")]
+    scenario: Scenario,
+    /// The gateway: ws://host:port or http://host:port
+    #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = parse_url)]
+    url: Url,
+    /// The key; none if empty
+    #[arg(long, default_value = "")]
+    key: String,
+    /// Messages a second, all together
+    #[arg(long, default_value_t = 12_000.0)]
+    rate: f64,
+    /// Sessions of each part of the scenario
+    #[arg(long, default_value_t = 1000, visible_alias = "chats")]
+    sessions: u32,
+    /// Connections of each part
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// What is measured
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    duration: u64,
+    /// What is sent before it, counted but not timed
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    warmup: u64,
+    /// How messages arrive
+    #[arg(long, default_value = "poisson")]
+    arrivals: ArrivalsName,
+    /// Messages that come together, with --arrivals burst
+    #[arg(long, default_value_t = 100)]
+    burst: u32,
+    /// The same seed and arguments give the same schedule, on any number of threads
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Bytes of a message's text, at least 64
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Generator threads
+    #[arg(long, default_value_t = 1)]
+    threads: u32,
+    /// How sessions are laid onto connections
+    #[arg(long, default_value = "even")]
+    spread: SpreadName,
+    /// What answers have to say
+    #[arg(long, default_value = "echo")]
+    expect: ExpectName,
+    /// Burn a core to wake in time: sharper times, if there is a core to burn
+    #[arg(long)]
+    spin: bool,
+    /// How long answers are waited for at the end
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    drain: u64,
+    /// Unanswered messages of a thread above which what is due is not sent but counted as shed
+    #[arg(long, default_value_t = 1_000_000)]
+    inflight_max: u64,
+    /// The value of `channel` in messages
+    #[arg(long, default_value = "api")]
+    channel: String,
+    /// What session ids start with; by default something new with each run
+    #[arg(long)]
+    session_prefix: Option<String>,
+    /// Objectives, such as p99<45ms,loss=0,first_p95<300ms
+    #[arg(long)]
+    slo: Option<Slo>,
+    /// The gateway's process, whose processor time and memory are measured
+    #[arg(long)]
+    gateway_pid: Option<u32>,
+    /// The gateway's commit, for the result
+    #[arg(long)]
+    commit: Option<String>,
+    /// Write the result as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Write an HDR interval log
+    #[arg(long)]
+    hlog: Option<PathBuf>,
+    /// Write result.json, latency.hlog and summary.txt into a folder
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// No line a second
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    telegram: TelegramRunArgs,
+}
+
+#[derive(Debug, Args)]
+struct TelegramRunArgs {
+    /// Where the Bot API simulator of webhook-telegram listens: the gateway's apiRoot
+    #[arg(long, default_value = "127.0.0.1:9102", value_parser = parse_address)]
+    telegram_listen: SocketAddr,
+    /// The Telegram channel's name in the gateway
+    #[arg(long, default_value = "telegram")]
+    telegram_channel: String,
+    /// The bot's token
+    #[arg(long)]
+    bot_token: Option<String>,
+    /// The webhook's secret
+    #[arg(long)]
+    webhook_secret: Option<String>,
+    /// The share of updates that are delivered twice and have to be answered once
+    #[arg(long, default_value_t = 0.03)]
+    repeats: f64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ArrivalsName {
+    /// Evenly spaced
+    Constant,
+    /// Independent: exponential gaps
+    Poisson,
+    /// --burst at once, then silence
+    Burst,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SpreadName {
+    /// Each connection has as many
+    Even,
+    /// By a seeded hash
+    Random,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExpectName {
+    /// What was asked, to the byte
+    Echo,
+    /// Anything; tokens of the provider simulator's `reply=stamps` are timed from their emission
+    Anything,
+}
+
+/// Where the gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Its authority, for `Host`.
+    pub(crate) host: String,
+}
+
+/// Reads `ws://host:port` or `http://host:port`, with or without a path, which is not looked at.
+pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
+    if !matches!(scheme, "ws" | "http") {
+        return Err(format!("{scheme}: is not spoken; write ws://host:port or http://host:port"));
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let host = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    Ok(Url { address: parse_address(&host)?, host })
+}
+
+/// Makes the run and reports it. Tells what the process ends with.
+pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
+    let slo = args.slo.clone().unwrap_or_default();
+    let (commit, quiet) = (args.commit.clone(), args.quiet);
+    let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
+    let settings = settings(args);
+    settings.check().map_err(Failure::usage)?;
+    let failed = |error: std::io::Error| Failure::invalid(format!("a result cannot be written: {error}"));
+    places.prepare().map_err(failed)?;
+    let mut log = places.open_hlog().map_err(failed)?;
+    let machine = Fingerprint::read();
+    let mut serializer = V2DeflateSerializer::new();
+    let (outcome, rows) = {
+        let log = log.as_mut().map(|log| (log, &mut serializer));
+        let mut chronicle = Chronicle::new(log, SystemTime::now(), !quiet).map_err(Failure::invalid)?;
+        let outcome = drive(settings.clone(), &mut chronicle).map_err(Failure::invalid)?;
+        if let Some(failure) = chronicle.failure {
+            return Err(Failure::invalid(failure));
+        }
+        (outcome, chronicle.rows)
+    };
+    if let Some(log) = &mut log {
+        log.flush().map_err(failed)?;
+    }
+    let verdict = verdict::judge(&outcome, settings.duration_ns, settings.spin);
+    let held = slo.hold(&outcome, answers_per_second(&settings, &outcome));
+    let command = without_secrets(std::env::args());
+    let of = Circumstances { settings: &settings, command, commit, machine, rows };
+    let report = Report::new(of, &outcome, verdict, held);
+    print(&report.to_table());
+    places.write(&report).map_err(failed)?;
+    Ok(report.exit_code())
+}
+
+fn settings(args: RunArgs) -> Settings {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Runs tell their messages apart by it; a gateway remembers ids for days.
+    let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
+    let telegram = match (args.telegram.bot_token, args.telegram.webhook_secret) {
+        (Some(token), Some(secret)) => Some(TelegramSettings {
+            listen: args.telegram.telegram_listen,
+            channel: args.telegram.telegram_channel,
+            token,
+            secret,
+            repeat_share: args.telegram.repeats.clamp(0.0, 1.0),
+        }),
+        (None, _) | (_, None) => None,
+    };
+    Settings {
+        target: args.url.address,
+        to: Addressing {
+            run,
+            payload_bytes: args.payload,
+            session_prefix: args.session_prefix.unwrap_or_else(|| format!("lg-{run:08x}-")),
+            channel: args.channel,
+            host: args.url.host,
+            key: args.key,
+        },
+        scenario: args.scenario,
+        rate: args.rate,
+        sessions: args.sessions,
+        connections: args.connections,
+        duration_ns: args.duration,
+        warmup_ns: args.warmup,
+        arrivals: match args.arrivals {
+            ArrivalsName::Constant => Arrivals::Constant,
+            ArrivalsName::Poisson => Arrivals::Poisson,
+            ArrivalsName::Burst => Arrivals::Burst(args.burst),
+        },
+        seed: args.seed,
+        threads: args.threads,
+        spread: match args.spread {
+            SpreadName::Even => Spread::Even,
+            SpreadName::Random => Spread::Random,
+        },
+        expect: match args.expect {
+            ExpectName::Echo => Expect::Echo,
+            ExpectName::Anything => Expect::Anything,
+        },
+        drain_ns: args.drain,
+        linger_ns: 100_000_000,
+        inflight_max: args.inflight_max,
+        spin: args.spin,
+        telegram,
+        started_unix_seconds: since_1970.as_secs(),
+        gateway_pid: args.gateway_pid,
+    }
+}
+
+/// Options whose value is nobody's business.
+const SECRETS: [&str; 3] = ["--key", "--bot-token", "--webhook-secret"];
+
+/// A command line, for the result that others read.
+fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut hide = false;
+    for arg in args {
+        if std::mem::take(&mut hide) {
+            told.push("***".to_owned());
+            continue;
+        }
+        match arg.split_once('=') {
+            Some((name, _)) if SECRETS.contains(&name) => told.push(format!("{name}=***")),
+            Some(_) | None => {
+                hide = SECRETS.contains(&arg.as_str());
+                told.push(arg);
+            }
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_url_is_an_address_and_an_authority() {
+        let url = parse_url("ws://127.0.0.1:8787/ws").unwrap();
+        assert_eq!((url.address, url.host.as_str()), ("127.0.0.1:8787".parse().unwrap(), "127.0.0.1:8787"));
+        assert_eq!(parse_url("http://127.0.0.1").unwrap().address.port(), 80);
+        assert_eq!(parse_url("[::1]:99").unwrap().address, "[::1]:99".parse().unwrap());
+        assert!(parse_url("wss://127.0.0.1:1").unwrap_err().contains("not spoken"));
+    }
+
+    #[test]
+    fn secrets_are_not_in_the_command_that_is_told() {
+        let args =
+            ["loadgen", "run", "--key", "k1", "--bot-token=t2", "--rate", "5", "--webhook-secret", "w3"];
+        let told = without_secrets(args.into_iter().map(str::to_owned)).join(" ");
+        assert_eq!(told, "loadgen run --key *** --bot-token=*** --rate 5 --webhook-secret ***");
+    }
+}

@@ -1,0 +1,413 @@
+//! A run: lanes that send by one schedule, and the thread that starts them, adds up what they measure and watches the
+//! machine meanwhile.
+//!
+//! Open loop: what is due is sent when it is due, whatever has come back. A slow gateway is then seen in the times, and a
+//! slow generator in the lag.
+
+mod http;
+mod lane;
+mod telegram;
+mod ws;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::driver::{self, Backend};
+use crate::host::{Busy, ProcessUse};
+use crate::ledger::{Expect, Ledger, Tally};
+use crate::measure::Interval;
+use crate::protocol::Addressing;
+use crate::run::lane::{Books, LaneEnd, Note, Wires};
+use crate::scenario::{Kind, Scenario};
+use crate::schedule::{Arrivals, Share};
+use crate::{stamp, sys};
+
+pub(crate) use ws::{Door, auth_frame};
+
+/// How long a connection, and each step of its handshake, may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From when all connections are open to the first message.
+const START_DELAY_NS: u64 = 50_000_000;
+
+/// How sessions are laid onto a lane's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// In turn: each connection has as many.
+    Even,
+    /// By a seeded hash, as clients behind proxies would be.
+    Random,
+}
+
+/// What the Telegram part of a run needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelegramSettings {
+    /// Where the Bot API simulator listens in this process; the gateway's `apiRoot`.
+    pub listen: SocketAddr,
+    /// The channel's name in the gateway: updates go to `/webhooks/<channel>`.
+    pub channel: String,
+    /// The bot's token, as the gateway sends it.
+    pub token: String,
+    /// The webhook's secret.
+    pub secret: String,
+    /// The share of updates that are delivered twice, 0 to 1.
+    pub repeat_share: f64,
+}
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// What is driven.
+    pub scenario: Scenario,
+    /// The gateway.
+    pub target: SocketAddr,
+    /// What the requests say.
+    pub to: Addressing,
+    /// Messages a second, all parts and lanes together.
+    pub rate: f64,
+    /// Sessions of each part.
+    pub sessions: u32,
+    /// Connections of each part.
+    pub connections: u32,
+    /// What is measured, after the warm-up.
+    pub duration_ns: u64,
+    /// What is sent before, and counted but not timed.
+    pub warmup_ns: u64,
+    /// How messages arrive.
+    pub arrivals: Arrivals,
+    /// The seed of the schedule.
+    pub seed: u64,
+    /// Lanes.
+    pub threads: u32,
+    /// How sessions are laid onto connections.
+    pub spread: Spread,
+    /// What answers are expected to say.
+    pub expect: Expect,
+    /// How long answers are waited for after the last message.
+    pub drain_ns: u64,
+    /// How long after the last answer second ones are waited for.
+    pub linger_ns: u64,
+    /// Unanswered messages of a lane beyond which what is due is not sent but counted as shed.
+    pub inflight_max: u64,
+    /// Whether lanes burn a core to wake in time.
+    pub spin: bool,
+    /// For the Telegram part.
+    pub telegram: Option<TelegramSettings>,
+    /// The date in updates.
+    pub started_unix_seconds: u64,
+    /// The gateway's process, whose use of the machine is measured.
+    pub gateway_pid: Option<u32>,
+}
+
+impl Settings {
+    /// The measured part of the run, in nanoseconds after its start.
+    #[must_use]
+    pub const fn window(&self) -> Range<u64> {
+        self.warmup_ns..self.warmup_ns + self.duration_ns
+    }
+
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let shortest = stamp::STAMP_BYTES;
+        let wrong = [
+            (
+                !(self.rate.is_finite() && 0.0 < self.rate && self.rate <= 1e8),
+                "the rate is above 0, at most 1e8",
+            ),
+            (self.sessions == 0, "there is at least one session"),
+            (self.connections < self.threads, "each thread has at least one connection"),
+            (self.sessions < self.threads, "each thread has at least one session"),
+            (self.threads == 0 || 1024 < self.threads, "there are 1 to 1,024 threads"),
+            (self.duration_ns == 0, "the duration is above 0"),
+            (
+                self.scenario.has(Kind::WebhookTelegram) && self.telegram.is_none(),
+                "webhook-telegram needs the bot's token and the webhook's secret",
+            ),
+        ];
+        if let Some((_, what)) = wrong.iter().find(|(is_wrong, _)| *is_wrong) {
+            return Err((*what).to_owned());
+        }
+        if self.to.payload_bytes < shortest {
+            return Err(format!("a message has at least {shortest} bytes: its stamp"));
+        }
+        Ok(())
+    }
+}
+
+/// What the schedule needs to know of the parts.
+pub(crate) fn shares(settings: &Settings) -> Vec<Share> {
+    let share = |part: &crate::scenario::Part| Share { weight: part.weight, sessions: settings.sessions };
+    settings.scenario.parts().iter().map(share).collect()
+}
+
+/// The age of a token that the provider simulator stamped when it emitted it: `@` and sixteen hexadecimal digits.
+pub(crate) fn read_token_stamp(token: &[u8]) -> Option<u64> {
+    let digits = token.trim_ascii().strip_prefix(b"@")?;
+    if digits.len() != 16 {
+        return None;
+    }
+    Some(sys::now_ns().saturating_sub(stamp::read_hex(digits)?))
+}
+
+/// What is told of a run while it goes on.
+pub trait Observer {
+    /// A second is over.
+    fn on_second(&mut self, second: u64, interval: &Interval);
+}
+
+/// For runs that nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Observer for Unwatched {
+    fn on_second(&mut self, _second: u64, _interval: &Interval) {}
+}
+
+/// How one lane fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneUse {
+    /// Processor time of its thread in the measured window.
+    pub window_cpu_ns: u64,
+    /// In all of the run.
+    pub cpu_ns: u64,
+}
+
+/// What a run found.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What waited for the sockets.
+    pub backend: Backend,
+    /// The account of each part.
+    pub tallies: Vec<Tally>,
+    /// All times and counts.
+    pub sum: Interval,
+    /// Messages that were due in the measured window.
+    pub due_in_window: u64,
+    /// The digest of the schedule as far as it was due.
+    pub digest: u64,
+    /// The lanes.
+    pub lanes: Vec<LaneUse>,
+    /// Whether the schedule was kept to its end.
+    pub complete: bool,
+    /// The machine at the window's start and end.
+    pub busy: [Busy; 2],
+    /// The gateway at the window's start and end.
+    pub gateway: Option<[ProcessUse; 2]>,
+}
+
+impl Outcome {
+    /// The account of all parts.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        self.tallies.iter().for_each(|tally| sum.add(tally));
+        sum
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Settings that cannot be, a gateway that cannot be reached or does not take the key, a thread that gets no ring.
+pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome, String> {
+    settings.check()?;
+    let settings = Arc::new(settings);
+    let start_ns = Arc::new(AtomicU64::new(0));
+    let (notes_in, notes) = channel();
+    let shared: Vec<_> = settings
+        .scenario
+        .parts()
+        .iter()
+        .map(|part| (part.kind == Kind::WebhookTelegram).then(|| Books::shared(&settings)))
+        .collect();
+    let mut spares = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..settings.threads {
+        let (spare_in, spare) = channel();
+        spares.push(spare_in);
+        let wires = Wires {
+            start_ns: Arc::clone(&start_ns),
+            notes: notes_in.clone(),
+            spares: spare,
+            shared: shared.clone(),
+        };
+        threads.push(start_lane(Arc::clone(&settings), number, wires));
+    }
+    drop(notes_in);
+    let mut conductor = Conductor::new(&settings, notes, spares);
+    let result = conductor.conduct(&start_ns, observer);
+    if result.is_err() {
+        start_ns.store(u64::MAX, Ordering::Release);
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err("a thread of the generator panicked".to_owned());
+        }
+    }
+    result?;
+    conductor.into_outcome(shared)
+}
+
+fn start_lane(settings: Arc<Settings>, number: u32, wires: Wires) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let notes = wires.notes.clone();
+        let result = driver::run(|backend| lane::main(settings, number, wires, backend));
+        if let Err(error) = result {
+            // Nobody listens only when the run is given up already.
+            notes.send(Note::Ready(Err(format!("a thread gets no ring: {error}")))).ok();
+        }
+    })
+}
+
+/// Starts the lanes at one moment and adds up what they send.
+struct Conductor<'a> {
+    settings: &'a Settings,
+    notes: Receiver<Note>,
+    spares: Vec<Sender<Interval>>,
+    /// The seconds that not all lanes have handed over.
+    seconds: BTreeMap<u64, (Interval, usize)>,
+    sum: Interval,
+    ends: Vec<LaneEnd>,
+    backend: Option<Backend>,
+    busy: Vec<Busy>,
+    gateway: Vec<Option<ProcessUse>>,
+}
+
+impl<'a> Conductor<'a> {
+    fn new(settings: &'a Settings, notes: Receiver<Note>, spares: Vec<Sender<Interval>>) -> Self {
+        Self {
+            settings,
+            notes,
+            spares,
+            seconds: BTreeMap::new(),
+            sum: Interval::default(),
+            ends: Vec::new(),
+            backend: None,
+            busy: Vec::new(),
+            gateway: Vec::new(),
+        }
+    }
+
+    fn conduct(&mut self, start: &AtomicU64, observer: &mut dyn Observer) -> Result<(), String> {
+        let lanes = self.settings.threads as usize;
+        for _ in 0..lanes {
+            match self.notes.recv() {
+                Ok(Note::Ready(ready)) => self.backend = Some(ready?),
+                Ok(Note::Interval(..) | Note::Ended(_)) | Err(_) => {
+                    return Err("a thread of the generator ended before the run".to_owned());
+                }
+            }
+        }
+        let start_ns = sys::now_ns() + START_DELAY_NS;
+        start.store(start_ns, Ordering::Release);
+        let window = self.settings.window();
+        let mut looks = [start_ns + window.start, start_ns + window.end].into_iter().peekable();
+        while self.ends.len() < lanes {
+            let wait_ns = looks.peek().map_or(u64::MAX >> 1, |at_ns| at_ns.saturating_sub(sys::now_ns()));
+            match self.notes.recv_timeout(Duration::from_nanos(wait_ns)) {
+                Ok(note) => self.on_note(note, observer)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    looks.next();
+                    self.look();
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err("a thread of the generator ended before the run's end".to_owned());
+                }
+            }
+        }
+        // A run that was broken off has not come to its second look.
+        for _ in looks {
+            self.look();
+        }
+        for (second, (interval, _)) in std::mem::take(&mut self.seconds) {
+            self.sum.add(&interval);
+            observer.on_second(second, &interval);
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        self.busy.push(Busy::read());
+        self.gateway.push(self.settings.gateway_pid.and_then(ProcessUse::read));
+    }
+
+    fn on_note(&mut self, note: Note, observer: &mut dyn Observer) -> Result<(), String> {
+        match note {
+            Note::Ready(result) => result.map(drop),
+            Note::Ended(end) => {
+                self.ends.push(end);
+                Ok(())
+            }
+            Note::Interval(second, interval) => {
+                self.on_interval(second, interval, observer);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_interval(&mut self, second: u64, mut interval: Interval, observer: &mut dyn Observer) {
+        let (sum, lanes) = self.seconds.entry(second).or_default();
+        sum.add(&interval);
+        *lanes += 1;
+        interval.clear();
+        // Whichever lane takes it: all are alike. One that has ended needs none.
+        if let Some(spare) = self.spares.get(*lanes - 1) {
+            spare.send(interval).ok();
+        }
+        // A lane hands its seconds over in order, so the first is complete when all have handed it over.
+        while let Some(first) = self.seconds.first_entry()
+            && self.settings.threads as usize <= first.get().1
+        {
+            let (second, (interval, _)) = first.remove_entry();
+            self.sum.add(&interval);
+            observer.on_second(second, &interval);
+        }
+    }
+
+    fn into_outcome(self, shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>) -> Result<Outcome, String> {
+        let mut tallies = vec![Tally::default(); shared.len()];
+        for end in &self.ends {
+            for (sum, tally) in tallies.iter_mut().zip(&end.tallies) {
+                sum.add(tally);
+            }
+        }
+        for (sum, stripes) in tallies.iter_mut().zip(shared) {
+            for stripe in stripes.iter().flat_map(|stripes| stripes.iter()) {
+                let mut ledger = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+                let empty = Ledger::new(0, Expect::Anything, 0, 0, 1);
+                sum.add(&std::mem::replace(&mut *ledger, empty).close());
+            }
+        }
+        let [Some(from), Some(to)] = [self.busy.first().copied(), self.busy.last().copied()] else {
+            return Err("the run ended before it began".to_owned());
+        };
+        let gateway = match (self.gateway.first(), self.gateway.last()) {
+            (Some(Some(from)), Some(Some(to))) => Some([*from, *to]),
+            (Some(None), _) | (_, Some(None)) | (None, _) | (_, None) => None,
+        };
+        Ok(Outcome {
+            backend: self.backend.unwrap_or(Backend::Epoll),
+            tallies,
+            sum: self.sum,
+            due_in_window: self.ends.iter().map(|end| end.due_in_window).sum(),
+            digest: self.ends.iter().fold(0, |sum, end| sum ^ end.digest),
+            lanes: self
+                .ends
+                .iter()
+                .map(|end| LaneUse { window_cpu_ns: end.window_cpu_ns, cpu_ns: end.cpu_ns })
+                .collect(),
+            complete: self.ends.iter().all(|end| end.complete),
+            busy: [from, to],
+            gateway,
+        })
+    }
+}

@@ -1,0 +1,497 @@
+//! HTTP clients: a pool of kept connections with one request in flight each. What finds no free connection waits, and its
+//! waiting counts: it was due when it was due.
+//!
+//! Owns `POST /api/chat` (JSON and server-sent events) and webhook deliveries. A session has one request in flight at most,
+//! since two connections keep no order between them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clawgate_wire::http1::{BodyDecoder, HeadLimits, Length, parse_response};
+use clawgate_wire::sse;
+
+use crate::driver::{self, Socket};
+use crate::ledger::Expect;
+use crate::pipe::{Pipe, Read};
+use crate::protocol::{Envelope, Incoming, Said, Template, is_session_id};
+use crate::rng::mix;
+use crate::run::lane::{Books, Lane};
+use crate::run::{CONNECT_TIMEOUT, read_token_stamp};
+use crate::scenario::Kind;
+use crate::schedule::Due;
+
+const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+const HEAD_LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: 32 * 1024, headers_max: 64, target_bytes_max: 1024 };
+
+/// The first wait before a connection that cannot be opened is tried again; it doubles up to a second.
+const BACKOFF: Duration = Duration::from_millis(20);
+
+/// One request to be sent.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    due: Due,
+    seq: u32,
+    /// A delivery that the platform repeats on purpose: the same update again.
+    repeat: bool,
+}
+
+/// The response that a connection is reading.
+#[derive(Debug)]
+struct Reply {
+    /// Status, and whether the connection may be used again; `None` until the head is there.
+    head: Option<(u16, bool)>,
+    body: BodyDecoder,
+    bytes: Vec<u8>,
+    events: sse::Decoder,
+}
+
+impl Reply {
+    fn new() -> Self {
+        Self {
+            head: None,
+            body: BodyDecoder::new(Length::None, 0),
+            bytes: Vec::new(),
+            events: sse::Decoder::new(BODY_BYTES_MAX as usize),
+        }
+    }
+
+    /// Makes ready for the next response. Tells whether the connection may be used for one.
+    fn clear(&mut self) -> bool {
+        let keep_alive = self.head.take().is_some_and(|(_, keep_alive)| keep_alive);
+        self.bytes.clear();
+        self.events = sse::Decoder::new(BODY_BYTES_MAX as usize);
+        keep_alive
+    }
+}
+
+#[derive(Debug)]
+struct Conn {
+    /// `None` while it is not open.
+    pipe: RefCell<Option<Rc<Pipe>>>,
+    job: Cell<Option<Job>>,
+    reply: RefCell<Reply>,
+}
+
+/// The connections of one lane, for one part of the scenario.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    lane: Rc<Lane>,
+    kind: Kind,
+    books: Books,
+    template: RefCell<Template>,
+    conns: Vec<Conn>,
+    idle: RefCell<Vec<usize>>,
+    /// Requests without a connection, in order.
+    waiting: RefCell<VecDeque<Job>>,
+    /// Whether a session has a request in flight or waiting.
+    busy: RefCell<Vec<bool>>,
+    /// What waits for its own session's request.
+    held: RefCell<HashMap<u32, VecDeque<Job>>>,
+}
+
+impl Pool {
+    /// Opens all connections.
+    pub(crate) async fn open(lane: &Rc<Lane>, kind: Kind, books: Books) -> Result<Rc<Self>, String> {
+        let settings = &lane.settings;
+        let template = match (kind, &settings.telegram) {
+            (Kind::WebhookTelegram, Some(telegram)) => {
+                let target = format!("/webhooks/{}", telegram.channel);
+                Template::telegram(&settings.to, &target, &telegram.secret, settings.started_unix_seconds)
+            }
+            (Kind::WebhookTelegram, None) => return Err("no Telegram settings".to_owned()),
+            (Kind::Rest | Kind::SseStream | Kind::WsChat | Kind::WsStream, _) => {
+                Template::chat(&settings.to, kind.streams())
+            }
+        };
+        let conn =
+            |_| Conn { pipe: RefCell::default(), job: Cell::default(), reply: RefCell::new(Reply::new()) };
+        let count = lane.own(settings.connections);
+        let pool = Rc::new(Self {
+            lane: Rc::clone(lane),
+            kind,
+            books,
+            template: RefCell::new(template),
+            conns: (0..count).map(conn).collect(),
+            idle: RefCell::default(),
+            waiting: RefCell::default(),
+            busy: RefCell::new(vec![false; lane.own(settings.sessions) as usize]),
+            held: RefCell::default(),
+        });
+        for at in 0..pool.conns.len() {
+            pool.connect(at).await?;
+            driver::spawn(Rc::clone(&pool).serve(at));
+        }
+        Ok(pool)
+    }
+
+    async fn connect(&self, at: usize) -> Result<(), String> {
+        let target = self.lane.settings.target;
+        let opened = driver::within(CONNECT_TIMEOUT, Socket::connect(target)).await;
+        let socket = opened.map_err(|error| format!("cannot connect to {target}: {error}"))?;
+        let Some(conn) = self.conns.get(at) else { return Ok(()) };
+        conn.reply.replace(Reply::new());
+        conn.pipe.replace(Some(Pipe::new(socket, Vec::new(), &self.lane.scratch)));
+        self.next_job(at);
+        Ok(())
+    }
+
+    /// Reads one connection for as long as the run goes on.
+    async fn serve(self: Rc<Self>, at: usize) {
+        let Some(conn) = self.conns.get(at) else { return };
+        let mut backoff = BACKOFF;
+        loop {
+            let pipe = conn.pipe.borrow().clone();
+            if let Some(pipe) = pipe {
+                self.read_to_end(conn, at, &pipe).await;
+                self.on_closed(conn, at);
+                backoff = BACKOFF;
+            }
+            if self.lane.ending.get() {
+                return;
+            }
+            if self.connect(at).await.is_err() {
+                driver::sleep(backoff).await;
+                backoff = (backoff * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+
+    async fn read_to_end(&self, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
+        loop {
+            if pipe.socket().readable().await.is_err() {
+                return;
+            }
+            match pipe.read(|bytes| self.on_bytes(conn, at, bytes)) {
+                Ok(Read::Some(bytes)) => {
+                    let mut recorder = self.lane.recorder.borrow_mut();
+                    recorder.counts().reads += u64::from(bytes != 0);
+                    recorder.counts().bytes_in += bytes as u64;
+                }
+                Ok(Read::Closed) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The connection is gone. A body that ends with it is complete; a request without an answer stays open in the
+    /// account, and its session goes on.
+    fn on_closed(&self, conn: &Conn, at: usize) {
+        conn.pipe.take();
+        self.idle.borrow_mut().retain(|idle| *idle != at);
+        let whole = {
+            let reply = conn.reply.borrow();
+            reply.head.is_some() && reply.body.may_close()
+        };
+        if whole {
+            self.on_reply(conn, self.lane.now());
+        } else if let Some(job) = conn.job.take() {
+            self.lane.recorder.borrow_mut().counts().disconnects += 1;
+            self.release(job);
+        }
+    }
+
+    fn on_bytes(&self, conn: &Conn, at: usize, bytes: &mut [u8]) -> io::Result<usize> {
+        let now_ns = self.lane.now();
+        let mut done = 0;
+        while done < bytes.len() {
+            let Some(job) = conn.job.get() else {
+                // An answer that nobody asked for.
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            let taken = self.on_reply_bytes(&mut conn.reply.borrow_mut(), job, &bytes[done..], now_ns)?;
+            done += taken.bytes;
+            if taken.whole {
+                self.on_reply(conn, now_ns);
+                if !conn.reply.borrow_mut().clear() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                self.next_job(at);
+            } else if taken.bytes == 0 {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Takes a part of a response.
+    fn on_reply_bytes(&self, reply: &mut Reply, job: Job, bytes: &[u8], now_ns: u64) -> io::Result<Taken> {
+        let mut done = 0;
+        if reply.head.is_none() {
+            let head = parse_response(bytes, &HEAD_LIMITS, false).map_err(|bad| self.on_refusal(bad))?;
+            let Some(head) = head else { return Ok(Taken { bytes: 0, whole: false }) };
+            done = head.bytes;
+            if head.status < 200 {
+                return Ok(Taken { bytes: done, whole: false });
+            }
+            reply.head = Some((head.status, head.keep_alive));
+            reply.body = BodyDecoder::new(head.body, BODY_BYTES_MAX);
+            if self.kind == Kind::WebhookTelegram && !job.repeat && head.status < 300 {
+                self.lane.recorder.borrow_mut().on_ack(job.due.at_ns, now_ns);
+            }
+        }
+        let rest = bytes.get(done..).unwrap_or(&[]);
+        let body = reply.body.decode(rest).map_err(|bad| self.on_refusal(bad))?;
+        reply.bytes.extend_from_slice(body.data);
+        if self.kind == Kind::SseStream && reply.head.is_some_and(|(status, _)| status == 200) {
+            self.on_events(job, reply, now_ns);
+        }
+        Ok(Taken { bytes: done + body.consumed, whole: body.done })
+    }
+
+    #[cold]
+    fn on_refusal(&self, refusal: clawgate_wire::http1::Refusal) -> io::Error {
+        self.books.with(0, |ledger| ledger.tally_mut().count_code(refusal.code()));
+        io::ErrorKind::InvalidData.into()
+    }
+
+    /// Every server-sent event that is complete.
+    fn on_events(&self, job: Job, reply: &mut Reply, now_ns: u64) {
+        let mut done = 0;
+        loop {
+            let rest = reply.bytes.get_mut(done..).unwrap_or(&mut []);
+            match reply.events.decode(rest) {
+                Ok(sse::Step::Event { consumed, data, .. }) => {
+                    self.on_event(job, data, now_ns);
+                    done += consumed;
+                }
+                Ok(
+                    sse::Step::Id { consumed, .. }
+                    | sse::Step::Comment { consumed }
+                    | sse::Step::Skip { consumed },
+                ) => done += consumed,
+                Ok(sse::Step::NeedMore) => break,
+                Err(_) => {
+                    self.books.with(job.due.session, |ledger| ledger.on_garbled());
+                    done = reply.bytes.len();
+                    break;
+                }
+            }
+        }
+        reply.bytes.drain(..done);
+    }
+
+    fn on_event(&self, job: Job, data: &[u8], now_ns: u64) {
+        let session = job.due.session;
+        let Some(incoming) = Incoming::read(data) else {
+            self.books.with(session, |ledger| ledger.on_garbled());
+            return;
+        };
+        let prefix = &self.lane.settings.to.session_prefix;
+        if incoming.session_id.as_deref().is_some_and(|id| !is_session_id(id, prefix, session)) {
+            self.books.with(session, |ledger| ledger.on_garbled());
+            return;
+        }
+        let mut recorder = self.lane.recorder.borrow_mut();
+        match incoming.said {
+            Said::Chunk | Said::Message => {
+                let text = incoming.content.as_deref().unwrap_or(b"");
+                recorder.counts().pieces += 1;
+                if let Some(times) =
+                    self.books.with(session, |ledger| ledger.on_piece(session, job.seq, text))
+                {
+                    recorder.on_first(times, now_ns);
+                }
+                if self.lane.settings.expect == Expect::Anything
+                    && let Some(nanos) = read_token_stamp(text)
+                {
+                    recorder.on_transit(nanos, now_ns);
+                }
+            }
+            Said::Done => {
+                if let Some(times) =
+                    self.books.with(session, |ledger| ledger.on_done(session, job.seq, now_ns))
+                {
+                    recorder.on_done(times, now_ns);
+                }
+            }
+            Said::Error => {
+                let code = String::from_utf8_lossy(incoming.code.as_deref().unwrap_or(b"(no code)"));
+                recorder.counts().refused += 1;
+                self.books.with(session, |ledger| ledger.on_refused(session, job.seq, &code));
+            }
+            Said::AuthOk | Said::Accepted | Said::Pong | Said::Other => {}
+        }
+    }
+
+    /// A response is complete.
+    fn on_reply(&self, conn: &Conn, now_ns: u64) {
+        let Some(job) = conn.job.take() else { return };
+        let reply = conn.reply.borrow();
+        let status = reply.head.map_or(0, |(status, _)| status);
+        if !job.repeat {
+            match (self.kind, status) {
+                (Kind::WebhookTelegram, 200..300) | (Kind::SseStream, 200) => {}
+                (_, 200) => self.on_envelope(job, &reply.bytes, now_ns),
+                (_, _) => self.on_failure(job, status, &reply.bytes),
+            }
+        }
+        self.release(job);
+    }
+
+    fn on_envelope(&self, job: Job, body: &[u8], now_ns: u64) {
+        let session = job.due.session;
+        let prefix = &self.lane.settings.to.session_prefix;
+        match Envelope::read(body) {
+            Some(Envelope::Success { message, session_id }) => {
+                if session_id.is_some_and(|id| !is_session_id(&id, prefix, session)) {
+                    self.books.with(session, |ledger| ledger.on_garbled());
+                }
+                let times = self.books.with(session, |ledger| {
+                    ledger.on_piece(session, job.seq, &message);
+                    ledger.on_done(session, job.seq, now_ns)
+                });
+                if let Some(times) = times {
+                    self.lane.recorder.borrow_mut().on_done(times, now_ns);
+                }
+            }
+            Some(Envelope::Error { .. }) => self.on_failure(job, 200, body),
+            None => self.books.with(session, |ledger| ledger.on_garbled()),
+        }
+    }
+
+    #[cold]
+    fn on_failure(&self, job: Job, status: u16, body: &[u8]) {
+        let code = match Envelope::read(body) {
+            Some(Envelope::Error { code }) => String::from_utf8_lossy(&code).into_owned(),
+            Some(Envelope::Success { .. }) | None => format!("HTTP_{status}"),
+        };
+        self.lane.recorder.borrow_mut().counts().refused += 1;
+        let session = job.due.session;
+        self.books.with(session, |ledger| ledger.on_refused(session, job.seq, &code));
+    }
+
+    /// Opens a message's place in the account and sends it, or has it wait for a connection or for its session.
+    pub(crate) fn submit(&self, due: &Due) {
+        let settings = &self.lane.settings;
+        let inflight = self.waiting.borrow().len() + self.conns.len();
+        if settings.inflight_max <= inflight as u64 {
+            self.lane.recorder.borrow_mut().counts().shed += 1;
+            return;
+        }
+        let seq = self.books.with(due.session, |ledger| ledger.open(due.session, due.at_ns));
+        let job = Job { due: *due, seq, repeat: false };
+        let own = (due.session / settings.threads) as usize;
+        let was_busy = self.busy.borrow_mut().get_mut(own).is_some_and(|busy| std::mem::replace(busy, true));
+        if was_busy {
+            self.held.borrow_mut().entry(due.session).or_default().push_back(job);
+        } else {
+            self.dispatch(job);
+        }
+    }
+
+    /// Sends a request over a free connection, or queues it for the next one.
+    fn dispatch(&self, job: Job) {
+        let idle = self.idle.borrow_mut().pop();
+        match idle {
+            Some(at) => self.start(at, job),
+            None => self.waiting.borrow_mut().push_back(job),
+        }
+    }
+
+    /// A connection is free: it takes what waits.
+    fn next_job(&self, at: usize) {
+        let next = self.waiting.borrow_mut().pop_front();
+        match next {
+            Some(job) => self.start(at, job),
+            None => self.idle.borrow_mut().push(at),
+        }
+    }
+
+    fn start(&self, at: usize, job: Job) {
+        let Some(conn) = self.conns.get(at) else { return };
+        let pipe = conn.pipe.borrow().clone();
+        let Some(pipe) = pipe else {
+            self.waiting.borrow_mut().push_front(job);
+            return;
+        };
+        conn.job.set(Some(job));
+        let Job { due, seq, repeat } = job;
+        {
+            let mut template = self.template.borrow_mut();
+            pipe.out().extend_from_slice(template.fill(due.session, seq, due.at_ns, due.index));
+        }
+        let now_ns = self.lane.now();
+        let bytes = pipe.output_bytes() as u64;
+        let wrote = pipe.flush().unwrap_or(false);
+        let mut recorder = self.lane.recorder.borrow_mut();
+        recorder.counts().writes += u64::from(wrote);
+        recorder.counts().bytes_out += bytes;
+        if repeat {
+            recorder.counts().repeats += 1;
+            return;
+        }
+        self.books.with(due.session, |ledger| ledger.on_sent(due.session, seq, now_ns));
+        recorder.on_sent(due.at_ns, now_ns);
+        drop(recorder);
+        if self.repeats(job) == Some(Repeat::AtOnce) {
+            self.dispatch(Job { repeat: true, ..job });
+        }
+    }
+
+    /// A request is done with: its session's next one may go.
+    fn release(&self, job: Job) {
+        if job.repeat {
+            return;
+        }
+        if self.repeats(job) == Some(Repeat::Later) {
+            self.dispatch(Job { repeat: true, ..job });
+        }
+        let session = job.due.session;
+        let mut held = self.held.borrow_mut();
+        if let Some(queue) = held.get_mut(&session) {
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                held.remove(&session);
+            }
+            drop(held);
+            if let Some(next) = next {
+                self.dispatch(next);
+            }
+            return;
+        }
+        let own = (session / self.lane.settings.threads) as usize;
+        if let Some(busy) = self.busy.borrow_mut().get_mut(own) {
+            *busy = false;
+        }
+    }
+
+    /// Whether the platform delivers this update twice, as its seed says: half of them while the first delivery is under
+    /// way, half after it was answered.
+    fn repeats(&self, job: Job) -> Option<Repeat> {
+        let telegram = self.lane.settings.telegram.as_ref()?;
+        if self.kind != Kind::WebhookTelegram || job.repeat {
+            return None;
+        }
+        let draw = mix(self.lane.settings.seed ^ job.due.digest());
+        let share = (telegram.repeat_share * f64::from(u32::MAX)) as u64;
+        if draw >> 32 < share {
+            return Some(if draw & 1 == 0 { Repeat::AtOnce } else { Repeat::Later });
+        }
+        None
+    }
+
+    /// Whether everything that was due has been sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.waiting.borrow().is_empty()
+            && self.held.borrow().is_empty()
+            && self.conns.iter().all(|conn| conn.job.get().is_none())
+    }
+}
+
+/// When a repeated delivery comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    AtOnce,
+    Later,
+}
+
+/// What was taken of a response.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    bytes: usize,
+    whole: bool,
+}

@@ -1,0 +1,72 @@
+//! What the operating system alone knows: the clock, the processor time of a thread, descriptor limits, the interrupt
+//! key. Owns the `unsafe` of those calls and nothing else; sockets are `driver`'s.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`): the same reading in every thread and process, which
+/// is what lets a token's stamp, written by the provider simulator, be read by the generator.
+#[inline]
+#[must_use]
+pub fn now_ns() -> u64 {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds of processor time that the calling thread has used.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    read_clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+#[inline]
+fn read_clock(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for one timespec, and both clocks exist on every Linux that we run on; were the
+    // call to fail, the zero that is there already would be read.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// Raises the limit of open descriptors to what the system allows this process, and tells what it is.
+///
+/// # Errors
+/// The system's, if it does not say what the limit is.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for one rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: `raised` is a valid rlimit, and raising the soft limit to the hard one is always allowed.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+        return Ok(raised.rlim_cur);
+    }
+    Ok(limit.rlim_cur)
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_interrupt(_signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Makes the interrupt key and SIGTERM end a run early with its report; a second one ends the process.
+pub fn watch_interrupt() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: an all-zero sigaction is a valid one: no flags, no blocked signals.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = on_interrupt as *const () as usize;
+        // SA_RESETHAND: the second signal finds the system's own handler, which ends the process.
+        action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
+        // SAFETY: `action` is valid, and the handler does nothing but store to an atomic, which is async-signal-safe.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
+/// Whether the user asked to end the run.
+#[inline]
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}

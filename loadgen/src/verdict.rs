@@ -1,0 +1,191 @@
+//! Whether a run's figures mean anything: not if the generator was slow, the machine was busy with other things, or
+//! somebody broke it off.
+
+use serde::Serialize;
+
+use crate::measure::Metric;
+use crate::run::Outcome;
+
+/// What a run is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Word {
+    /// Its figures can be used.
+    #[serde(rename = "VALID")]
+    Valid,
+    /// The machine was too busy: exactness holds, times do not.
+    #[serde(rename = "NOISY")]
+    Noisy,
+    /// The generator did not keep to its schedule: its figures are about itself.
+    #[serde(rename = "GENERATOR-LIMITED")]
+    GeneratorLimited,
+    /// It did not come to its end.
+    #[serde(rename = "INTERRUPTED")]
+    Interrupted,
+}
+
+impl Word {
+    /// As it is printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "VALID",
+            Self::Noisy => "NOISY",
+            Self::GeneratorLimited => "GENERATOR-LIMITED",
+            Self::Interrupted => "INTERRUPTED",
+        }
+    }
+}
+
+/// The verdict with its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// The gravest of what was found.
+    pub word: Word,
+    /// What was found, in words; empty if the run is valid.
+    pub reasons: Vec<String>,
+}
+
+/// A lag at p99 up to this is never the generator's fault.
+const LAG_ALWAYS_NS: f64 = 1e6;
+/// Beyond it, the lag at p99 is held against the median response.
+const LAG_SHARE_MAX: f64 = 0.5;
+/// The share of due messages that must have been sent in the window.
+const SENT_SHARE_MIN: f64 = 0.99;
+/// The share of a core that a lane may use before it is the bottleneck.
+const LANE_SHARE_MAX: f64 = 0.9;
+/// The share of the window in which somebody waited for a processor.
+const PRESSURE_SHARE_MAX: f64 = 0.25;
+/// The share of the machine's time that the hypervisor gave away.
+const STEAL_SHARE_MAX: f64 = 0.02;
+
+/// Judges a run that measured for `window_ns`.
+#[must_use]
+pub fn judge(outcome: &Outcome, window_ns: u64, spin: bool) -> Verdict {
+    let mut found = Vec::new();
+    if !outcome.complete {
+        found.push((Word::Interrupted, "it was broken off before its end".to_owned()));
+    }
+    judge_generator(outcome, window_ns, spin, &mut found);
+    judge_machine(outcome, &mut found);
+    let word = found.iter().map(|(word, _)| *word).max().unwrap_or(Word::Valid);
+    Verdict { word, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+}
+
+fn judge_generator(outcome: &Outcome, window_ns: u64, spin: bool, found: &mut Vec<(Word, String)>) {
+    let quantile = |metric, quantile| {
+        outcome.sum.times(metric).map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
+    };
+    let lag_max = LAG_ALWAYS_NS.max(quantile(Metric::Response, 0.5) * LAG_SHARE_MAX);
+    let lag = quantile(Metric::Lag, 0.99);
+    if lag_max < lag {
+        let reason = format!("its lag at p99 is {:.2} ms, more than {:.2} ms", lag / 1e6, lag_max / 1e6);
+        found.push((Word::GeneratorLimited, reason));
+    }
+    let counts = &outcome.sum.counts;
+    let sent = counts.sent_in_window as f64 / (outcome.due_in_window.max(1)) as f64;
+    if outcome.complete && sent < SENT_SHARE_MIN {
+        let reason = format!("it sent {:.1} % of what was due in the window", sent * 100.0);
+        found.push((Word::GeneratorLimited, reason));
+    }
+    if counts.shed != 0 {
+        let reason = format!("{} messages were not sent, because too many were unanswered", counts.shed);
+        found.push((Word::GeneratorLimited, reason));
+    }
+    for (number, lane) in outcome.lanes.iter().enumerate() {
+        let share = lane.window_cpu_ns as f64 / window_ns as f64;
+        // A lane that spins uses a core whatever it does; its lag tells whether it kept up.
+        if !spin && LANE_SHARE_MAX < share {
+            let reason = format!("thread {number} used {:.0} % of a core", share * 100.0);
+            found.push((Word::GeneratorLimited, reason));
+        }
+    }
+}
+
+fn judge_machine(outcome: &Outcome, found: &mut Vec<(Word, String)>) {
+    let [from, to] = &outcome.busy;
+    if let Some(pressure) = from.pressure_share(to).filter(|share| PRESSURE_SHARE_MAX < *share) {
+        let reason = format!("something waited for a processor {:.0} % of the time", pressure * 100.0);
+        found.push((Word::Noisy, reason));
+    }
+    let steal = from.steal_share(to);
+    if STEAL_SHARE_MAX < steal {
+        let reason = format!("the hypervisor took {:.1} % of the machine's time", steal * 100.0);
+        found.push((Word::Noisy, reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Backend;
+    use crate::host::Busy;
+    use crate::ledger::Times;
+    use crate::measure::{Interval, Recorder};
+    use crate::run::LaneUse;
+
+    const WINDOW_NS: u64 = 1_000_000_000;
+
+    /// A run of 100 messages that all took as long and were sent as late.
+    fn outcome(response_ns: u64, lag_ns: u64) -> Outcome {
+        let mut recorder = Recorder::new(0..WINDOW_NS);
+        for due_ns in 0..100 {
+            recorder.on_sent(due_ns, due_ns + lag_ns);
+            recorder.on_done(Times { due_ns, sent_ns: due_ns + lag_ns }, due_ns + response_ns);
+        }
+        let busy = |at_ns| Busy { at_ns, pressure_us: Some(0), ticks: at_ns / 10_000_000, stolen_ticks: 0 };
+        Outcome {
+            backend: Backend::IoUring,
+            tallies: vec![],
+            sum: recorder.take(Interval::default()),
+            due_in_window: 100,
+            digest: 0,
+            lanes: vec![LaneUse { window_cpu_ns: WINDOW_NS / 2, cpu_ns: WINDOW_NS }],
+            complete: true,
+            busy: [busy(0), busy(WINDOW_NS)],
+            gateway: None,
+        }
+    }
+
+    fn word(outcome: &Outcome) -> Word {
+        let verdict = judge(outcome, WINDOW_NS, false);
+        assert_eq!(verdict.reasons.is_empty(), verdict.word == Word::Valid);
+        verdict.word
+    }
+
+    #[test]
+    fn a_run_that_kept_its_schedule_on_a_quiet_machine_is_valid() {
+        assert_eq!(word(&outcome(2_000_000, 50_000)), Word::Valid);
+    }
+
+    #[test]
+    fn a_late_generator_is_found_out_against_the_response_it_measured() {
+        assert_eq!(word(&outcome(3_000_000, 2_000_000)), Word::GeneratorLimited);
+        assert_eq!(word(&outcome(10_000_000, 2_000_000)), Word::Valid);
+    }
+
+    #[test]
+    fn a_generator_that_sent_too_little_or_burnt_its_core_is_found_out() {
+        let mut behind = outcome(2_000_000, 0);
+        behind.due_in_window = 102;
+        assert_eq!(word(&behind), Word::GeneratorLimited);
+        let mut shedding = outcome(2_000_000, 0);
+        shedding.sum.counts.shed = 1;
+        assert_eq!(word(&shedding), Word::GeneratorLimited);
+        let mut hot = outcome(2_000_000, 0);
+        hot.lanes.push(LaneUse { window_cpu_ns: WINDOW_NS * 95 / 100, cpu_ns: WINDOW_NS });
+        assert_eq!(word(&hot), Word::GeneratorLimited);
+        assert_eq!(judge(&hot, WINDOW_NS, true).word, Word::Valid);
+    }
+
+    #[test]
+    fn a_busy_machine_makes_noise_and_the_gravest_word_wins() {
+        let mut noisy = outcome(2_000_000, 0);
+        noisy.busy[1].pressure_us = Some(400_000);
+        assert_eq!(word(&noisy), Word::Noisy);
+        noisy.busy[1].pressure_us = None;
+        noisy.busy[1].stolen_ticks = 5;
+        assert_eq!(word(&noisy), Word::Noisy);
+        noisy.complete = false;
+        assert_eq!(word(&noisy), Word::Interrupted);
+    }
+}
