@@ -80,3 +80,56 @@ fn as_json(problem: &Diagnostic) -> Value {
         "help": help,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Overrides;
+
+    fn open(listen: &str) -> Result<Config, Vec<Diagnostic>> {
+        Config::open(None, &Overrides { listen: vec![listen.to_owned()], ..Overrides::default() })
+    }
+
+    #[test]
+    fn people_are_told_what_holds_or_what_is_wrong() {
+        let (text, code) = for_people(None, open("127.0.0.1:8787"));
+        assert_eq!(code, ExitCode::SUCCESS);
+        let right = "built-in configuration is right: 2 models, 2 agents, 0 channels, 0 keys; listens on 127.0.0.1:8787\n";
+        assert_eq!(text, right);
+
+        let (text, code) = for_people(None, open("nowhere"));
+        assert_eq!(code, ExitCode::from(REFUSED));
+        assert!(
+            text.starts_with("error: \"nowhere\" is not an IP address and a port\n --> --listen\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n1 error: the configuration is refused\n"), "{text}");
+    }
+
+    #[test]
+    fn programs_are_told_the_same_as_json() {
+        let (text, code) = for_programs(Some(Path::new("a.json")), open("127.0.0.1:8787"));
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (value, code),
+            (json!({ "ok": true, "file": "a.json", "problems": [] }), ExitCode::SUCCESS)
+        );
+
+        let (text, code) = for_programs(None, open("nowhere"));
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(code, ExitCode::from(REFUSED));
+        assert_eq!((&value["ok"], &value["file"]), (&json!(false), &Value::Null));
+        let expected = json!({
+            "severity": "error",
+            "file": "--listen",
+            "line": 0,
+            "column": 0,
+            "width": 0,
+            "path": "server.listen[0]",
+            "message": "\"nowhere\" is not an IP address and a port",
+            "help": "write it as 127.0.0.1:8787 or [::1]:8787; a port is 0 to 65535",
+        });
+        assert_eq!(value["problems"], json!([expected]));
+    }
+}

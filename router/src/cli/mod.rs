@@ -15,8 +15,6 @@ use std::process::ExitCode;
 
 /// The exit code where the configuration is refused. (A wrong command line ends with 2: that is clap's.)
 pub(crate) const REFUSED: u8 = 1;
-/// The exit code where the gateway could not start, though its configuration is right.
-pub(crate) const COULD_NOT_START: u8 = 3;
 
 const AFTER_HELP: &str = "\
 The configuration is the file that --config names, else the one that CLAWGATE_CONFIG names, else clawgate.json in the
@@ -171,4 +169,57 @@ fn print(text: &str) {
     // `clawgate config docs | head` closes the pipe early, and that is all right.
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn serve(arguments: &str) -> Option<(Option<PathBuf>, Overrides)> {
+        let arguments = ["clawgate"].into_iter().chain(arguments.split_whitespace());
+        let Invocation { config, serve, command } = Invocation::try_parse_from(arguments).ok()?;
+        match command {
+            None => Some((config, serve.over(ServeArguments::default()))),
+            Some(Command::Serve(arguments)) => Some((config, arguments.over(serve))),
+            Some(Command::Check { .. } | Command::Config(_)) => None,
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Invocation::command().debug_assert();
+        let help = Invocation::command().render_long_help().to_string();
+        assert!(help.contains("Exit codes: 0") && help.contains("CLAWGATE_CONFIG"));
+    }
+
+    #[test]
+    fn without_a_command_it_serves() {
+        let full = "--config a.json --listen 127.0.0.1:1 --listen [::1]:2 --shards 3 --driver io_uring";
+        let (config, overrides) = serve(full).unwrap();
+        assert_eq!(config, Some(PathBuf::from("a.json")));
+        assert_eq!(overrides.listen, ["127.0.0.1:1", "[::1]:2"]);
+        assert_eq!((overrides.shards, overrides.driver), (Some(3), Some(Driver::IoUring)));
+        assert_eq!(serve(&format!("serve {full}")), serve(full));
+        assert_eq!(serve(""), Some((None, Overrides::default())));
+
+        let (config, overrides) =
+            serve("--shards 3 --listen 127.0.0.1:1 serve --shards 4 --config b.json").unwrap();
+        assert_eq!((config, overrides.shards), (Some(PathBuf::from("b.json")), Some(4)));
+        assert_eq!(overrides.listen, ["127.0.0.1:1"]);
+    }
+
+    #[test]
+    fn what_is_no_command_line_is_refused() {
+        for arguments in
+            ["fly", "--driver kqueue", "--shards 1025", "--shards x", "config", "check --yaml", "--port 1"]
+        {
+            let words = ["clawgate"].into_iter().chain(arguments.split_whitespace());
+            let error = Invocation::try_parse_from(words).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments}");
+        }
+        let error = Invocation::try_parse_from(["clawgate", "--version"]).unwrap_err();
+        assert_eq!((error.exit_code(), error.use_stderr()), (0, false));
+    }
 }

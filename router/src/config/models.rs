@@ -136,7 +136,8 @@ pub(super) struct ModelEntry {
     /// Further request headers. Their values are treated as secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) headers: BTreeMap<String, Secret>,
-    /// Further fields of the request's JSON, as the provider documents them. Texts in it are treated as secrets.
+    /// Further fields of the request's JSON, as the provider documents them; `null` leaves out one that is sent
+    /// otherwise (`{"stream_options": null}`). Texts in it are treated as secrets.
     #[serde(default, skip_serializing_if = "ExtraBody::is_empty")]
     pub(super) extra_body: ExtraBody,
     /// PEM file with the certificates to trust instead of the public ones. Relative to the configuration.
@@ -291,7 +292,7 @@ impl BreakerSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct StepEntry {
-    /// The pause before the step.
+    /// The pause before the step, each time.
     #[serde(default)]
     #[schemars(range(min = 0, max = 600_000))]
     after_millis: u32,
@@ -617,7 +618,7 @@ impl ModelEntry {
             let lower = name.to_ascii_lowercase();
             if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
                 report.error(&at, format!("{} is no name of a header", quoted(name)), "write it as `x-team`");
-            } else if OURS.contains(&lower.as_str()) {
+            } else if OURS.contains(&lower.as_str()) || lower == "authorization" && self.api_key.is_some() {
                 report.error(&at, format!("the gateway sets {name:?} itself"), "leave it out");
             } else if !is_header_value(value.expose()) {
                 report.error(
@@ -633,17 +634,15 @@ impl ModelEntry {
 
     fn extra_body(&self, at: &Path, report: &mut Report<'_>) -> Option<Secret> {
         let ExtraBody(fields) = &self.extra_body;
-        for (key, instead) in [
-            ("model", "`model`"),
-            ("stream", "`stream`"),
-            ("temperature", "`temperature`"),
-            ("max_tokens", "`maxTokens`"),
-            ("messages", "nothing: the gateway writes it"),
-            ("stream_options", "nothing: the gateway writes it"),
+        for (key, instead, is_set) in [
+            ("model", "say it by `model`", true),
+            ("stream", "say it by `stream`", true),
+            ("messages", "the gateway writes them: `system` of an agent comes first", true),
+            ("temperature", "keep this or `temperature`", self.temperature.is_some()),
+            ("max_tokens", "keep this or `maxTokens`", self.max_tokens.is_some()),
         ] {
-            if fields.contains_key(key) {
-                let message = format!("{key:?} would be in the request twice");
-                report.error(&at.key(key), message, format!("use {instead}"));
+            if is_set && fields.contains_key(key) {
+                report.error(&at.key(key), format!("{key:?} would be in the request twice"), instead);
             }
         }
         let text = serde_json::Value::Object(fields.clone()).to_string();
@@ -651,10 +650,9 @@ impl ModelEntry {
     }
 }
 
-// Headers that frame the request or say who asks; a second one would be ambiguous.
+// Headers that frame the request; a second one would be ambiguous.
 const OURS: &[&str] = &[
     "accept",
-    "authorization",
     "connection",
     "content-length",
     "content-type",

@@ -31,7 +31,7 @@ pub(crate) enum Route {
 pub(crate) struct Rule {
     /// Whole words, in any case.
     pub(crate) keywords: Vec<String>,
-    /// What the text begins with.
+    /// What the text begins with, after white space, in any case of ASCII.
     pub(crate) prefixes: Vec<String>,
     /// Regular expressions; each compiles.
     pub(crate) patterns: Vec<String>,
@@ -70,7 +70,7 @@ pub(super) struct RuleEntry {
     /// Words anywhere in the text, in any case, not inside other words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keywords: Vec<String>,
-    /// What the text begins with.
+    /// What the text begins with, after white space, in any case of ASCII.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     prefixes: Vec<String>,
     /// Regular expressions (syntax of Rust's `regex`), anywhere in the text.

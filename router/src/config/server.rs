@@ -20,7 +20,7 @@ pub(crate) struct Server {
     pub(crate) insecure: bool,
     /// Browser origins beside our own that may use the API, as `https://chat.example.com`.
     pub(crate) origins: Vec<String>,
-    /// Host names that requests may name; empty for the loopback names and the addresses in `listen`.
+    /// Host names that requests may name, in lower case, beside `localhost` and IP addresses.
     pub(crate) hosts: Vec<String>,
     /// Threads, each with its own listener; 0 for one per core.
     pub(crate) shards: u16,
@@ -67,8 +67,8 @@ pub(super) struct ServerSection {
     pub(super) insecure: bool,
     /// Browser origins beside our own that may use the API, as `https://chat.example.com`.
     pub(super) origins: Vec<String>,
-    /// Host names that requests may name. Left empty: the loopback names and the addresses in `listen`; if one of
-    /// those is `0.0.0.0` or `[::]`, any.
+    /// Names under which the gateway is reached, as `chat.example.com`: requests that name another host are refused.
+    /// `localhost` and IP addresses are always taken.
     pub(super) hosts: Vec<String>,
     /// Threads, each with its own part of the sessions. 0: one per core.
     #[schemars(range(min = 0, max = 1024))]
@@ -123,6 +123,16 @@ impl ServerSection {
         }
         for (index, host) in self.hosts.iter().enumerate() {
             check_host(host, &at.key("hosts").index(index), report);
+        }
+        let is_far = |(_, address): &(usize, SocketAddr)| !address.ip().to_canonical().is_loopback();
+        if has_keys
+            && self.hosts.is_empty()
+            && listen.iter().any(is_far)
+            && !report.is_written(&at.key("hosts"))
+        {
+            let message = "others can reach the gateway, and requests that name a host will be refused";
+            let help = "add the names by which it is reached: \"hosts\": [\"chat.example.com\"]; `[]` if there are none";
+            report.warning(&at.key("hosts"), message, help);
         }
         Server {
             listen: listen.into_iter().map(|(_, address)| address).collect(),

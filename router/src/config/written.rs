@@ -21,7 +21,8 @@ pub(super) struct File {
     pub(super) schema: Option<String>,
     /// The listeners and the threads behind them.
     pub(super) server: ServerSection,
-    /// Who may use the API. Without keys everyone who reaches the gateway may, so it then listens on loopback only.
+    /// Who may use the API. Without keys everyone who reaches the gateway may talk to agents and read its state, and
+    /// nobody may operate it; so it then listens on loopback only.
     pub(super) keys: Vec<KeyEntry>,
     /// How often clients may ask. A request over HTTP and a message over a WebSocket count as one each.
     pub(super) rate: RateSection,
