@@ -696,3 +696,114 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ledger::Expect;
+    use crate::protocol::Addressing;
+    use crate::run::Spread;
+    use crate::scenario::Kind;
+    use crate::schedule::Arrivals;
+    use crate::slo::Slo;
+    use crate::verdict::judge;
+    use crate::verdict::tests::{WINDOW_NS, outcome};
+
+    fn settings() -> Settings {
+        Settings {
+            scenario: Kind::WsStream.into(),
+            target: ([127, 0, 0, 1], 1).into(),
+            to: Addressing {
+                run: 1,
+                payload_bytes: 64,
+                session_prefix: String::new(),
+                channel: "api".to_owned(),
+                host: String::new(),
+                key: "secret".to_owned(),
+            },
+            rate: 100.0,
+            sessions: 1,
+            connections: 1,
+            duration_ns: WINDOW_NS,
+            warmup_ns: 0,
+            arrivals: Arrivals::Constant,
+            seed: 1,
+            threads: 1,
+            spread: Spread::Even,
+            expect: Expect::Echo,
+            drain_ns: 0,
+            linger_ns: 0,
+            inflight_max: 1,
+            spin: false,
+            telegram: None,
+            started_unix_seconds: 0,
+            gateway_pid: None,
+        }
+    }
+
+    /// The report of a run whose messages took 2 ms, changed as the case wants it.
+    fn report(slo: &str, change: impl FnOnce(&mut Outcome)) -> Report {
+        let mut outcome = outcome(2_000_000, 0);
+        outcome.tallies = vec![Tally { opened: 100, answered: 100, ..Tally::default() }];
+        change(&mut outcome);
+        let settings = settings();
+        let slo: Slo = if slo.is_empty() { Slo::default() } else { slo.parse().unwrap() };
+        let held = slo.hold(&outcome, answers_per_second(&settings, &outcome));
+        let verdict = judge(&outcome, WINDOW_NS, false);
+        let of = Circumstances {
+            settings: &settings,
+            command: vec!["loadgen".to_owned()],
+            commit: None,
+            machine: Fingerprint::default(),
+            rows: vec![],
+        };
+        Report::new(of, &outcome, verdict, held)
+    }
+
+    fn noisy(outcome: &mut Outcome) {
+        outcome.busy[1].pressure_us = Some(900_000);
+    }
+
+    #[test]
+    fn the_exit_code_tells_the_gravest_thing_that_can_be_said() {
+        assert_eq!(report("", |_| {}).exit_code(), 0);
+        assert_eq!(report("p99<3ms,loss=0,rate>=99", |_| {}).exit_code(), 0);
+        assert_eq!(report("p99<1ms", |_| {}).exit_code(), EXIT_BREACHED);
+        assert_eq!(report("first_p99<1s", |_| {}).exit_code(), EXIT_BREACHED, "nothing was streamed");
+        assert_eq!(report("", noisy).exit_code(), 0);
+        assert_eq!(report("p99<1ms", noisy).exit_code(), EXIT_INVALID);
+        assert_eq!(report("p99<3ms", noisy).exit_code(), EXIT_INVALID);
+        assert_eq!(report("", |outcome| outcome.complete = false).exit_code(), EXIT_INVALID);
+        let lossy = |outcome: &mut Outcome| {
+            outcome.tallies[0].lost = 1;
+            outcome.complete = false;
+        };
+        assert_eq!(report("", lossy).exit_code(), EXIT_NOT_EXACT);
+    }
+
+    #[test]
+    fn the_table_and_the_document_say_the_same() {
+        let report = report("p99<1ms", |outcome| {
+            outcome.tallies[0].refused = 3;
+            outcome.tallies[0].codes.insert("BUSY".to_owned(), 3);
+        });
+        let json: serde_json::Value = serde_json::from_slice(&report.to_json().unwrap()).unwrap();
+        assert_eq!(json["schema"], SCHEMA);
+        assert_eq!(json["verdict"]["word"], "VALID");
+        assert_eq!(json["account"]["codes"]["BUSY"], 3);
+        assert_eq!(json["times_ns"]["response"]["count"], 100);
+        assert_eq!(json["slo"][0]["met"], false);
+        assert!(!json.to_string().contains("secret"));
+        let table = report.to_table();
+        for words in [
+            "lost 0 / doubled 0 / reordered 0 / corrupted 0 of 100",
+            "refused 3",
+            "BUSY 3",
+            "BREACHED",
+            "VALID",
+        ] {
+            assert!(table.contains(words), "{words} in {table}");
+        }
+    }
+}

@@ -155,9 +155,6 @@ pub fn stall(rate: f64, stall: Duration) -> Result<Stall, String> {
 /// The rates that the search for the ceiling tries, in messages a second.
 const RATES: [f64; 8] = [25e3, 50e3, 100e3, 150e3, 200e3, 300e3, 500e3, 800e3];
 
-/// The lag at p99 above which the generator is at its limit.
-const LAG_MAX_NS: u64 = 5_000_000;
-
 /// Runs all tests and prints what they found. Tells what the process ends with.
 ///
 /// # Errors
@@ -192,6 +189,7 @@ fn ceiling(print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
         "     target   answers/s  sent in time   lag p99 ms  response p50 ms  CPU ns/msg  of a core  msg/write",
     );
     let mut best = 0.0_f64;
+    let mut cheapest = f64::INFINITY;
     for rate in RATES {
         let server = EchoThread::start(echo(Faults::default())).map_err(Failure::invalid)?;
         let settings = Settings { warmup_ns: 200_000_000, ..settings(server.address, rate, 1_000_000_000) };
@@ -202,12 +200,19 @@ fn ceiling(print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
         }
         let step = Step::of(&settings, &outcome);
         print(&step.line(rate));
-        if step.sent_share < 0.99 || LAG_MAX_NS < step.lag_ns {
+        if 0.99 <= step.sent_share {
+            best = best.max(step.answers);
+        }
+        if step.sent_share < 0.9 {
             break;
         }
-        best = best.max(step.answers);
+        cheapest = cheapest.min(step.cpu_ns);
     }
-    print(&format!("ceiling: {best:.0} messages a second from one thread, all verified"));
+    print(&format!(
+        "ceiling: {best:.0} messages a second from one thread beside the echo, all verified; {:.0} by its processor \
+         time of {cheapest:.0} ns a message",
+        1e9 / cheapest
+    ));
     Ok(0)
 }
 

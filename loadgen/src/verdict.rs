@@ -115,7 +115,7 @@ fn judge_machine(outcome: &Outcome, found: &mut Vec<(Word, String)>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::driver::Backend;
     use crate::host::Busy;
@@ -123,10 +123,10 @@ mod tests {
     use crate::measure::{Interval, Recorder};
     use crate::run::LaneUse;
 
-    const WINDOW_NS: u64 = 1_000_000_000;
+    pub(crate) const WINDOW_NS: u64 = 1_000_000_000;
 
     /// A run of 100 messages that all took as long and were sent as late.
-    fn outcome(response_ns: u64, lag_ns: u64) -> Outcome {
+    pub(crate) fn outcome(response_ns: u64, lag_ns: u64) -> Outcome {
         let mut recorder = Recorder::new(0..WINDOW_NS);
         for due_ns in 0..100 {
             recorder.on_sent(due_ns, due_ns + lag_ns);

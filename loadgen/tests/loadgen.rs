@@ -1,22 +1,32 @@
 //! The generator against simulators of this crate, over real sockets: what it reports of faults that were planted, and
-//! that it reports none where there are none.
+//! that it reports none where there are none. The simulators against a plain client of the wire formats.
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use clawgate_wire::http1::{BodyDecoder, HeadLimits, parse_response};
+use clawgate_wire::sse;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use loadgen::abuse::{self, Abuse};
 use loadgen::driver;
 use loadgen::ledger::{Expect, Tally};
 use loadgen::measure::Metric;
 use loadgen::mock::gateway::{self, ChannelSettings, Faults, GatewaySettings};
+use loadgen::mock::telegram::BotSettings;
+use loadgen::mock::{provider, telegram};
 use loadgen::protocol::Addressing;
 use loadgen::run::{Outcome, Settings, Spread, TelegramSettings, Unwatched, drive};
 use loadgen::scenario::{Kind, Scenario};
 use loadgen::schedule::Arrivals;
+use loadgen::self_test;
+use serde_json::{Value, json};
 
 const KEY: &str = "a \"key\"";
 
@@ -255,4 +265,314 @@ fn what_cannot_be_reached_or_does_not_take_the_key_is_said_before_the_run() {
     wrong.to.key = "wrong".to_owned();
     let error = drive(wrong, &mut Unwatched).unwrap_err();
     assert!(error.contains("UNAUTHENTICATED"), "{error}");
+}
+
+#[test]
+fn a_server_that_stands_still_shows_in_the_times_of_all_that_were_due_meanwhile() {
+    let stall = self_test::stall(2_000.0, Duration::from_millis(200)).unwrap();
+    // Lower bounds only: a busy machine makes more messages slow, never fewer.
+    assert!(stall.exact && stall.is_seen(), "{stall:?}");
+}
+
+#[test]
+fn bad_connections_are_counted_by_what_became_of_them_and_good_traffic_stays_exact() {
+    let gateway = Running::gateway(Faults::default());
+    let abuse = Abuse {
+        target: gateway.address,
+        host: gateway.address.to_string(),
+        key: KEY.to_owned(),
+        connections: 120,
+        duration_ns: 800_000_000,
+        rate: 200.0,
+        seed: 3,
+    };
+    let mut lines = Vec::new();
+    let code = abuse::main(&abuse, &mut |line| lines.push(line.to_owned())).unwrap();
+    let told = lines.join("\n");
+    assert_eq!(code, 0, "{told}");
+    let fate_of = |deed: &str| lines.iter().find(|line| line.contains(deed)).unwrap();
+    assert!(fate_of("half a head").contains("held 10"), "{told}");
+    assert!(fate_of("two lengths in a head").contains("answered 400 10"), "{told}");
+    assert!(fate_of("an unmasked frame").contains("closed 1002 10"), "{told}");
+    assert!(fate_of("a frame of a gigabyte").contains("closed 1009 10"), "{told}");
+    assert!(fate_of("a wrong token").contains("closed 4501 10"), "{told}");
+    assert!(told.contains("lost 0 / doubled 0 / reordered 0 / corrupted 0"), "{told}");
+}
+
+/// The binary, told to keep quiet.
+fn loadgen(arguments: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn the_binary_writes_its_results_and_ends_with_the_code_of_what_it_found() {
+    let gateway = Running::gateway(Faults { lose_every: 50, ..Faults::default() });
+    let url = format!("ws://{}", gateway.address);
+    let folder = std::env::temp_dir().join(format!("loadgen-test-{}", std::process::id()));
+    let out = folder.to_str().unwrap();
+    let told = loadgen(&[
+        "run",
+        "ws-chat",
+        "--url",
+        &url,
+        "--key",
+        KEY,
+        "--rate",
+        "500",
+        "--sessions",
+        "20",
+        "--connections",
+        "4",
+        "--duration",
+        "500ms",
+        "--warmup",
+        "100ms",
+        "--drain",
+        "200ms",
+        "--quiet",
+        "--out",
+        out,
+    ]);
+    let table = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.status.code(), Some(4), "{table}");
+    let result: Value = serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap();
+    assert_eq!(result["schema"], "clawgate.loadgen.result/1");
+    assert!(!result["command"].to_string().contains("a \\\"key"), "{}", result["command"]);
+    let (lost, opened) = (result["account"]["lost"].as_u64(), result["account"]["opened"].as_u64().unwrap());
+    assert_eq!(lost, Some(opened / 50));
+    assert!(
+        table.contains(&format!("lost {} / doubled 0 / reordered 0 / corrupted 0 of {opened}", opened / 50))
+    );
+    let timed = result["times_ns"]["response"]["count"].as_u64().unwrap();
+    let log = std::fs::read(folder.join("latency.hlog")).unwrap();
+    let mut logged = 0;
+    for entry in IntervalLogIterator::new(&log) {
+        let LogEntry::Interval(interval) = entry.unwrap() else { continue };
+        if interval.tag().unwrap().as_str() == "response" {
+            logged += decode(interval.encoded_histogram());
+        }
+    }
+    assert_eq!(logged, timed, "the log has what the result has");
+    assert_eq!(std::fs::read_to_string(folder.join("summary.txt")).unwrap().trim(), table.trim());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Values in a histogram of the log.
+fn decode(encoded: &str) -> u64 {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+    let mut deserializer = hdrhistogram::serialization::Deserializer::new();
+    deserializer.deserialize::<u64, _>(&mut bytes.as_slice()).unwrap().len()
+}
+
+#[test]
+fn bad_arguments_end_with_two_and_a_gateway_that_is_not_there_with_six() {
+    for bad in [&["run", "nonsense"][..], &["run", "--slo", "fast"], &["run", "--payload", "10"], &["dance"]]
+    {
+        let told = loadgen(bad);
+        assert_eq!(told.status.code(), Some(2), "{bad:?}");
+        assert!(!told.stderr.is_empty());
+    }
+    let nobody = format!("ws://{}", free_address());
+    assert_eq!(loadgen(&["run", "--url", &nobody]).status.code(), Some(6));
+    assert_eq!(loadgen(&["--help"]).status.code(), Some(0));
+}
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 16_384, headers_max: 64, target_bytes_max: 1024 };
+
+/// What a plain client read of one response.
+#[derive(Debug, Default)]
+struct Response {
+    status: u16,
+    retry_after: Option<String>,
+    body: Vec<u8>,
+    /// Whether the body came to its end.
+    whole: bool,
+}
+
+impl Response {
+    /// The data of its events.
+    fn events(&self) -> Vec<String> {
+        let mut bytes = self.body.clone();
+        let mut decoder = sse::Decoder::new(1 << 20);
+        let mut events = Vec::new();
+        let mut at = 0;
+        loop {
+            let consumed = match decoder.decode(&mut bytes[at..]).unwrap() {
+                sse::Step::Event { consumed, data, .. } => {
+                    events.push(String::from_utf8(data.to_vec()).unwrap());
+                    consumed
+                }
+                sse::Step::Id { consumed, .. }
+                | sse::Step::Comment { consumed }
+                | sse::Step::Skip { consumed } => consumed,
+                sse::Step::NeedMore => return events,
+            };
+            at += consumed;
+        }
+    }
+
+    /// The text of its chunks.
+    fn text(&self) -> String {
+        let chunks = self.events();
+        let chunks = chunks.iter().filter_map(|event| serde_json::from_str::<Value>(event).ok());
+        chunks
+            .filter_map(|chunk| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+            .collect()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+fn request(address: SocketAddr, method: &str, target: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+fn read_response(mut stream: TcpStream) -> Response {
+    let mut input = Vec::new();
+    let mut chunk = [0; 4096];
+    let (mut at, mut decoder, mut response) = loop {
+        let count = stream.read(&mut chunk).unwrap();
+        assert_ne!(count, 0, "no head");
+        input.extend_from_slice(&chunk[..count]);
+        if let Some(head) = parse_response(&input, &LIMITS, false).unwrap() {
+            let retry_after = head.headers.get("retry-after").map(str::to_owned);
+            let response = Response { status: head.status, retry_after, ..Response::default() };
+            break (head.bytes, BodyDecoder::new(head.body, 1 << 20), response);
+        }
+    };
+    loop {
+        let body = decoder.decode(&input[at..]).unwrap();
+        at += body.consumed;
+        response.body.extend_from_slice(body.data);
+        if body.done {
+            response.whole = true;
+            return response;
+        }
+        if body.consumed == 0 {
+            match stream.read(&mut chunk).unwrap_or(0) {
+                0 => return response,
+                count => input.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+}
+
+fn call(address: SocketAddr, method: &str, target: &str, body: &str) -> Response {
+    read_response(request(address, method, target, body))
+}
+
+fn provider() -> Running {
+    Running::start(|address| provider::serve(address, provider::Settings::default()))
+}
+
+fn completion(script: &str, stream: bool) -> String {
+    json!({
+        "model": "any", "mock": script, "stream": stream, "stream_options": {"include_usage": true},
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Grüße, \"World\"\n🦀"}],
+    })
+    .to_string()
+}
+
+const COMPLETIONS: &str = "/v1/chat/completions";
+const TEXT: &str = "Grüße, \"World\"\n🦀";
+
+#[test]
+fn the_provider_answers_in_openais_words_whole_and_streamed() {
+    let provider = provider();
+    let whole = call(provider.address, "POST", COMPLETIONS, &completion("", false)).json();
+    assert_eq!(whole["object"], "chat.completion");
+    assert_eq!(whole["choices"][0]["message"]["content"], TEXT);
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+    assert_eq!(whole["model"], "any");
+    let usage = &whole["usage"];
+    assert_eq!(
+        usage["total_tokens"].as_u64().unwrap(),
+        usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap()
+    );
+    let stream = call(provider.address, "POST", COMPLETIONS, &completion("tokens=5", true));
+    assert!(stream.whole && stream.text() == TEXT, "{stream:?}");
+    let events = stream.events();
+    assert_eq!(events.last().unwrap(), "[DONE]");
+    let with_usage: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
+    assert_eq!((&with_usage["choices"], &with_usage["usage"]["completion_tokens"]), (&json!([]), &json!(5)));
+    let model = json!({"model": "mock:reply=words+tokens=3", "stream": true, "messages": []}).to_string();
+    assert_eq!(call(provider.address, "POST", COMPLETIONS, &model).text(), "Messages go in");
+    let stats = call(provider.address, "GET", "/stats", "").json();
+    assert_eq!(
+        (&stats["requests"], &stats["streams"], &stats["completed"]),
+        (&json!(3), &json!(2), &json!(3))
+    );
+}
+
+#[test]
+fn odd_but_legal_framing_says_the_same() {
+    let provider = provider();
+    for framing in
+        ["crlf", "no-space", "comments", "bom", "role-late", "usage=null-choices", "usage=with-choices"]
+    {
+        let stream =
+            call(provider.address, "POST", COMPLETIONS, &completion(&format!("{framing},tokens=4"), true));
+        assert_eq!((stream.text().as_str(), stream.whole), (TEXT, true), "{framing}");
+        assert_eq!(stream.events().last().unwrap(), "[DONE]", "{framing}");
+    }
+}
+
+#[test]
+fn the_provider_fails_as_its_script_says() {
+    let provider = provider();
+    let fail =
+        |script: &str, stream| call(provider.address, "POST", COMPLETIONS, &completion(script, stream));
+    let busy = fail("status=429,retry-after=7", true);
+    assert_eq!((busy.status, busy.retry_after.as_deref()), (429, Some("7")));
+    assert_eq!(busy.json()["error"]["type"], "rate_limit_exceeded");
+    assert_eq!(fail("status=500", false).status, 500);
+    assert_eq!(fail("nonsense=1", false).status, 400);
+    let cut = fail("tokens=10,fault=cut,at=4", true);
+    assert!(!cut.whole && TEXT.starts_with(&cut.text()) && !cut.text().is_empty(), "{cut:?}");
+    let error = fail("tokens=10,fault=error,at=4", true);
+    let last: Value = serde_json::from_str(error.events().last().unwrap()).unwrap();
+    assert!(error.whole && last["error"]["message"].is_string(), "{error:?}");
+    let broken = fail("tokens=10,fault=json,at=4", true);
+    let bad = broken.events().iter().filter(|event| serde_json::from_str::<Value>(event).is_err()).count();
+    assert_eq!((bad, broken.text().as_str()), (2, TEXT), "the broken one, and [DONE]");
+    let unfinished = fail("fault=no-finish,at=2", true);
+    assert!(unfinished.whole && !unfinished.events().contains(&"[DONE]".to_owned()));
+    assert!(!fail("fault=cut", false).whole);
+    let turns: Vec<u16> = (0..4).map(|_| fail("status=503,every=2", false).status).collect();
+    assert_eq!(turns.iter().filter(|status| **status == 503).count(), 2, "{turns:?}");
+}
+
+#[test]
+fn a_stream_whose_reader_leaves_is_noticed_and_counted() {
+    let provider = provider();
+    for script in ["tokens=17,gap=20ms", "fault=silence,at=2,comments", "fault=silence"] {
+        let mut stream = request(provider.address, "POST", COMPLETIONS, &completion(script, true));
+        assert_ne!(stream.read(&mut [0; 512]).unwrap(), 0);
+    }
+    let stats = loop {
+        let stats = call(provider.address, "GET", "/stats", "").json();
+        if stats["in_flight"] == 0 {
+            break stats;
+        }
+    };
+    assert_eq!((&stats["aborted"], &stats["completed"]), (&json!(3), &json!(0)));
+}
+
+#[test]
+fn the_telegram_simulator_is_served_over_its_own_socket() {
+    let settings = BotSettings { token: "1:abc".to_owned(), kept_per_chat: 5, ..BotSettings::default() };
+    let telegram = Running::start(move |address| telegram::serve(address, settings));
+    let sent = call(telegram.address, "POST", "/bot1:abc/sendMessage", r#"{"chat_id":5,"text":"hi"}"#);
+    assert_eq!((sent.status, &sent.json()["result"]["text"]), (200, &json!("hi")));
+    assert_eq!(call(telegram.address, "POST", "/bot1:wrong/getMe", "").status, 401);
+    assert_eq!(call(telegram.address, "GET", "/sent?chat=5", "").json()[0]["text"], "hi");
+    assert_eq!(call(telegram.address, "GET", "/stats", "").json()["sent"], 1);
 }
