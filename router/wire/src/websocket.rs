@@ -233,6 +233,13 @@ struct Frame {
     payload_bytes: usize,
 }
 
+/// What there is of a header.
+enum Header {
+    Whole(Frame),
+    /// At least this many bytes are still to come.
+    Missing(usize),
+}
+
 impl Decoder {
     /// A decoder for the peer of `role`. A message of more than `message_bytes_max` bytes is refused when the header
     /// that makes it too long arrives, before its payload does.
@@ -254,8 +261,8 @@ impl Decoder {
     #[inline]
     pub fn decode<'b>(&mut self, buf: &'b mut [u8]) -> Result<Step<'b>, Violation> {
         let frame = match self.header(buf)? {
-            Ok(frame) => frame,
-            Err(missing) => return Ok(Step::NeedMore(missing)),
+            Header::Whole(frame) => frame,
+            Header::Missing(bytes) => return Ok(Step::NeedMore(bytes)),
         };
         // Cannot overflow where the payload is in memory; where it is not, it is not in the buffer either.
         let consumed = frame.header_bytes.saturating_add(frame.payload_bytes);
@@ -289,14 +296,14 @@ impl Decoder {
         Ok(Step::Frame { consumed, item })
     }
 
-    /// Reads and checks a header: the frame, or how many bytes of the header are missing.
+    /// Reads and checks a header.
     #[inline]
-    fn header(&self, buf: &[u8]) -> Result<Result<Frame, usize>, Violation> {
+    fn header(&self, buf: &[u8]) -> Result<Header, Violation> {
         let [first, second, after @ ..] = buf else {
             if self.phase == Phase::Closed && !buf.is_empty() {
                 return Err(Violation::DataAfterClose);
             }
-            return Ok(Err(2 - buf.len()));
+            return Ok(Header::Missing(2 - buf.len()));
         };
         let opcode = self.check_start(*first, *second)?;
         let key_bytes = match self.role {
@@ -305,11 +312,15 @@ impl Decoder {
         };
         let (length, length_bytes) = match second & LENGTH {
             126 => {
-                let Some(length) = after.first_chunk::<2>() else { return Ok(Err(2 - after.len())) };
+                let Some(length) = after.first_chunk::<2>() else {
+                    return Ok(Header::Missing(2 - after.len()));
+                };
                 (u64::from(u16::from_be_bytes(*length)), 2)
             }
             127 => {
-                let Some(length) = after.first_chunk::<8>() else { return Ok(Err(8 - after.len())) };
+                let Some(length) = after.first_chunk::<8>() else {
+                    return Ok(Header::Missing(8 - after.len()));
+                };
                 (u64::from_be_bytes(*length), 8)
             }
             length => (u64::from(length), 0),
@@ -327,7 +338,7 @@ impl Decoder {
             Opcode::Close | Opcode::Ping | Opcode::Pong => usize::from(second & LENGTH),
         };
         let header_bytes = 2 + length_bytes + key_bytes;
-        Ok(Ok(Frame { final_frame: first & FINAL != 0, opcode, header_bytes, payload_bytes }))
+        Ok(Header::Whole(Frame { final_frame: first & FINAL != 0, opcode, header_bytes, payload_bytes }))
     }
 
     /// What the first two bytes tell.

@@ -517,8 +517,9 @@ static HOST_BYTES: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut byte = 0_u8;
     loop {
-        allowed[byte as usize] = matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
-            | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=');
+        let is_mark = matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(')
+            || matches!(byte, b')' | b'*' | b'+' | b';' | b'=');
+        allowed[byte as usize] = byte.is_ascii_alphanumeric() || is_mark;
         if byte == 0xFF {
             break allowed;
         }
@@ -889,6 +890,16 @@ mod tests {
         assert_eq!(exact(512).len(), 512);
         check(&exact(512), Ok(true));
         check(&exact(513), Err(Refusal::HeadTooLong));
+        // One that has not ended there can only be too long.
+        check(&exact(600)[..511], Ok(false));
+        check(&exact(600)[..512], Err(Refusal::HeadTooLong));
+        let response = format!("HTTP/1.1 200 OK\r\nX: {long}");
+        let check = |end, expected| {
+            let found = parse_response(&response.as_bytes()[..end], &LIMITS, false);
+            assert_eq!(found.map(|head| head.is_some()), expected);
+        };
+        check(511, Ok(false));
+        check(512, Err(Refusal::HeadTooLong));
     }
 
     #[test]
@@ -901,7 +912,9 @@ mod tests {
         check(b"\rG", Err(Refusal::BareCr));
         check(b"", Ok(false));
         check(b"GET", Ok(false));
+        check(&[b'A'; 32], Ok(false));
         check(&[b'A'; 33], Err(Refusal::BadMethod));
+        check(&[&[b'A'; 32][..], b" / HTTP/1.1\r\nHost: a\r\n\r\n"].concat(), Ok(true));
         check(b" ", Err(Refusal::Syntax));
         let check = |buf: &[u8], expected| {
             assert_eq!(parse_response(buf, &LIMITS, false).map(|h| h.is_some()), expected);

@@ -184,9 +184,11 @@ pub fn end_chunk(out: &mut Vec<u8>, start: ChunkStart) {
             write_hex(size, bytes);
         }
     } else {
-        let mut size = [b'0'; LONG_SIZE_DIGITS];
+        let mut size = [0; LONG_SIZE_DIGITS];
         write_hex(&mut size, bytes);
-        out.splice(start..start + SIZE_DIGITS, size);
+        // No zeros in front here: some peers count digits.
+        let digits = (usize::BITS - bytes.leading_zeros()).div_ceil(4) as usize;
+        out.splice(start..start + SIZE_DIGITS, size.iter().copied().skip(LONG_SIZE_DIGITS - digits));
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -353,6 +355,9 @@ mod tests {
         assert_eq!(text(|out| write_chunk(out, b"abc")), "0003\r\nabc\r\n");
         assert_eq!(text(|out| write_chunk(out, b"")), "", "an empty chunk would end the body");
         assert_eq!(text(write_last_chunk), "0\r\n\r\n");
+        let mut out = Vec::new();
+        write_chunk(&mut out, &[0; 0x1_2345]);
+        assert_eq!(out[..7], *b"12345\r\n");
         for bytes in [1, 9, 15, 16, 255, 4096, 65_535, 65_536, 70_000] {
             let data = vec![b'x'; bytes];
             let mut out = vec![b'?'; 3];

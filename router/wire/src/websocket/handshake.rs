@@ -124,7 +124,7 @@ pub fn check_upgrade<'b>(head: &RequestHead<'b>) -> Result<Upgrade<'b>, UpgradeR
     // RFC 6455 4.2.1: "a base64-encoded [...] value that, when decoded, is 16 bytes in length".
     let key = only(&head.headers, "sec-websocket-key").ok_or(UpgradeRefusal::Key)?;
     let mut nonce = [0; 18];
-    if key.len() != 24 || STANDARD.decode_slice(key, &mut nonce) != Ok(16) {
+    if STANDARD.decode_slice(key, &mut nonce) != Ok(16) {
         return Err(UpgradeRefusal::Key);
     }
     Ok(Upgrade { key, accept: accept_key(key), headers: head.headers.clone() })
@@ -376,6 +376,9 @@ mod tests {
                 Err(Protocol),
             ),
         ];
+        let old = format!("HTTP/1.0 101 X\r\n{whole}\r\n");
+        let head = parse_response(old.as_bytes(), &LIMITS, false).unwrap().unwrap();
+        assert_eq!(check_upgrade_response(&head, KEY), Err(NotWebsocket));
         for (status, fields, expected) in cases {
             let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
             let head = parse_response(head.as_bytes(), &LIMITS, false).unwrap().unwrap();
