@@ -166,7 +166,8 @@ fn lowered(text: &str) -> String {
     chars.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(chars).collect()
 }
 
-fn char_floor(text: &str, at: usize) -> usize {
+/// The beginning of the character in which this byte lies.
+pub(super) fn char_floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 

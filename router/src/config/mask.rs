@@ -2,7 +2,7 @@
 //!
 //! It works from a list of what may be seen, not of what must not: a token under a misspelt key, in a comment, or in a
 //! file that cannot be read at all stays hidden.
-use super::document::{Node, Value};
+use super::document::{Node, Value, char_floor};
 use core::ops::Range;
 use std::collections::BTreeSet;
 
@@ -43,12 +43,12 @@ impl Mask {
 
     /// The line in which `range` begins.
     pub(super) fn show(&self, text: &str, range: &Range<usize>) -> Shown {
-        let at = range.start.min(text.len());
+        let at = char_floor(text, range.start);
         let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
         let line = text[..start].matches('\n').count() + 1;
         let column = text[start..at].chars().count();
-        let width = text[at..range.end.clamp(at, end)].trim_end().chars().count().max(1);
+        let width = text[at..char_floor(text, range.end).clamp(at, end)].trim_end().chars().count().max(1);
         let masked = match self {
             Self::Read(tokens) => by_tokens(text, start..end, tokens),
             Self::Unread(keys) => by_words(&text[start..end], keys),
@@ -192,6 +192,7 @@ mod tests {
             (r#"{"token": "hidden": 1"#, r#"{"token": "******": *"#),
             (r#"{"a": "hid\"den" // hidden"#, r#"{"a": "****"***" *********"#),
             (r#"{"a": true, "b": "${NAME}" "#, r#"{"a": true, "b": "${NAME}""#),
+            (r#"{"a": ü"ü, "b"#, r#"{"a": *"***"b"#),
             (r#"  "hidden", "key": ["hidden"#, r#"  "******", "***": ["******"#),
         ] {
             assert_eq!(mask.show(text, &(0..1)).text, shown, "{text}");
