@@ -272,7 +272,8 @@ impl Shard {
         };
         let question = Question {
             text: known.inbound.text,
-            party: route::party_hash(&channel.name, party),
+            channel: &channel.name,
+            party,
             kept: kept.and_then(|session| self.agent_id(session.desk)),
         };
         let mut random = self.random.clone();
@@ -357,6 +358,7 @@ impl Shard {
             chain: 0,
             tries: 0,
             calls: 0,
+            keeps: false,
             pressed: false,
             forgets: false,
             seq: 0,

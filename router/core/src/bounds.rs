@@ -294,6 +294,11 @@ impl AgentCounts {
         }
     }
 
+    /// Does any shard wait? Asked after a place was given back.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.iter().any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
     /// Which shard a freed place goes to: the first that waits, beginning after `from`, which comes last. The bit of
     /// another is taken away, so that no two places wake the same one; that of `from` stays. Called after the place was
     /// given back.

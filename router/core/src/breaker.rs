@@ -127,7 +127,8 @@ impl Breaker {
             State::Open => false,
             State::Closed => {
                 self.count(now, plan, verdict);
-                let broken = self.is_broken(plan);
+                let bad = verdict == Verdict::Failed || verdict == Verdict::Good { slow: true };
+                let broken = bad && self.is_broken(plan);
                 if broken {
                     self.open(now, plan, random);
                 }

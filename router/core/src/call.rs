@@ -48,44 +48,31 @@ impl Shard {
         let Some(slot) = self.running(call) else { return };
         let now = self.now;
         let Some(turn) = self.turns.at_mut(slot) else { return };
-        match piece {
+        let first = match piece {
             Piece::Text(text) if !text.is_empty() => {
-                turn.call.on_spoken(now);
-                if self.show(slot, text, out) {
+                let first = turn.call.on_spoken(now);
+                let limit = self.plan.limits.reply_bytes_max;
+                if show(turn, call.turn, text, limit, out) {
                     self.on_too_long(slot, out);
                     return;
                 }
+                first
             }
             Piece::Reasoning(_) => turn.call.on_spoken(now),
             Piece::Usage(usage) => {
                 turn.usage = Some(usage);
                 turn.call.on_alive();
+                false
             }
-            Piece::Text(_) | Piece::Alive => turn.call.on_alive(),
+            Piece::Text(_) | Piece::Alive => {
+                turn.call.on_alive();
+                false
+            }
+        };
+        if first {
+            // All others only move the deadline on; the timer is set anew when it fires.
+            self.arm(slot);
         }
-        self.arm(slot);
-    }
-
-    /// Passes a text on, and keeps it where it is needed later. True if it is more than an answer may have; then what
-    /// fits was passed on.
-    fn show(&mut self, slot: u32, text: &str, out: &mut Effects) -> bool {
-        let id = self.turn_id(slot);
-        let Some(turn) = self.turns.at_mut(slot) else { return false };
-        let room = self.plan.limits.reply_bytes_max.saturating_sub(turn.reply_bytes) as usize;
-        let shown = &text[..text.floor_char_boundary(room)];
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        turn.reply_bytes = turn.reply_bytes.saturating_add(count(shown.len()));
-        turn.reply_chars = turn.reply_chars.saturating_add(count(shown.chars().count()));
-        if turn.mode == Mode::Stream && !shown.is_empty() {
-            turn.seq = turn.seq.saturating_add(1);
-            let (client, seq, text) = (turn.client, turn.seq, out.keep(shown));
-            out.push(Effect::Send { client, turn: id, seq, text });
-        }
-        let history = self.places.desk(turn.desk).is_some_and(|desk| desk.history);
-        if turn.mode != Mode::Stream || history {
-            turn.reply.push_str(shown);
-        }
-        shown.len() < text.len()
     }
 
     /// The answer is cut: clients are told, people on a platform get what there is.
@@ -227,7 +214,7 @@ impl Shard {
     fn keep_history(&mut self, slot: u32) {
         let Some(turn) = self.turns.at(slot) else { return };
         let wanted = self.places.desk(turn.desk).is_some_and(|desk| desk.history);
-        if !wanted || turn.forgets {
+        if !wanted || !turn.keeps || turn.forgets {
             return;
         }
         let limits = &self.plan.limits;
@@ -351,4 +338,23 @@ impl Shard {
             Retry::Backoff | Retry::Elsewhere | Retry::Never => 0,
         }
     }
+}
+
+/// Passes a text on, and keeps it where it is needed later. True if it is more than an answer may have; then what fits
+/// was passed on.
+fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effects) -> bool {
+    let room = bytes_max.saturating_sub(turn.reply_bytes) as usize;
+    let shown = if text.len() <= room { text } else { &text[..text.floor_char_boundary(room)] };
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    turn.reply_bytes = turn.reply_bytes.saturating_add(count(shown.len()));
+    turn.reply_chars = turn.reply_chars.saturating_add(count(shown.chars().count()));
+    if turn.mode == Mode::Stream && !shown.is_empty() {
+        turn.seq = turn.seq.saturating_add(1);
+        let (client, seq, text) = (turn.client, turn.seq, out.keep(shown));
+        out.push(Effect::Send { client, turn: id, seq, text });
+    }
+    if turn.keeps {
+        turn.reply.push_str(shown);
+    }
+    shown.len() < text.len()
 }

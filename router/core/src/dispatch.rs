@@ -39,11 +39,15 @@ impl Shard {
     /// The first model of a chain, from number `from` on, whose breaker lets a call pass: its number and place. One that
     /// asked for calm itself is only taken if there is no other.
     pub(crate) fn chosen(&self, chain: &[u16], from: u16) -> Option<(u16, u16)> {
-        let numbered = (0_u16..).zip(chain.iter().copied()).skip(usize::from(from));
-        let lets =
-            numbered.filter(|(_, line)| self.places.line(*line).is_some_and(|line| line.lets(self.now)));
-        let calm = |line: u16| self.places.line(line).is_some_and(|line| self.now < line.calm_until);
-        lets.clone().find(|(_, line)| !calm(*line)).or_else(|| lets.clone().next())
+        let mut asked_for_calm = None;
+        for (number, &place) in (from..).zip(chain.iter().skip(usize::from(from))) {
+            let Some(line) = self.places.line(place).filter(|line| line.lets(self.now)) else { continue };
+            if line.calm_until <= self.now {
+                return Some((number, place));
+            }
+            asked_for_calm = asked_for_calm.or(Some((number, place)));
+        }
+        asked_for_calm
     }
 
     /// Takes a place at the model, and one at the agent unless the turn has that. Both or none.
@@ -76,12 +80,11 @@ impl Shard {
         else {
             return;
         };
-        let (Some(model), Some(agent)) =
-            (line.id, self.places.desks.get(usize::from(turn.desk)).and_then(|d| d.id))
-        else {
-            return;
-        };
+        let desk = self.places.desks.get(usize::from(turn.desk));
+        let agent = desk.and_then(|desk| Some((desk.id?, desk.history)));
+        let (Some(model), Some((agent, history))) = (line.id, agent) else { return };
         let first = turn.calls == 0;
+        turn.keeps = turn.mode != Mode::Stream || history;
         if !first && turn.line == place {
             turn.tries = turn.tries.saturating_add(1);
             self.counters.retries += 1;
@@ -370,8 +373,9 @@ impl Shard {
         let (own, place_of_line) = (turn.desk, turn.line);
         let mut told = false;
         if agent && let Some(desk) = self.places.desks.get_mut(usize::from(own)) {
-            desk.running.give(&self.bounds.agent_at(desk.seat).running);
-            told = desk.running.is_bounded();
+            let counts = self.bounds.agent_at(desk.seat);
+            desk.running.give(&counts.running);
+            told = desk.running.is_bounded() && counts.is_awaited();
             desk.freed += u32::from(told);
         }
         if told {
@@ -384,10 +388,11 @@ impl Shard {
         }
         let desks = core::mem::take(&mut line.desks);
         for &place in desks.iter().filter(|&&place| place != own || !told) {
-            if let Some(desk) = self.places.desk_mut(place) {
+            let Some(desk) = self.places.desk_mut(place) else { continue };
+            if self.bounds.agent_at(desk.seat).is_awaited() {
                 desk.freed += 1;
+                self.mark(place);
             }
-            self.mark(place);
         }
         if let Some(line) = self.places.line_mut(place_of_line) {
             line.desks = desks;
@@ -406,7 +411,7 @@ impl Shard {
 
     /// Tells the listeners what a turn's session does from here on.
     pub(crate) fn publish_state(&self, slot: u32, out: &mut Effects) {
-        let Some(turn) = self.turns.at(slot) else { return };
+        let Some(turn) = self.turns.at(slot).filter(|_| self.listening) else { return };
         let state = if turn.state == State::Ready { view::State::Waiting } else { view::State::Processing };
         self.publish(Notice::Updated, turn.session, Some(slot), state.name(), out);
     }

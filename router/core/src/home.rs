@@ -39,13 +39,25 @@ pub fn session_hash(
         Scope::Direct => (0, peer),
         Scope::Group => (1, chat),
     };
-    let mut hasher = secret.hasher();
     // 255 occurs in no UTF-8 text, so no two conversations run together.
-    hasher.write_u8(kind);
-    for part in [channel, party, thread] {
-        hasher.write(part.as_bytes());
-        hasher.write_u8(255);
+    let parts: [&[u8]; 7] =
+        [&[kind], channel.as_bytes(), &[255], party.as_bytes(), &[255], thread.as_bytes(), &[255]];
+    let mut joined = [0; JOINED];
+    let mut len = 0;
+    for part in parts {
+        let Some(room) = joined.get_mut(len..len + part.len()) else { return in_pieces(secret, &parts) };
+        room.copy_from_slice(part);
+        len += part.len();
     }
+    secret.hasher().hash(&joined[..len])
+}
+
+/// Bytes that are hashed in one piece; several times as fast, and enough for all but the longest names.
+const JOINED: usize = 128;
+
+fn in_pieces(secret: &Secret, parts: &[&[u8]]) -> u64 {
+    let mut hasher = secret.hasher();
+    parts.iter().for_each(|part| hasher.write(part));
     hasher.finish()
 }
 
@@ -86,6 +98,15 @@ mod tests {
             session_hash(&SECRET, "d", Scope::Direct, "p", "", "t"),
             hash(Scope::Direct, "p", "", "t")
         );
+    }
+
+    #[test]
+    fn long_names_are_hashed_as_short_ones_are() {
+        for len in [0, 1, 7, 8, 60, 120, 121, 122, 123, 124, 200] {
+            let peer = "p".repeat(len);
+            let parts: [&[u8]; 7] = [&[0], b"c", &[255], peer.as_bytes(), &[255], b"", &[255]];
+            assert_eq!(hash(Scope::Direct, &peer, "", ""), in_pieces(&SECRET, &parts), "{len}");
+        }
     }
 
     #[test]

@@ -127,7 +127,7 @@ mod tests {
                     2 => {
                         let popped = list.pop_front(&mut of);
                         assert_eq!(popped, model.pop_front());
-                        popped.and_then(|slot| of.remove(slot));
+                        popped.into_iter().for_each(|slot| of.remove(slot));
                     }
                     _ => {
                         let place = usize::try_from(random.below(9)).unwrap();

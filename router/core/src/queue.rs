@@ -70,7 +70,7 @@ mod tests {
     use crate::list::Link;
     use alloc::vec::Vec;
 
-    #[derive(Debug)]
+    #[derive(Clone, Copy, Debug)]
     struct Item {
         link: Link,
         class: Class,
@@ -106,7 +106,9 @@ mod tests {
             assert_eq!(self.queue.first(), Some(slot), "asking changes nothing");
             let class = self.of.at(slot).unwrap().class;
             self.queue.take(&mut self.of, slot, class);
-            self.of.remove(slot)
+            let item = *self.of.at(slot).unwrap();
+            self.of.remove(slot);
+            Some(item)
         }
     }
 

@@ -205,8 +205,9 @@ fn is_of_word(c: char) -> bool {
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) text: &'a str,
-    /// The hash of the peer, or of the group; see [`party_hash`].
-    pub(crate) party: u64,
+    /// The channel's name and the peer's or group's: what an affinity balances by.
+    pub(crate) channel: &'a str,
+    pub(crate) party: &'a str,
     /// The agent that the session keeps.
     pub(crate) kept: Option<AgentId>,
 }
@@ -227,7 +228,7 @@ pub(crate) struct Standing {
 }
 
 /// The hash that an affinity balances by: the same on all shards, because sessions of a peer live on several.
-pub(crate) fn party_hash(channel: &str, party: &str) -> u64 {
+fn party_hash(channel: &str, party: &str) -> u64 {
     let mut hasher = Secret([0, 0]).hasher();
     hasher.write(channel.as_bytes());
     hasher.write_u8(255);
@@ -257,7 +258,9 @@ pub(crate) fn choose(
                 }
                 strategy = inner;
             }
-            Strategy::Balance(list) if keep => return Choice { agent: by_hash(list, question.party), keep },
+            Strategy::Balance(list) if keep => {
+                return Choice { agent: by_hash(list, party_hash(question.channel, question.party)), keep };
+            }
             Strategy::Balance(list) => return Choice { agent: least_loaded(list, standing, random), keep },
         }
     }
@@ -344,8 +347,8 @@ mod tests {
         }
     }
 
-    fn question(text: &str, party: u64, kept: Option<AgentId>) -> Question<'_> {
-        Question { text, party, kept }
+    fn question<'a>(text: &'a str, party: &'a str, kept: Option<AgentId>) -> Question<'a> {
+        Question { text, channel: "c", party, kept }
     }
 
     fn choice(strategy: &Strategy, question: &Question<'_>) -> Choice {
@@ -379,7 +382,8 @@ mod tests {
             ("", None),
         ];
         for (text, expected) in table {
-            let found = matcher.find(text).map(|strategy| choice(strategy, &question(text, 0, None)).agent.0);
+            let found =
+                matcher.find(text).map(|strategy| choice(strategy, &question(text, "", None)).agent.0);
             assert_eq!(found, expected, "{text}");
         }
     }
@@ -441,13 +445,13 @@ mod tests {
     fn affinity_keeps_the_first_and_spreads_peers_by_weight() {
         let list = vec![(AgentId(0), 1), (AgentId(1), 3), (AgentId(2), 0)];
         let affinity = Strategy::Affinity(Box::new(Strategy::Balance(list.clone())));
-        let kept = question("", 5, Some(AgentId(7)));
+        let kept = question("", "p", Some(AgentId(7)));
         assert_eq!(choice(&affinity, &kept), Choice { agent: AgentId(7), keep: true });
         let mut counts = [0; 3];
         for n in 0..8_000 {
-            let party = party_hash("c", &format!("peer{n}"));
-            let first = choice(&affinity, &question("", party, None));
-            assert_eq!(first, choice(&affinity, &question("other text", party, None)));
+            let party = format!("peer{n}");
+            let first = choice(&affinity, &question("", &party, None));
+            assert_eq!(first, choice(&affinity, &question("other text", &party, None)));
             counts[usize::from(first.agent.0)] += 1;
         }
         assert!((1_850..2_150).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
@@ -476,7 +480,7 @@ mod tests {
         ];
         for (strategy, text, kept, (agent, keep)) in table {
             assert_eq!(
-                choice(strategy, &question(text, 0, kept)),
+                choice(strategy, &question(text, "", kept)),
                 Choice { agent: AgentId(agent), keep },
                 "{text}"
             );

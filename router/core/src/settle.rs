@@ -105,10 +105,11 @@ impl Shard {
         } else {
             self.advance(place, out);
         }
-        if let Some(turn) = self.turns.remove(slot) {
-            self.texts.give(turn.words);
-            self.texts.give(turn.reply);
+        if let Some(turn) = self.turns.at_mut(slot) {
+            self.texts.give(core::mem::take(&mut turn.words));
+            self.texts.give(core::mem::take(&mut turn.reply));
         }
+        self.turns.remove(slot);
         self.turns_lease.give(&self.bounds.turns);
     }
 

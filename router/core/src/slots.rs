@@ -88,16 +88,15 @@ impl<T> Slots<T> {
         self.slot(number).map_or(0, |slot| if slot.item.is_some() { slot.generation } else { 0 })
     }
 
-    /// Takes the item out; its generation is dead from here on.
-    pub(crate) fn remove(&mut self, number: u32) -> Option<T> {
+    /// Drops the item, in place; its generation is dead from here on.
+    pub(crate) fn remove(&mut self, number: u32) {
         let free = self.free;
-        let slot = self.slot_mut(number)?;
-        let item = slot.item.take()?;
+        let Some(slot) = self.slot_mut(number).filter(|slot| slot.item.is_some()) else { return };
+        slot.item = None;
         slot.generation = slot.generation.checked_add(1).unwrap_or(1);
         slot.next_free = free;
         self.free = number;
         self.len -= 1;
-        Some(item)
     }
 
     pub(crate) const fn len(&self) -> u32 {
@@ -128,8 +127,9 @@ mod tests {
         let first = slots.insert('a');
         let other = slots.insert('b');
         assert_eq!((first, other), ((0, 1), (1, 1)));
-        assert_eq!(slots.remove(0), Some('a'));
-        assert_eq!(slots.remove(0), None);
+        slots.remove(0);
+        slots.remove(0);
+        assert_eq!(slots.len(), 1);
         let second = slots.insert('c');
         assert_eq!(second, (0, 2));
         assert_eq!(slots.get(first.0, first.1), None);

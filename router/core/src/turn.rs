@@ -64,8 +64,9 @@ pub(crate) fn millis(of: Duration) -> u32 {
     u32::try_from(of.as_millis()).unwrap_or(u32::MAX)
 }
 
-const fn span(millis: u32) -> Duration {
-    Duration::from_millis(millis as u64)
+/// The time so many milliseconds later.
+const fn later(at: Time, millis: u32) -> Time {
+    Time(at.0.saturating_add(millis as u64 * 1_000_000))
 }
 
 /// The clocks of a call that runs.
@@ -97,12 +98,14 @@ impl Call {
         self.alive = true;
     }
 
-    /// A piece of the answer, or a thought.
-    pub(crate) fn on_spoken(&mut self, now: Time) {
-        if !self.spoke {
-            self.slow = span(self.ages.slow) < now.since(self.awaited);
+    /// A piece of the answer, or a thought. True for the first: another clock counts from here on.
+    pub(crate) fn on_spoken(&mut self, now: Time) -> bool {
+        let first = !self.spoke;
+        if first {
+            self.slow = later(self.awaited, self.ages.slow) < now;
         }
         (self.alive, self.spoke, self.last) = (true, true, now);
+        first
     }
 
     pub(crate) const fn is_paused(&self) -> bool {
@@ -129,14 +132,14 @@ impl Call {
 
     /// The next moment at which one of its clocks runs out.
     pub(crate) fn deadline(&self, slow_client_age_max: Duration) -> Time {
-        let whole = self.started + span(self.ages.call);
+        let whole = later(self.started, self.ages.call);
         let phase = match self.paused {
             // While nothing is read nothing can come: only the client's own time counts.
             Some(since) => since + slow_client_age_max,
-            None if self.spoke => self.last + span(self.ages.silence),
+            None if self.spoke => later(self.last, self.ages.silence),
             None => {
-                let first = self.awaited + span(self.ages.first_piece);
-                if self.alive { first } else { first.min(self.awaited + span(self.ages.header)) }
+                let first = later(self.awaited, self.ages.first_piece);
+                if self.alive { first } else { first.min(later(self.awaited, self.ages.header)) }
             }
         };
         whole.min(phase)
@@ -180,6 +183,8 @@ pub(crate) struct Turn {
     pub(crate) tries: u16,
     /// Number of the next call.
     pub(crate) calls: u16,
+    /// Its answer is kept: it goes out whole, or into the history.
+    pub(crate) keeps: bool,
     /// The client's outbox is full.
     pub(crate) pressed: bool,
     /// The history was forgotten while it ran: it must not come back through the answer.
