@@ -31,6 +31,8 @@ pub enum ClientMessage<'a> {
         stream: bool,
         /// Say `accepted` once the message is durable.
         receipt: bool,
+        /// The agent that is to answer; empty for the one that is configured.
+        agent: &'a str,
     },
     /// Are you there?
     Ping {
@@ -75,6 +77,7 @@ pub fn decode<'a>(frame: &'a mut [u8], json: &mut Json) -> Result<ClientMessage<
             session_id: root.optional("sessionId")?,
             stream: root.flag("stream", true)?,
             receipt: root.flag("receipt", false)?,
+            agent: root.optional("agent")?,
         },
         "ping" => ClientMessage::Ping { id: root.optional("id")? },
         "auth" => ClientMessage::Auth { token: root.required("token")? },
@@ -285,7 +288,7 @@ mod tests {
             (r#"{"type": "auth", "token": "api-key"}"#, r#"Auth { token: "api-key" }"#),
             (
                 r#"{"type": "message", "channel": "api", "content": "Hello", "sessionId": "s1"}"#,
-                r#"Message { id: "", channel: "api", content: "Hello", session_id: "s1", stream: true, receipt: false }"#,
+                r#"Message { id: "", channel: "api", content: "Hello", session_id: "s1", stream: true, receipt: false, agent: "" }"#,
             ),
             (r#"{"type": "ping"}"#, r#"Ping { id: "" }"#),
             (
@@ -294,7 +297,7 @@ mod tests {
             ),
             (
                 r#"{"content":"a\u00e9\n","type":"message","stream":false,"receipt":true,"id":"7","sessionId":null,"x":[{}]}"#,
-                "Message { id: \"7\", channel: \"\", content: \"aé\\n\", session_id: \"\", stream: false, receipt: true }",
+                "Message { id: \"7\", channel: \"\", content: \"aé\\n\", session_id: \"\", stream: false, receipt: true, agent: \"\" }",
             ),
             (r#"{"type":"ping","id":"p1"}"#, r#"Ping { id: "p1" }"#),
             (r#"{"type":"unsubscribe","events":["status"]}"#, "Unsubscribe { message: false, status: true }"),

@@ -1,2 +1,44 @@
-//! router
-fn main() {}
+//! Clawgate: the gateway between people in chats and the agents that answer them.
+//!
+//! The shell around `clawgate_core`: it owns sockets, clocks, files, threads and randomness, moves bytes, and takes no
+//! decision about a message. `ARCHITECTURE.md` says where everything happens.
+mod api;
+mod auth;
+mod call;
+mod cli;
+mod clock;
+mod config;
+mod connection;
+mod deliver;
+mod driver;
+mod events;
+mod execute;
+mod gateway;
+mod gather;
+mod http;
+mod listen;
+mod log;
+mod mesh;
+mod metrics;
+mod net;
+mod resolve;
+mod serve;
+mod sessions;
+mod signal;
+mod thread;
+mod tickets;
+mod tls;
+mod upstream;
+mod websocket;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::execute(cli::parse(), |config| {
+        let _written = log::start(config.logging);
+        serve::run(&config)
+    })
+}

@@ -255,6 +255,10 @@ impl Shard {
                 .map(|desk| (desk, false))
                 .ok_or(Answer::Refused(Code::NotFound, 0));
         }
+        if let Some(asked) = known.inbound.agent {
+            let desk = self.places.desk_of(asked).ok_or(Answer::Refused(Code::NotFound, 0))?;
+            return Ok((desk, false));
+        }
         let session = known.session.and_then(|slot| self.sessions.at(slot));
         let kept = session.filter(|session| self.agent_id(session.desk).is_some());
         if let Some(session) = kept

@@ -1,0 +1,228 @@
+//! How the gateway is: health, status, metrics, and what is configured, without its secrets.
+use super::{Call, sessions::respond_data};
+use crate::connection::{Connection, Place};
+use crate::gather::gather;
+use crate::http;
+use crate::metrics::{self, Report};
+use crate::thread::Thread;
+use clawgate_core::breaker::State;
+use clawgate_core::codes::Code;
+use clawgate_core::id::{AgentId, ChannelId, ModelId};
+use clawgate_core::time::Time;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// The description of this API, served as it is.
+pub(crate) const OPENAPI: &str = include_str!("openapi.json");
+
+/// The name of a breaker's state.
+pub(crate) const fn breaker_name(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::Open => "open",
+        State::HalfOpen => "half-open",
+    }
+}
+
+/// We live. Answered by whichever thread has the connection, whatever the others do.
+pub(super) fn health(call: &mut Call<'_>) {
+    let body: &[u8] =
+        if call.thread.draining.get() { b"{\"status\":\"draining\"}" } else { b"{\"status\":\"ok\"}" };
+    http::respond_json(call.thread, call.connection, 200, body);
+}
+
+/// The API's own description.
+pub(super) fn openapi(call: &mut Call<'_>) {
+    http::respond(call.thread, call.connection, 200, "application/json", &[], OPENAPI.as_bytes());
+}
+
+/// What this thread reports.
+fn report(thread: &Rc<Thread>) -> Report {
+    let shard = thread.shard.borrow();
+    let models = u16::try_from(thread.shared.gateway.plan.models.len()).unwrap_or(u16::MAX);
+    Report {
+        shard: thread.id.0,
+        counters: shard.counters().clone(),
+        counts: thread.counts(),
+        load: shard.load(),
+        connections: thread.connection_count(),
+        calls: thread.upstreams.running(),
+        breakers: (0..models).map(|model| shard.breaker(ModelId(model))).collect(),
+    }
+}
+
+/// Asks all threads, and answers with what `write` makes of their reports.
+fn with_reports(call: &Call<'_>, write: impl FnOnce(&Rc<Thread>, &Rc<Connection>, Vec<Report>) + 'static) {
+    let place: Place = call.connection.place;
+    gather(call.thread, report, move |thread, mut reports| {
+        reports.sort_by_key(|report| report.shard);
+        if let Some(connection) = thread.connection(place) {
+            write(thread, &connection, reports);
+        }
+    });
+}
+
+/// The worst of a model's breakers over all shards.
+fn breaker_of(reports: &[Report], model: usize) -> State {
+    let states = reports.iter().filter_map(|report| report.breakers.get(model).copied());
+    states
+        .max_by_key(|state| match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        })
+        .unwrap_or_default()
+}
+
+fn models_of(thread: &Thread, reports: &[Report]) -> Vec<Value> {
+    let models = thread.shared.gateway.plan.models.iter().enumerate();
+    models
+        .map(|(at, model)| json!({ "name": &*model.name, "breaker": breaker_name(breaker_of(reports, at)) }))
+        .collect()
+}
+
+/// Everything about our health; `degraded` while a breaker is not closed.
+pub(super) fn detailed(call: &mut Call<'_>) {
+    with_reports(call, |thread, connection, reports| {
+        let models = thread.shared.gateway.plan.models.len();
+        let degraded = (0..models).any(|model| breaker_of(&reports, model) != State::Closed);
+        let status = match (thread.draining.get(), degraded) {
+            (true, _) => "draining",
+            (false, true) => "degraded",
+            (false, false) => "ok",
+        };
+        let shards: Vec<_> = reports.iter().map(|report| shard_of(thread, report)).collect();
+        let body = json!({
+            "status": status,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": thread.now().since(Time::ZERO).as_secs(),
+            "providers": models_of(thread, &reports),
+            "channels": channels_of(thread),
+            "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": crate::serve::worst_case(&thread.shared) },
+            "shards": shards,
+            "store": { "kind": "memory", "status": "ok" },
+        });
+        http::respond_json(thread, connection, 200, body.to_string().as_bytes());
+    });
+}
+
+fn shard_of(thread: &Thread, report: &Report) -> Value {
+    let driver = thread.shared.drivers.get(usize::from(report.shard)).and_then(std::sync::OnceLock::get);
+    json!({
+        "shard": report.shard,
+        "driver": driver.copied().unwrap_or("starting"),
+        "connections": report.connections,
+        "sessions": report.load.sessions,
+        "running": report.load.running,
+        "waiting": report.load.waiting + report.load.ready,
+        "delivering": report.load.delivering,
+    })
+}
+
+/// Bytes of memory that the process holds; 0 where the kernel does not say. Reads one small file of the kernel's own,
+/// which does not wait for a disk.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// The state of the service in short.
+pub(super) fn status(call: &mut Call<'_>) {
+    with_reports(call, |thread, connection, reports| {
+        let sum = |what: &dyn Fn(&Report) -> u64| -> u64 { reports.iter().map(what).sum() };
+        let plan = &thread.shared.gateway.plan;
+        let agents: Vec<_> = plan
+            .agents
+            .iter()
+            .enumerate()
+            .map(|(at, agent)| {
+                let of = |what: fn(&clawgate_core::view::AgentLoad) -> u32| -> u32 {
+                    reports.iter().filter_map(|report| report.load.agents.get(at)).map(what).sum()
+                };
+                let models: Vec<_> =
+                    agent.models.iter().map(|model| plan.model(*model).name.to_string()).collect();
+                let (waiting, running) = (of(|load| load.waiting), of(|load| load.running));
+                json!({ "name": &*agent.name, "models": models, "running": running, "waiting": waiting })
+            })
+            .collect();
+        let body = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptimeSeconds": thread.now().since(Time::ZERO).as_secs(),
+            "draining": thread.draining.get(),
+            "shards": thread.shared.cores(),
+            "connections": thread.shared.connections(),
+            "sessions": sum(&|report| u64::from(report.load.sessions)),
+            "running": sum(&|report| u64::from(report.load.running)),
+            "waiting": sum(&|report| u64::from(report.load.waiting + report.load.ready)),
+            "messages": {
+                "accepted": sum(&|report| report.counters.accepted),
+                "answered": sum(&|report| report.counters.answered),
+                "failed": sum(&|report| Code::ALL.iter().map(|code| report.counters.failed(*code)).sum()),
+                "cancelled": sum(&|report| report.counters.cancelled),
+                "duplicate": sum(&|report| report.counters.duplicate),
+            },
+            "agents": agents,
+        });
+        respond_data(thread, connection, &body.to_string());
+    });
+}
+
+/// The models, and what their breakers let pass.
+pub(super) fn models(call: &mut Call<'_>) {
+    with_reports(call, |thread, connection, reports| {
+        let body = json!({ "models": models_of(thread, &reports) });
+        respond_data(thread, connection, &body.to_string());
+    });
+}
+
+fn channels_of(thread: &Thread) -> Vec<Value> {
+    let gateway = &thread.shared.gateway;
+    let describe = |(at, channel): (usize, &clawgate_core::plan::Channel)| {
+        let webhook = gateway.platforms.get(at).is_some_and(Option::is_some);
+        let path = webhook.then(|| format!("/webhooks/{}", channel.name));
+        let id = ChannelId(u16::try_from(at).unwrap_or(u16::MAX));
+        let agent =
+            gateway.plan.channel(id).agent.map(|agent: AgentId| gateway.plan.agent(agent).name.to_string());
+        json!({
+            "name": &*channel.name,
+            "type": if webhook { "webhook" } else { "clients" },
+            "path": path,
+            "dmPolicy": format!("{:?}", channel.dm).to_lowercase(),
+            "groupPolicy": format!("{:?}", channel.groups).to_lowercase(),
+            "mentionGating": channel.mention_gating,
+            "agent": agent,
+            "status": "ok",
+        })
+    };
+    gateway.plan.channels.iter().enumerate().map(describe).collect()
+}
+
+/// The channels.
+pub(super) fn channels(call: &mut Call<'_>) {
+    let body = json!({ "channels": channels_of(call.thread) });
+    respond_data(call.thread, call.connection, &body.to_string());
+}
+
+/// All metrics, for Prometheus.
+pub(super) fn metrics(call: &mut Call<'_>) {
+    with_reports(call, |thread, connection, reports| {
+        let plan = &thread.shared.gateway.plan;
+        let models = plan.models.iter().map(|model| model.name.to_string()).collect();
+        let agents = plan.agents.iter().map(|agent| agent.name.to_string()).collect();
+        match metrics::encode(reports, models, agents) {
+            Ok(text) => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                http::respond(
+                    thread,
+                    connection,
+                    200,
+                    kind,
+                    &[("cache-control", "no-store")],
+                    text.as_bytes(),
+                );
+            }
+            Err(_) => http::respond_error(thread, connection, Code::Internal, Code::Internal.advice(), 0),
+        }
+    });
+}

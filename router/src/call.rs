@@ -1,0 +1,196 @@
+//! Calls to models: the request written, the answer read as it comes, pieces handed to the shard. All pieces of one
+//! read leave in one write, because the loop writes once a turn.
+use crate::driver;
+use crate::execute::heard;
+use crate::gateway::{OpenAi, Upstream};
+use crate::thread::Thread;
+use crate::upstream::{self, Control, Fault, Origin};
+use clawgate_core::codes::Code;
+use clawgate_core::event::{End, Event, Failure, Piece, Retry};
+use clawgate_core::id::{CallId, ModelId};
+use clawgate_providers::openai_chat::{Decoder, Limits};
+use clawgate_providers::{Json, Said, Turn};
+use clawgate_wire::http1::{HeadLimits, parse_response};
+use std::rc::Rc;
+
+/// Plays a script.
+pub(crate) async fn scripted(thread: Rc<Thread>, call: CallId, model: ModelId, control: Rc<Control>) {
+    let Upstream::Scripted(script) = &thread.shared.gateway.upstreams[usize::from(model.0)] else { return };
+    thread.touch();
+    let Some(text) = thread.shard.borrow().prompt(call.turn).map(|prompt| prompt.text.to_owned()) else {
+        return;
+    };
+    if control.is_cancelled() {
+        return;
+    }
+    thread.handle(Event::Piece { call, piece: Piece::Alive });
+    let mut step = 0;
+    while let Some((pause, said)) = script.step(step, &text) {
+        if !pause.is_zero() {
+            driver::sleep(pause).await;
+            thread.touch();
+        }
+        control.flow().await;
+        thread.touch();
+        if control.is_cancelled() {
+            return;
+        }
+        let ends = matches!(said, Said::Ended(_));
+        if ends {
+            thread.upstreams.end(call);
+        }
+        thread.handle(heard(call, said));
+        if ends {
+            return;
+        }
+        step += 1;
+    }
+    // Silent for good: the shard's deadlines end it.
+}
+
+/// Calls an endpoint that speaks chat completions.
+pub(crate) async fn openai(thread: Rc<Thread>, call: CallId, model: ModelId, control: Rc<Control>) {
+    let Upstream::OpenAi(target) = &thread.shared.gateway.upstreams[usize::from(model.0)] else { return };
+    thread.touch();
+    let mut body = Vec::new();
+    let Some(request) = write_request(&thread, call, target, &mut body) else { return };
+    if control.is_cancelled() {
+        return;
+    }
+    let Some(origin) = Origin::of(request.uri(), &target.tls) else {
+        return failed(&thread, call, &Fault::Unreachable("its address has no host".to_owned()));
+    };
+    let outcome = converse(&thread, call, target, &origin, &control, &request, &body).await;
+    thread.touch();
+    if control.is_cancelled() {
+        return;
+    }
+    thread.upstreams.end(call);
+    if let Err(fault) = outcome {
+        failed(&thread, call, &fault);
+    }
+}
+
+fn write_request(
+    thread: &Thread,
+    call: CallId,
+    target: &OpenAi,
+    body: &mut Vec<u8>,
+) -> Option<http::Request<()>> {
+    let shard = thread.shard.borrow();
+    // The turn may be over before this task runs.
+    let prompt = shard.prompt(call.turn)?;
+    let system = &thread.shared.gateway.systems[usize::from(prompt.agent.0)];
+    let (mut context, mut history) = (prompt.variables, prompt.history);
+    let turn = Turn {
+        system,
+        context: &mut context,
+        history: &mut history,
+        text: prompt.text,
+        user: prompt.address.peer,
+    };
+    Some(target.endpoint.encode(turn, body))
+}
+
+async fn converse(
+    thread: &Rc<Thread>,
+    call: CallId,
+    target: &OpenAi,
+    origin: &Origin,
+    control: &Rc<Control>,
+    request: &http::Request<()>,
+    body: &[u8],
+) -> Result<(), Fault> {
+    let limits = &thread.shared.gateway.limits;
+    // The shard's own deadlines cancel; a stream may be as long as they let it.
+    let (mut wire, mut answer) =
+        upstream::exchange(thread, origin, control, request, body, u64::MAX, None).await?;
+    thread.handle(Event::Piece { call, piece: Piece::Alive });
+    let mut json = Json::new();
+    if !(200..300).contains(&answer.status) {
+        let mut body = bounded_body(thread, &mut wire, &mut answer, control).await;
+        let head_limits = HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
+        let Ok(Some(head)) = parse_response(&answer.head, &head_limits, false) else {
+            return Err(Fault::Closed);
+        };
+        let mut detail = String::new();
+        let failure =
+            target.endpoint.failure(answer.status, &head.headers, &mut body, &mut json, &mut detail);
+        thread.touch();
+        thread.upstreams.end(call);
+        thread.handle(Event::Ended { call, end: End::Failed(failure) });
+        return Ok(());
+    }
+    let decoder_limits = Limits {
+        event_bytes_max: limits.upstream_event_bytes_max,
+        body_bytes_max: limits.upstream_body_bytes_max,
+    };
+    let mut decoder = Decoder::new(target.streams, decoder_limits);
+    let mut text = Vec::new();
+    loop {
+        upstream::take_body(&mut wire, &mut answer, &mut text)?;
+        let used = decoder.decode(&mut text, &mut json, &mut |said| hand(thread, call, control, said));
+        text.drain(..used);
+        if answer.body.is_done() || control.is_cancelled() {
+            break;
+        }
+        control.flow().await;
+        if wire.fill(thread, control, None).await? == 0 {
+            break;
+        }
+    }
+    if !decoder.is_ended() {
+        decoder.finish(&mut text, &mut json, &mut |said| hand(thread, call, control, said));
+    }
+    if answer.keep_alive && answer.body.is_done() && !control.is_cancelled() {
+        thread.upstreams.keep(wire, thread.now());
+    }
+    Ok(())
+}
+
+/// An error's body, as far as it comes: what it says is welcome, not needed.
+async fn bounded_body(
+    thread: &Rc<Thread>,
+    wire: &mut upstream::Wire,
+    answer: &mut upstream::Answer,
+    control: &Control,
+) -> Vec<u8> {
+    let limits = &thread.shared.gateway.limits;
+    let deadline = thread.now() + limits.connect_age_max;
+    let mut body = Vec::new();
+    while body.len() < limits.upstream_body_bytes_max {
+        let taken = upstream::take_body(wire, answer, &mut body);
+        if taken.is_err() || answer.body.is_done() {
+            break;
+        }
+        if !matches!(wire.fill(thread, control, Some(deadline)).await, Ok(1..)) {
+            break;
+        }
+    }
+    body.truncate(limits.upstream_body_bytes_max);
+    body
+}
+
+fn hand(thread: &Rc<Thread>, call: CallId, control: &Control, said: Said<'_>) {
+    if control.is_cancelled() {
+        return;
+    }
+    if matches!(said, Said::Ended(_)) {
+        thread.upstreams.end(call);
+    }
+    thread.handle(heard(call, said));
+}
+
+fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault) {
+    thread.count(|c| &mut c.upstream_faults);
+    let code = match fault {
+        Fault::Unreachable(_) | Fault::Cancelled => Code::UpstreamFailed,
+        Fault::Full => Code::UpstreamUnavailable,
+        Fault::Closed => Code::UpstreamTruncated,
+        Fault::TimedOut => Code::UpstreamTimeout,
+        Fault::Malformed(_) => Code::UpstreamMalformed,
+    };
+    let detail = format!("the model {}", fault.text());
+    let failure = Failure { code, retry: Retry::Backoff, detail: &detail };
+    thread.handle(Event::Ended { call, end: End::Failed(failure) });
+}

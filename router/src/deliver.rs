@@ -1,0 +1,126 @@
+//! Answers posted to platforms: one part, one attempt, one request each. What the platform says goes to the shard,
+//! which decides whether to try again.
+use crate::clock::unix_seconds;
+use crate::driver;
+use crate::thread::Thread;
+use crate::upstream::{self, Control, Fault, Origin};
+use clawgate_adapters::{Destination, Platform};
+use clawgate_core::event::{Delivery, Event};
+use clawgate_core::id::{ChannelId, TurnId};
+use clawgate_wire::http1::{HeadLimits, parse_response};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Which part of which turn's answer, and which attempt at it.
+#[derive(Clone, Copy, Debug)]
+struct Parcel {
+    turn: TurnId,
+    part: u16,
+    attempt: u16,
+}
+
+/// Begins to post a part of an answer.
+pub(crate) fn begin(
+    thread: &Rc<Thread>,
+    turn: TurnId,
+    channel: ChannelId,
+    (part, attempt): (u16, u16),
+    text: &str,
+) {
+    let parcel = Parcel { turn, part, attempt };
+    let shared = &thread.shared;
+    let platform = shared.gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
+    let shard = thread.shard.borrow();
+    let address = shard.session_of(turn).and_then(|session| shard.address(session));
+    let mut body = Vec::new();
+    let request = match (platform, address) {
+        (Some(platform), Some(address)) => {
+            let to = Destination {
+                chat: address.chat,
+                thread: address.thread,
+                peer: address.peer,
+                idempotency_key: shared.idempotency_key(thread.id, turn),
+            };
+            platform.encode(&to, text, part, unix_seconds(), &mut body).map_err(|bad| bad.text.into_owned())
+        }
+        (None, _) | (_, None) => Err("the channel has no platform to post to".to_owned()),
+    };
+    drop(shard);
+    driver::spawn(post(thread.clone(), channel, parcel, request, body));
+}
+
+async fn post(
+    thread: Rc<Thread>,
+    channel: ChannelId,
+    parcel: Parcel,
+    request: Result<http::Request<()>, String>,
+    body: Vec<u8>,
+) {
+    thread.touch();
+    let platform = thread.shared.gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
+    let mut detail = String::new();
+    let (Ok(request), Some(platform)) = (&request, platform) else {
+        let detail = request.as_ref().err().map_or("", String::as_str);
+        return tell(&thread, parcel, Delivery::Refused { detail });
+    };
+    let limit = thread.shared.gateway.plan.limits.delivery_age_max;
+    let deadline = thread.now() + limit;
+    let origin = Origin::of(request.uri(), &thread.shared.gateway.client_tls);
+    let Some(origin) = origin else {
+        return tell(&thread, parcel, Delivery::Refused { detail: "the platform's address has no host" });
+    };
+    let control = Control::default();
+    let max = thread.shared.gateway.limits.upstream_body_bytes_max as u64;
+    let exchanged = upstream::exchange(&thread, &origin, &control, request, &body, max, Some(deadline)).await;
+    let answered = match exchanged {
+        Ok((mut wire, mut answer)) => {
+            let whole = upstream::read_whole(&thread, &mut wire, &mut answer, &control, Some(deadline)).await;
+            if whole.is_ok() && answer.keep_alive && answer.body.is_done() {
+                thread.upstreams.keep(wire, thread.now());
+            }
+            whole.map(|body| (answer, body))
+        }
+        Err(fault) => Err(fault),
+    };
+    thread.touch();
+    match answered {
+        Ok((answer, mut body)) => read_answer(&thread, parcel, platform, &answer, &mut body, &mut detail),
+        Err(fault) => {
+            thread.count(|c| &mut c.upstream_faults);
+            detail.push_str("the platform ");
+            detail.push_str(&fault.text());
+            if fault == Fault::Full {
+                detail.push_str("; raise it or wait");
+            }
+            tell(&thread, parcel, Delivery::Retry { after: Duration::ZERO, detail: &detail });
+        }
+    }
+}
+
+fn read_answer(
+    thread: &Rc<Thread>,
+    parcel: Parcel,
+    platform: &Platform,
+    answer: &upstream::Answer,
+    body: &mut [u8],
+    detail: &mut String,
+) {
+    let limits = HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
+    let head = parse_response(&answer.head, &limits, false);
+    let retry_after = match &head {
+        Ok(Some(head)) => head.headers.get("retry-after"),
+        Ok(None) | Err(_) => None,
+    };
+    let mut json = thread.json.borrow_mut();
+    let delivery = platform.delivered(answer.status, retry_after, body, &mut json, detail);
+    drop(json);
+    if !matches!(delivery, Delivery::Confirmed) {
+        thread.count(|c| &mut c.deliveries_refused);
+    }
+    tell(thread, parcel, delivery);
+}
+
+fn tell(thread: &Rc<Thread>, parcel: Parcel, delivery: Delivery<'_>) {
+    let Parcel { turn, part, attempt } = parcel;
+    thread.handle(Event::Delivered { turn, part, attempt, delivery });
+}

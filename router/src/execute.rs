@@ -1,0 +1,155 @@
+//! Effects carried out: the one `match` on what a shard asks for. Nothing here decides about a message.
+use crate::connection::{Place, Protocol};
+use crate::events;
+use crate::gateway::Upstream;
+use crate::mesh::{Letter, Reply};
+use crate::thread::{Next, Thread};
+use crate::{call, deliver, driver, http, websocket};
+use clawgate_core::effect::{Effect, Effects, Outcome};
+use clawgate_core::event::Event;
+use clawgate_core::id::{AgentId, CallId, Client, ModelId, ShardId, TurnId};
+use clawgate_providers::Said;
+use std::rc::Rc;
+
+/// Carries out one effect.
+pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
+    match *effect {
+        Effect::Accepted { client, turn, session: _, ahead } => {
+            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead }, "");
+        }
+        Effect::Duplicate { client } => reply(thread, client, Reply::Duplicate, ""),
+        Effect::Ignored { client, why } => reply(thread, client, Reply::Ignored(why), ""),
+        Effect::Refused { client, code, retry_after_millis } => {
+            reply(thread, client, Reply::Refused { code, retry_after_millis }, "");
+        }
+        Effect::Start { call, agent, model } => start(thread, call, agent, model),
+        Effect::Cancel { call } => thread.upstreams.cancel(call),
+        Effect::Pause { call } => thread.upstreams.pause(call, true),
+        Effect::Resume { call } => thread.upstreams.pause(call, false),
+        Effect::Send { client, turn, seq, text } => {
+            reply(thread, client, Reply::Piece { turn, seq }, effects.text(text));
+        }
+        Effect::Finish { client, turn: _, seq, text, usage, model, stop } => {
+            reply(thread, client, Reply::Done { seq, usage, model, stop }, effects.text(text));
+        }
+        Effect::Fail { client, turn: _, seq, code, detail, retry_after_millis } => {
+            reply(thread, client, Reply::Failed { seq, code, retry_after_millis }, effects.text(detail));
+        }
+        Effect::Deliver { turn, channel, part, attempt, text } => {
+            deliver::begin(thread, turn, channel, (part, attempt), effects.text(text));
+        }
+        Effect::Settled { turn, session, outcome } => {
+            tracing::trace!(
+                shard = thread.id.0,
+                session = session.slot,
+                turn = turn.slot,
+                ?outcome,
+                "settled"
+            );
+            if let Outcome::Dead(code) = outcome {
+                tracing::warn!(
+                    shard = thread.id.0,
+                    session = session.slot,
+                    turn = turn.slot,
+                    code = code.name(),
+                    "an answer could not be delivered"
+                );
+            }
+        }
+        Effect::Publish { notice, session, turn: _, text } => {
+            events::publish(thread, notice, session, effects.text(text));
+        }
+        Effect::Operated { client, refused } => reply(thread, client, Reply::Operated { refused }, ""),
+        Effect::Nudge { shard, agent } => {
+            if shard == thread.id {
+                thread.next.borrow_mut().push_back(Next::Nudged { agent });
+            } else {
+                thread.outgoing.borrow_mut().letter(shard, Letter::Nudged { agent });
+            }
+        }
+        Effect::Breaker { model, state } => {
+            let name = &thread.shared.gateway.plan.model(model).name;
+            tracing::warn!(shard = thread.id.0, model = &**name, ?state, "the breaker of a model changed");
+            events::model_changed(thread, model, state);
+        }
+    }
+}
+
+fn start(thread: &Rc<Thread>, call: CallId, _agent: AgentId, model: ModelId) {
+    match &thread.shared.gateway.upstreams[usize::from(model.0)] {
+        Upstream::Echo(echo) => thread.next.borrow_mut().push_back(Next::Echo { call, echo: *echo }),
+        Upstream::Scripted(_) => {
+            let control = thread.upstreams.begin(call);
+            driver::spawn(call::scripted(thread.clone(), call, model, control));
+        }
+        Upstream::OpenAi(_) => {
+            let control = thread.upstreams.begin(call);
+            driver::spawn(call::openai(thread.clone(), call, model, control));
+        }
+    }
+}
+
+/// Goes on with what an effect caused. `effects` is empty before and after.
+pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
+    let mut hand = |event: Event<'_>| {
+        thread.shard.borrow_mut().handle(thread.now(), event, effects);
+        for effect in effects.list() {
+            execute(thread, effect, effects);
+        }
+        effects.clear();
+    };
+    match next {
+        Next::Echo { call, echo } => {
+            let mut text = thread.text.take();
+            text.clear();
+            if let Some(prompt) = thread.shard.borrow().prompt(call.turn) {
+                text.push_str(prompt.text);
+            }
+            echo.say(&text, &mut |said| hand(heard(call, said)));
+            thread.text.replace(text);
+        }
+        Next::Left { turn } => hand(Event::Left { turn }),
+        Next::Nudged { agent } => hand(Event::Nudged { agent }),
+    }
+}
+
+/// What a model said, as the shard hears it.
+pub(crate) fn heard(call: CallId, said: Said<'_>) -> Event<'_> {
+    match said {
+        Said::Piece(piece) => Event::Piece { call, piece },
+        Said::Ended(end) => Event::Ended { call, end },
+    }
+}
+
+/// Brings a reply to the connection that it is for, here or on another core.
+pub(crate) fn reply(thread: &Rc<Thread>, client: Client, reply: Reply, text: &str) {
+    if client == Client::NOBODY {
+        return;
+    }
+    if client.core != thread.id.0 {
+        thread.outgoing.borrow_mut().reply(client, reply, text);
+        return;
+    }
+    let Some(connection) = thread.connection(Place { slot: client.slot, generation: client.generation })
+    else {
+        if let Reply::Accepted { shard, turn, .. } = reply {
+            left(thread, shard, turn);
+        }
+        return;
+    };
+    let is_websocket = matches!(*connection.protocol.borrow(), Protocol::WebSocket(_));
+    if is_websocket {
+        websocket::reply(thread, &connection, client.ticket, reply, text);
+    } else {
+        http::reply(thread, &connection, client.ticket, reply, text);
+    }
+}
+
+/// Tells a shard that the client of a turn left while its message was on the way there.
+pub(crate) fn left(thread: &Rc<Thread>, shard: ShardId, turn: TurnId) {
+    if shard == thread.id && thread.is_handling() {
+        thread.next.borrow_mut().push_back(Next::Left { turn });
+    } else {
+        thread.tell(shard, Letter::Left { turn });
+    }
+}

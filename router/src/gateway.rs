@@ -1,0 +1,494 @@
+//! The configuration, compiled: what all threads share and never change, and the counters that hold for the process.
+use crate::auth::{self, Guard, Keys, is_loopback};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::mesh::Mesh;
+use crate::resolve::Resolver;
+use crate::tls;
+use clawgate_adapters::{Platform, telegram, webhook};
+use clawgate_core::bounds::Bounds;
+use clawgate_core::bucket::{Rate, Table, Verdict};
+use clawgate_core::event::{Class, Scope};
+use clawgate_core::home::Secret;
+use clawgate_core::id::{AgentId, ChannelId, ShardId, TurnId};
+use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
+use clawgate_core::route::{Matcher, Rule, Strategy};
+use clawgate_core::time::Time;
+use clawgate_providers::{echo, openai_chat, scripted};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// The channel of clients that speak our own protocols, always the first.
+pub(crate) const API: ChannelId = ChannelId(0);
+
+/// Is this the clients' own channel?
+pub(crate) fn is_api(channel: ChannelId) -> bool {
+    channel == API
+}
+
+/// How a model is called.
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    Echo(echo::Echo),
+    Scripted(scripted::Script),
+    OpenAi(Box<OpenAi>),
+}
+
+/// An endpoint that speaks chat completions, and what TLS trusts there.
+#[derive(Debug)]
+pub(crate) struct OpenAi {
+    pub(crate) endpoint: openai_chat::Endpoint,
+    /// It was asked for a stream.
+    pub(crate) streams: bool,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+}
+
+/// The compiled configuration.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) limits: config::limits::Limits,
+    pub(crate) keys: Keys,
+    pub(crate) guard: Guard,
+    /// By [`clawgate_core::id::ModelId`].
+    pub(crate) upstreams: Vec<Upstream>,
+    /// What each agent's prompts begin with, by [`AgentId`].
+    pub(crate) systems: Vec<String>,
+    /// By [`ChannelId`]; none for the clients' own.
+    pub(crate) platforms: Vec<Option<Platform>>,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) server_tls: Option<Arc<rustls::ServerConfig>>,
+    /// What TLS trusts where nothing else is said.
+    pub(crate) client_tls: Arc<rustls::ClientConfig>,
+    address_rate: Option<Rate>,
+}
+
+impl Gateway {
+    /// # Errors
+    /// What cannot be used, in words for the operator.
+    pub(crate) fn compile(config: &Config) -> Result<Self, String> {
+        let client_tls = tls::client_config(None)?;
+        let plan = Plan {
+            limits: config.limits.core.clone(),
+            channels: channels(config),
+            agents: config.agents.iter().map(agent).collect(),
+            models: config.models.iter().map(model).collect(),
+            route: route(&config.route)?,
+        };
+        let upstreams =
+            config.models.iter().map(|model| upstream(model, &client_tls)).collect::<Result<_, _>>()?;
+        let mut platforms = vec![None];
+        for channel in &config.channels {
+            platforms.push(Some(platform(channel)?));
+        }
+        let server_tls = match &config.server.tls {
+            Some(files) => Some(tls::server_config(&files.cert, &files.key)?),
+            None => None,
+        };
+        Ok(Self {
+            plan: Arc::new(plan),
+            limits: config.limits.clone(),
+            keys: Keys::new(config),
+            guard: Guard::new(&config.server),
+            upstreams,
+            systems: config.agents.iter().map(|agent| agent.system.clone()).collect(),
+            platforms,
+            listen: config.server.listen.clone(),
+            server_tls,
+            client_tls,
+            address_rate: config.rates.address.as_ref().map(auth::rate),
+        })
+    }
+
+    /// Can only this machine reach us?
+    pub(crate) fn is_local(&self) -> bool {
+        self.listen.iter().all(is_loopback)
+    }
+
+    /// The channel of this name that takes webhooks.
+    pub(crate) fn webhook(&self, name: &str) -> Option<(ChannelId, &Platform)> {
+        let at = self.plan.channels.iter().position(|channel| &*channel.name == name)?;
+        let platform = self.platforms.get(at)?.as_ref()?;
+        Some((ChannelId(u16::try_from(at).ok()?), platform))
+    }
+
+    /// The agent of this name.
+    pub(crate) fn agent(&self, name: &str) -> Option<AgentId> {
+        let at = self.plan.agents.iter().position(|agent| &*agent.name == name)?;
+        Some(AgentId(u16::try_from(at).ok()?))
+    }
+
+    /// The channel of this name.
+    pub(crate) fn channel(&self, name: &str) -> Option<ChannelId> {
+        let at = self.plan.channels.iter().position(|channel| &*channel.name == name)?;
+        Some(ChannelId(u16::try_from(at).ok()?))
+    }
+}
+
+fn channels(config: &Config) -> Vec<plan::Channel> {
+    let api = plan::Channel {
+        name: "api".into(),
+        text_max: u32::MAX,
+        unit: Unit::Bytes,
+        // Its people were let in by their keys.
+        dm: DmPolicy::Open,
+        groups: GroupPolicy::Disabled,
+        allowed: BTreeSet::new(),
+        mention_gating: false,
+        agent: None,
+        class: Class::Normal,
+    };
+    let platforms = config.channels.iter().map(|channel| {
+        let (text_max, unit) = match &channel.platform {
+            config::channels::Platform::Telegram(_) => (telegram::TRAITS.text_max, telegram::TRAITS.unit),
+            config::channels::Platform::Webhook(webhook) => (webhook.text_max, Unit::Chars),
+        };
+        plan::Channel {
+            name: channel.name.as_str().into(),
+            text_max,
+            unit,
+            dm: channel.dm,
+            groups: channel.group,
+            allowed: channel.allow_from.iter().chain(&channel.groups).map(|id| id.as_str().into()).collect(),
+            mention_gating: channel.mention_gating,
+            agent: channel.agent,
+            class: channel.class,
+        }
+    });
+    std::iter::once(api).chain(platforms).collect()
+}
+
+fn agent(agent: &config::agents::Agent) -> plan::Agent {
+    plan::Agent {
+        name: agent.name.as_str().into(),
+        models: agent.models.clone(),
+        running_max: agent.running_max,
+        waiting_max: agent.waiting_max,
+        attempts_max: agent.attempts_max,
+        history: agent.history,
+        failure_text: agent.failure_text.as_deref().map(Into::into),
+    }
+}
+
+fn model(model: &config::models::Model) -> plan::Model {
+    plan::Model {
+        name: model.name.as_str().into(),
+        running_max: model.running_max,
+        header_age_max: model.header_age_max,
+        first_piece_age_max: model.first_piece_age_max,
+        silence_max: model.silence_max,
+        call_age_max: model.call_age_max,
+        breaker: model.breaker,
+    }
+}
+
+fn route(route: &config::route::Route) -> Result<Strategy, String> {
+    Ok(match route {
+        config::route::Route::Agent(agent) => Strategy::Static(*agent),
+        config::route::Route::Content { rules, otherwise } => {
+            let rules: Vec<Rule> = rules
+                .iter()
+                .map(|rule| Rule {
+                    keywords: rule.keywords.clone(),
+                    prefixes: rule.prefixes.clone(),
+                    patterns: rule.patterns.clone(),
+                    then: Strategy::Static(rule.agent),
+                })
+                .collect();
+            let rules = Matcher::compile(&rules).map_err(|bad| format!("route: {bad}"))?;
+            Strategy::Content { rules, otherwise: Box::new(self::route(otherwise)?) }
+        }
+        config::route::Route::Balance(weights) => Strategy::Balance(weights.clone()),
+        config::route::Route::Affinity(inner) => Strategy::Affinity(Box::new(self::route(inner)?)),
+    })
+}
+
+fn upstream(
+    model: &config::models::Model,
+    client_tls: &Arc<rustls::ClientConfig>,
+) -> Result<Upstream, String> {
+    Ok(match &model.provider {
+        config::models::Provider::Echo { words } => Upstream::Echo(echo::Echo { by_words: *words }),
+        config::models::Provider::Scripted { script } => Upstream::Scripted(self::script(script)),
+        config::models::Provider::OpenAi(endpoint) => {
+            let tls = match &endpoint.ca_file {
+                Some(file) => tls::client_config(Some(file))?,
+                None => client_tls.clone(),
+            };
+            let settings = openai_chat::Settings {
+                base_url: endpoint.base_url.clone(),
+                api_key: endpoint.api_key.as_ref().map(|key| key.expose().to_owned()),
+                model: endpoint.model.clone(),
+                stream: endpoint.stream,
+                temperature: endpoint.temperature,
+                max_tokens: endpoint.max_tokens,
+                headers: endpoint.headers.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())).collect(),
+                extra_body: endpoint
+                    .extra_body
+                    .as_ref()
+                    .map(|body| body.expose().to_owned())
+                    .unwrap_or_default(),
+            };
+            let endpoint = openai_chat::Endpoint::new(&settings)
+                .map_err(|bad| format!("models.{}.{}: {}", model.name, bad.key, bad.text))?;
+            Upstream::OpenAi(Box::new(OpenAi { endpoint, streams: settings.stream, tls }))
+        }
+    })
+}
+
+fn script(steps: &[config::models::Step]) -> scripted::Script {
+    if steps.is_empty() {
+        return scripted::Script::demo();
+    }
+    let steps = steps.iter().map(|step| {
+        let action = match &step.action {
+            config::models::Action::Say { text, times } => {
+                scripted::Action::Say { text: text.clone(), times: *times }
+            }
+            config::models::Action::Stall => scripted::Action::Stall,
+            config::models::Action::Fail { status } => scripted::Action::Fail { status: *status },
+            config::models::Action::Truncate => scripted::Action::Truncate,
+            config::models::Action::Malformed => scripted::Action::Malformed,
+        };
+        scripted::Line { after: step.after, action }
+    });
+    scripted::Script::new(&steps.collect::<Vec<_>>())
+}
+
+fn platform(channel: &config::channels::Channel) -> Result<Platform, String> {
+    let unusable =
+        |bad: clawgate_adapters::Unusable| format!("channels.{}.{}: {}", channel.name, bad.key, bad.text);
+    Ok(match &channel.platform {
+        config::channels::Platform::Telegram(settings) => {
+            let settings = telegram::Settings {
+                token: settings.token.expose().to_owned(),
+                secret: Some(settings.secret.expose().to_owned()),
+                bot_username: settings.bot_username.clone().unwrap_or_default(),
+                bot_id: None,
+                api_root: settings.api_root.clone(),
+            };
+            Platform::Telegram(telegram::Telegram::new(settings).map_err(unusable)?)
+        }
+        config::channels::Platform::Webhook(settings) => {
+            Platform::Webhook(Box::new(webhook::Webhook::new(webhook_settings(settings)).map_err(unusable)?))
+        }
+    })
+}
+
+fn webhook_settings(settings: &config::channels::Webhook) -> webhook::Settings {
+    use clawgate_adapters::signature::Scheme;
+    use config::channels::{ScopeRule, Signature};
+    let scheme = match &settings.signature {
+        Signature::Standard => Scheme::Standard,
+        Signature::Github => Scheme::Github,
+        Signature::Stripe => Scheme::Stripe,
+        Signature::Slack => Scheme::Slack,
+        Signature::Bearer => Scheme::Bearer,
+        Signature::Header(header) => Scheme::Token { header: header.clone() },
+    };
+    let mapping = &settings.mapping;
+    webhook::Settings {
+        scheme,
+        secrets: settings.secrets.iter().map(|secret| secret.expose().to_owned()).collect(),
+        tolerance_secs: settings.tolerance.as_secs(),
+        mapping: webhook::Mapping {
+            event_id: mapping.event_id.clone(),
+            sender: mapping.sender.clone(),
+            name: mapping.name.clone(),
+            chat: mapping.chat.clone(),
+            text: mapping.text.clone(),
+            thread: mapping.thread.clone(),
+            timestamp: mapping.timestamp.clone(),
+            scope: match &mapping.scope {
+                ScopeRule::Direct => webhook::Scope::Always(Scope::Direct),
+                ScopeRule::Group => webhook::Scope::Always(Scope::Group),
+                ScopeRule::Pointer(pointer) => webhook::Scope::At(pointer.clone()),
+            },
+        },
+        reply_url: settings.reply_url.as_ref().map(|url| url.expose().to_owned()),
+        reply_secret: settings.reply_secret.as_ref().map(|secret| secret.expose().to_owned()),
+        text_max: settings.text_max,
+    }
+}
+
+/// Connections of one address are counted in two cells of a table; the smaller one answers (a count-min sketch), so
+/// that an address pays for another one's connections only if it shares both cells.
+const ADDRESS_CELLS: usize = 2;
+/// Upstreams whose connections are counted apart; two that share a cell share the bound.
+const UPSTREAM_CELLS: usize = 1_024;
+
+/// What all threads share.
+pub(crate) struct Shared {
+    pub(crate) gateway: Gateway,
+    pub(crate) mesh: Mesh,
+    pub(crate) bounds: Arc<Bounds>,
+    pub(crate) secret: Secret,
+    pub(crate) clock: Clock,
+    pub(crate) resolver: Resolver,
+    /// Connections that listen to events, process.
+    pub(crate) subscribers: AtomicU32,
+    /// Threads that are not done with their drain.
+    running: AtomicU16,
+    pub(crate) drivers: Vec<std::sync::OnceLock<&'static str>>,
+    connections: AtomicU32,
+    by_address: Vec<AtomicU32>,
+    addresses: Table,
+    upstream_shares: Vec<Arc<AtomicU32>>,
+    cores: u16,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({} cores)", self.cores)
+    }
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crowded {
+    /// The process has as many as it may.
+    Process,
+    /// The address has.
+    Address,
+}
+
+impl Shared {
+    /// # Errors
+    /// No descriptors for the mesh, or no randomness.
+    pub(crate) fn new(gateway: Gateway, cores: u16, clock: Clock) -> std::io::Result<Self> {
+        let mut random = [0u8; 16];
+        random_bytes(&mut random)?;
+        let (low, high) = random.split_at(8);
+        let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+        let secret = Secret([word(low), word(high)]);
+        let cells = (gateway.limits.addresses_max as usize).max(1);
+        Ok(Self {
+            bounds: Arc::new(Bounds::new(&gateway.plan, cores)),
+            mesh: Mesh::new(cores)?,
+            secret,
+            clock,
+            resolver: Resolver::start()?,
+            subscribers: AtomicU32::new(0),
+            running: AtomicU16::new(cores),
+            drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),
+            connections: AtomicU32::new(0),
+            by_address: (0..cells).map(|_| AtomicU32::new(0)).collect(),
+            addresses: Table::new(cells, secret),
+            upstream_shares: (0..UPSTREAM_CELLS).map(|_| Arc::default()).collect(),
+            cores,
+            gateway,
+        })
+    }
+
+    /// How many threads there are, and shards.
+    pub(crate) fn cores(&self) -> u16 {
+        self.cores
+    }
+
+    /// Where a shard's randomness begins.
+    pub(crate) fn seed(&self, shard: ShardId) -> u64 {
+        self.hash(&shard.0.to_le_bytes(), 0)
+    }
+
+    fn hash(&self, bytes: &[u8], salt: u64) -> u64 {
+        use std::hash::Hasher as _;
+        let mut hasher = keyed(&self.secret, salt);
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    fn cells(&self, address: IpAddr) -> [&AtomicU32; ADDRESS_CELLS] {
+        let key = address_key(address);
+        [0, 1].map(|salt| {
+            let at = (u128::from(self.hash(&key, salt + 1)) * self.by_address.len() as u128) >> 64;
+            &self.by_address[usize::try_from(at).unwrap_or(0)]
+        })
+    }
+
+    /// Counts a connection in.
+    pub(crate) fn connection_opened(&self, address: IpAddr) -> Result<(), Crowded> {
+        let limits = &self.gateway.limits;
+        let fits = |n: u32| (n < limits.connections_max).then_some(n + 1);
+        if self.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_err() {
+            return Err(Crowded::Process);
+        }
+        let cells = self.cells(address);
+        let before = cells.map(|cell| cell.fetch_add(1, Ordering::Relaxed)).into_iter().min().unwrap_or(0);
+        let max = limits.connections_per_address_max;
+        if max != 0 && max <= before {
+            self.connection_closed(address);
+            return Err(Crowded::Address);
+        }
+        Ok(())
+    }
+
+    /// Counts a connection out.
+    pub(crate) fn connection_closed(&self, address: IpAddr) {
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+        for cell in self.cells(address) {
+            cell.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A thread is done; true for the last one.
+    pub(crate) fn finishing(&self) -> bool {
+        self.running.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Connections of the process.
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// One of the connections that the process may have to an upstream; `None` when all are taken.
+    pub(crate) fn upstream_share(&self, host: &str, port: u16) -> Option<Arc<AtomicU32>> {
+        use std::hash::Hasher as _;
+        let mut hasher = keyed(&self.secret, 3);
+        hasher.write(host.as_bytes());
+        hasher.write_u16(port);
+        let at = (u128::from(hasher.finish()) * UPSTREAM_CELLS as u128) >> 64;
+        let cell = &self.upstream_shares[usize::try_from(at).unwrap_or(0)];
+        let max = self.gateway.limits.upstream_connections_max;
+        cell.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < max).then_some(n + 1)).ok()?;
+        Some(cell.clone())
+    }
+
+    /// The same for every attempt at a turn's answer, and for no other turn of any process.
+    pub(crate) fn idempotency_key(&self, shard: ShardId, turn: TurnId) -> u128 {
+        let mut bytes = [0u8; 10];
+        bytes[..2].copy_from_slice(&shard.0.to_le_bytes());
+        bytes[2..6].copy_from_slice(&turn.slot.to_le_bytes());
+        bytes[6..].copy_from_slice(&turn.generation.to_le_bytes());
+        u128::from(self.hash(&bytes, 4)) << 64 | u128::from(self.hash(&bytes, 5))
+    }
+
+    /// Takes one request from the rate of an address, if there is one.
+    pub(crate) fn take_address(&self, address: IpAddr, now: Time) -> Option<Verdict> {
+        let rate = self.gateway.address_rate.as_ref()?;
+        Some(self.addresses.take(&address_key(address), now, rate))
+    }
+}
+
+/// What counts as one address: an IPv4 address, or a /64 of IPv6, which is what one customer gets.
+fn address_key(address: IpAddr) -> [u8; 9] {
+    let mut key = [0u8; 9];
+    match address.to_canonical() {
+        IpAddr::V4(v4) => key[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => {
+            key[0] = 6;
+            key[1..].copy_from_slice(&v6.octets()[..8]);
+        }
+    }
+    key
+}
+
+fn random_bytes(bytes: &mut [u8]) -> std::io::Result<()> {
+    rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(())
+}
+
+fn keyed(secret: &Secret, salt: u64) -> siphasher::sip::SipHasher13 {
+    siphasher::sip::SipHasher13::new_with_keys(secret.0[0] ^ salt, secret.0[1])
+}

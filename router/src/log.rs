@@ -1,0 +1,30 @@
+//! The log: structured lines to standard error, written by a thread of their own, so that a slow terminal or pipe
+//! holds up no shard. When it cannot keep up, lines are dropped and counted, never waited for.
+use crate::config::{Format, Level, Logging};
+use std::io::IsTerminal as _;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+
+/// Lines that may wait to be written.
+const LINES_MAX: usize = 8_192;
+
+/// Begins to log. What is left is written when the guard goes.
+pub(crate) fn start(logging: Logging) -> WorkerGuard {
+    let stderr = std::io::stderr();
+    let colours = stderr.is_terminal();
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(stderr);
+    let level = match logging.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
+    match logging.format {
+        Format::Text => subscriber.with_ansi(colours).init(),
+        Format::Json => subscriber.json().flatten_event(true).init(),
+    }
+    guard
+}

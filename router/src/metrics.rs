@@ -1,0 +1,361 @@
+//! What a thread counts beside its shard's own counters, and all of it as metrics. Counted without sharing; added up
+//! when somebody asks.
+use clawgate_core::codes::Code;
+use clawgate_core::counters::Counters;
+use clawgate_core::effect::Ignored;
+use clawgate_core::stage::Stage;
+use clawgate_core::view::Load;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::time::Duration;
+
+/// Upper bounds of the duration histograms, seconds: 1-2-5 from 50 µs to 100 s.
+const BOUNDS: [f64; 20] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+    10.0, 20.0, 50.0, 100.0,
+];
+
+/// Durations, counted by size.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durations {
+    buckets: [u64; BOUNDS.len() + 1],
+    sum: f64,
+}
+
+impl Durations {
+    fn record(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let at = BOUNDS.partition_point(|bound| *bound < seconds);
+        self.buckets[at] += 1;
+        self.sum += seconds;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine += theirs;
+        }
+        self.sum += other.sum;
+    }
+}
+
+/// What a thread counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    pub(crate) turns: u64,
+    pub(crate) accepted: u64,
+    pub(crate) accept_failures: u64,
+    pub(crate) requests: u64,
+    pub(crate) upgrades: u64,
+    pub(crate) frames: u64,
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) crossed: u64,
+    pub(crate) moved: u64,
+    pub(crate) slow_consumers: u64,
+    pub(crate) dead_peers: u64,
+    pub(crate) tls_failures: u64,
+    pub(crate) upstream_connects: u64,
+    pub(crate) upstream_faults: u64,
+    pub(crate) upstream_bytes_in: u64,
+    pub(crate) deliveries_refused: u64,
+    refused: Vec<u64>,
+    turn: Durations,
+    first_piece: Durations,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            turns: 0,
+            accepted: 0,
+            accept_failures: 0,
+            requests: 0,
+            upgrades: 0,
+            frames: 0,
+            reads: 0,
+            writes: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            crossed: 0,
+            moved: 0,
+            slow_consumers: 0,
+            dead_peers: 0,
+            tls_failures: 0,
+            upstream_connects: 0,
+            upstream_faults: 0,
+            upstream_bytes_in: 0,
+            deliveries_refused: 0,
+            refused: vec![0; Code::ALL.len()],
+            turn: Durations::default(),
+            first_piece: Durations::default(),
+        }
+    }
+}
+
+impl Counts {
+    pub(crate) fn refuse(&mut self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|known| *known == code) {
+            self.refused[at] += 1;
+        }
+    }
+
+    pub(crate) fn turn_took(&mut self, duration: Duration) {
+        self.turn.record(duration);
+    }
+
+    pub(crate) fn first_piece_took(&mut self, duration: Duration) {
+        self.first_piece.record(duration);
+    }
+
+    /// The plain counters with their names and help texts.
+    fn named(&self) -> [(&'static str, &'static str, u64); 19] {
+        [
+            ("loop_turns", "Turns of the threads' loops", self.turns),
+            ("connections_accepted", "Client connections accepted", self.accepted),
+            (
+                "accept_failures",
+                "Times that the kernel refused a connection's descriptor",
+                self.accept_failures,
+            ),
+            ("http_requests", "HTTP requests read", self.requests),
+            ("websocket_upgrades", "Connections that became WebSockets", self.upgrades),
+            ("websocket_messages", "Messages read from WebSockets", self.frames),
+            ("reads", "Read calls on client sockets", self.reads),
+            ("writes", "Write calls on client sockets", self.writes),
+            ("received_bytes", "Bytes read from clients", self.bytes_in),
+            ("sent_bytes", "Bytes written to clients", self.bytes_out),
+            (
+                "messages_crossed",
+                "Messages whose session lives on another core than their connection",
+                self.crossed,
+            ),
+            ("connections_moved", "WebSockets that moved to the core of their session", self.moved),
+            ("slow_consumers", "Clients given up because they did not read", self.slow_consumers),
+            ("dead_peers", "WebSockets given up because they answered no heartbeat", self.dead_peers),
+            ("tls_failures", "Client connections whose TLS broke", self.tls_failures),
+            ("upstream_connects", "Connections opened to models and platforms", self.upstream_connects),
+            ("upstream_faults", "Requests to models and platforms that got no answer", self.upstream_faults),
+            ("upstream_received_bytes", "Bytes read from models and platforms", self.upstream_bytes_in),
+            (
+                "deliveries_refused",
+                "Parts of answers that a platform did not take at once",
+                self.deliveries_refused,
+            ),
+        ]
+    }
+}
+
+/// What one shard and its thread say about themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) shard: u16,
+    pub(crate) counters: Counters,
+    pub(crate) counts: Counts,
+    pub(crate) load: Load,
+    pub(crate) connections: usize,
+    pub(crate) calls: usize,
+    /// Per model: what its breaker lets pass.
+    pub(crate) breakers: Vec<clawgate_core::breaker::State>,
+}
+
+/// The reports of all shards, as metrics.
+#[derive(Debug)]
+struct Reports {
+    reports: Vec<Report>,
+    models: Vec<String>,
+    agents: Vec<String>,
+}
+
+/// All metrics as text, in the OpenMetrics format.
+pub(crate) fn encode(
+    reports: Vec<Report>,
+    models: Vec<String>,
+    agents: Vec<String>,
+) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("clawgate");
+    registry.register_collector(Box::new(Reports { reports, models, agents }));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+type Rows<'a> = Vec<(Vec<(&'a str, String)>, u64)>;
+
+/// A family of counters that differ in their labels.
+fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_>) -> fmt::Result {
+    let kind = ConstCounter::new(0u64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in rows {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// A family of gauges that differ in their labels.
+fn gauges(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_>) -> fmt::Result {
+    let kind = ConstGauge::new(0i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in rows {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+impl Collector for Reports {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_traffic(&mut encoder)?;
+        self.encode_messages(&mut encoder)?;
+        self.encode_load(&mut encoder)?;
+        self.encode_durations(&mut encoder)
+    }
+}
+
+impl Reports {
+    fn shards(&self) -> impl Iterator<Item = (Vec<(&'static str, String)>, &Report)> {
+        self.reports.iter().map(|report| (vec![("shard", report.shard.to_string())], report))
+    }
+
+    fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(first) = self.reports.first() else { return Ok(()) };
+        for (at, (name, help, _)) in first.counts.named().into_iter().enumerate() {
+            let rows = self.shards().map(|(labels, report)| (labels, report.counts.named()[at].2)).collect();
+            counters(encoder, name, help, rows)?;
+        }
+        Ok(())
+    }
+
+    fn sum(&self, what: impl Fn(&Counters) -> u64) -> u64 {
+        self.reports.iter().map(|report| what(&report.counters)).sum()
+    }
+
+    fn encode_messages(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut stages = Rows::new();
+        for (labels, report) in self.shards() {
+            for stage in Stage::ALL {
+                let mut labels = labels.clone();
+                labels.push(("stage", stage.name().to_owned()));
+                stages.push((labels, report.counters.stage(stage)));
+            }
+        }
+        counters(encoder, "stage_messages", "Messages that passed a stage", stages)?;
+        let outcomes = [
+            ("answered", self.sum(|c| c.answered)),
+            ("cancelled", self.sum(|c| c.cancelled)),
+            ("dead", self.sum(|c| c.dead)),
+            ("failed", Code::ALL.iter().map(|code| self.sum(|c| c.failed(*code))).sum()),
+        ];
+        let outcomes = outcomes.map(|(name, value)| (vec![("outcome", name.to_owned())], value)).to_vec();
+        counters(encoder, "turns", "Turns that ended, by how", outcomes)?;
+        let code_rows = |what: &dyn Fn(Code) -> u64| -> Rows<'_> {
+            let all = Code::ALL.iter().map(|code| (vec![("code", code.name().to_owned())], what(*code)));
+            all.filter(|(_, value)| *value != 0).collect()
+        };
+        let place = |code: Code| Code::ALL.iter().position(|known| *known == code).unwrap_or(0);
+        let refused = |code: Code| {
+            let by_shell: u64 = self.reports.iter().map(|report| report.counts.refused[place(code)]).sum();
+            by_shell + self.sum(|c| c.refused(code))
+        };
+        counters(encoder, "refused", "Requests and messages refused, by code", code_rows(&refused))?;
+        let failed = |code: Code| self.sum(|c| c.failed(code));
+        counters(encoder, "failed", "Turns that failed, by code", code_rows(&failed))?;
+        let ignored = [
+            ("sender", Ignored::Sender),
+            ("group", Ignored::Group),
+            ("unmentioned", Ignored::Unmentioned),
+            ("kind", Ignored::Kind),
+            ("empty", Ignored::Empty),
+        ];
+        let ignored = ignored
+            .map(|(name, why)| (vec![("why", name.to_owned())], self.sum(|c| c.ignored(why))))
+            .to_vec();
+        counters(encoder, "ignored", "Messages taken and not answered, by reason", ignored)?;
+        let plain = [
+            ("messages_accepted", "Messages admitted", self.sum(|c| c.accepted)),
+            ("messages_duplicate", "Messages that had been admitted before", self.sum(|c| c.duplicate)),
+            ("call_retries", "Calls repeated on the same model", self.sum(|c| c.retries)),
+            ("call_fallbacks", "Calls that went to the next model of a chain", self.sum(|c| c.fallbacks)),
+            ("sessions_evicted", "Sessions forgotten early to make room", self.sum(|c| c.evicted)),
+            (
+                "sessions_expired",
+                "Sessions forgotten because they were idle for too long",
+                self.sum(|c| c.expired),
+            ),
+        ];
+        for (name, help, value) in plain {
+            counters(encoder, name, help, vec![(Vec::new(), value)])?;
+        }
+        Ok(())
+    }
+
+    fn encode_load(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = |what: &dyn Fn(&Report) -> u64| -> Rows<'_> {
+            self.shards().map(|(labels, report)| (labels, what(report))).collect()
+        };
+        gauges(encoder, "connections", "Client connections", rows(&|r| r.connections as u64))?;
+        gauges(encoder, "sessions", "Sessions in memory", rows(&|r| u64::from(r.load.sessions)))?;
+        gauges(
+            encoder,
+            "turns_running",
+            "Turns whose model is being called",
+            rows(&|r| u64::from(r.load.running)),
+        )?;
+        let waiting = |r: &Report| u64::from(r.load.waiting) + u64::from(r.load.ready);
+        gauges(encoder, "turns_waiting", "Messages that wait", rows(&waiting))?;
+        gauges(
+            encoder,
+            "turns_delivering",
+            "Answers being delivered",
+            rows(&|r| u64::from(r.load.delivering)),
+        )?;
+        gauges(encoder, "upstream_calls", "Calls to models under way", rows(&|r| r.calls as u64))?;
+        let mut queues = Rows::new();
+        for (at, agent) in self.agents.iter().enumerate() {
+            let waiting =
+                self.reports.iter().filter_map(|r| r.load.agents.get(at)).map(|a| u64::from(a.waiting)).sum();
+            queues.push((vec![("agent", agent.clone())], waiting));
+        }
+        gauges(encoder, "agent_waiting", "Messages that wait for an agent", queues)?;
+        let mut breakers = Rows::new();
+        for (labels, report) in self.shards() {
+            for (model, state) in self.models.iter().zip(&report.breakers) {
+                let mut labels = labels.clone();
+                labels.push(("model", model.clone()));
+                breakers.push((labels, *state as u64));
+            }
+        }
+        gauges(
+            encoder,
+            "breaker_state",
+            "What a model's breaker lets pass: 0 all, 1 nothing, 2 probes",
+            breakers,
+        )
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (mut turn, mut first_piece) = (Durations::default(), Durations::default());
+        for report in &self.reports {
+            turn.add(&report.counts.turn);
+            first_piece.add(&report.counts.first_piece);
+        }
+        let all = [
+            ("turn_seconds", "From a client's message to the end of its answer", turn),
+            ("first_piece_seconds", "From a client's message to the first piece of its answer", first_piece),
+        ];
+        for (name, help, durations) in all {
+            let kind = prometheus_client::metrics::MetricType::Histogram;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            let buckets: Vec<(f64, u64)> =
+                BOUNDS.iter().copied().chain([f64::MAX]).zip(durations.buckets).collect();
+            let count = durations.buckets.iter().sum();
+            family.encode_histogram::<[(&str, String); 0]>(durations.sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! The process: listeners bound, a thread for each shard, signals, and the way out.
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::server;
+use crate::connection::Protocol;
+use crate::driver::{self, Driver, Kind, Wanted};
+use crate::gateway::{Gateway, Shared};
+use crate::listen::accept_task;
+use crate::thread::{self, Thread};
+use crate::{http, net, websocket};
+use clawgate_core::event::Event;
+use clawgate_core::id::ShardId;
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+/// Connections that the kernel holds for us until we accept them, per listener.
+const BACKLOG: i32 = 4_096;
+/// How often a draining thread looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// The exit code of a gateway that could not start.
+const COULD_NOT_START: u8 = 3;
+
+/// Runs the gateway until a signal ends it.
+pub(crate) fn run(config: &Config) -> ExitCode {
+    let clock = Clock::start();
+    match start(config, clock) {
+        Ok(code) => code,
+        Err(why) => {
+            tracing::error!("{why}");
+            ExitCode::from(COULD_NOT_START)
+        }
+    }
+}
+
+fn start(config: &Config, clock: Clock) -> Result<ExitCode, String> {
+    let cores = match config.server.shards {
+        0 => available_cores(),
+        shards => shards,
+    };
+    let gateway = Gateway::compile(config)?;
+    let mut listeners = bind(&gateway.listen, cores)?;
+    let bound: Vec<SocketAddr> =
+        listeners[0].iter().filter_map(|listener| net::local_address(listener).ok()).collect();
+    let shared = Shared::new(gateway, cores, clock).map_err(|why| format!("cannot start: {why}"))?;
+    let shared = Arc::new(shared);
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|why| format!("cannot take signals: {why}"))?;
+    let wanted = match config.server.driver {
+        server::Driver::Auto => Wanted::Auto,
+        server::Driver::IoUring => Wanted::IoUring,
+        server::Driver::Epoll => Wanted::Epoll,
+    };
+    let (ready, starting) = channel();
+    let pins = if config.server.pin { allowed_cpus() } else { Vec::new() };
+    let mut threads = Vec::new();
+    for core in (0..cores).rev() {
+        let Some(listeners) = listeners.pop() else { continue };
+        let (shared, ready) = (shared.clone(), ready.clone());
+        let pin = pins.get(usize::from(core) % pins.len().max(1)).copied();
+        let body = move || run_thread(ShardId(core), shared, wanted, pin, listeners, &ready);
+        let spawned = std::thread::Builder::new().name(format!("shard-{core}")).spawn(body);
+        threads.push(spawned.map_err(|why| format!("cannot start a thread: {why}"))?);
+    }
+    drop(ready);
+    let mut kind = None;
+    for started in &starting {
+        kind = Some(started.map_err(|why| format!("the driver cannot be had: {why}"))?);
+    }
+    announce(config, &shared, &bound, kind.unwrap_or(Kind::Epoll));
+    await_signals(signals, &shared, config.server.drain_age_max);
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err("a thread of ours failed".to_owned());
+        }
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn available_cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(cores).unwrap_or(u16::MAX)
+}
+
+/// The processors that we may run on: a container may have been given some of the machine's.
+fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// One listener per address and thread. All are bound before any accepts, so that a bad address stops the start.
+fn bind(addresses: &[SocketAddr], cores: u16) -> Result<Vec<Vec<OwnedFd>>, String> {
+    let mut addresses = addresses.to_vec();
+    let mut all = Vec::new();
+    for _ in 0..cores {
+        let mut listeners = Vec::new();
+        for address in &mut addresses {
+            let bad = |why: std::io::Error| {
+                let advice = "is it in use? Another one can be given with --listen";
+                format!("cannot listen on {address}: {why}; {advice}")
+            };
+            let listener = net::listen(*address, BACKLOG).map_err(bad)?;
+            // Port 0 means any: all threads listen on the one that the first got.
+            *address = net::local_address(&listener).map_err(|why| why.to_string())?;
+            listeners.push(listener);
+        }
+        all.push(listeners);
+    }
+    Ok(all)
+}
+
+fn run_thread(
+    id: ShardId,
+    shared: Arc<Shared>,
+    wanted: Wanted,
+    pin: Option<usize>,
+    listeners: Vec<OwnedFd>,
+    ready: &Sender<std::io::Result<Kind>>,
+) {
+    if let Some(cpu) = pin {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        if let Err(why) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::warn!(shard = id.0, %why, "the thread is not pinned");
+        }
+    }
+    // A ring with a single issuer is built by the thread that uses it.
+    let driver = match Driver::build(wanted) {
+        Ok(driver) => driver,
+        Err(why) => {
+            // Whoever started us has gone only if another thread failed before.
+            let _ = ready.send(Err(why));
+            return;
+        }
+    };
+    let kind = driver.kind();
+    let _ = shared.drivers[usize::from(id.0)].set(kind.name());
+    let thread = Thread::new(id, shared);
+    let ready = ready.clone();
+    thread::run(driver, &thread, move |thread| {
+        for listener in listeners {
+            if let Ok(own) = listener.try_clone() {
+                thread.listeners.borrow_mut().push(own);
+            }
+            driver::spawn(accept_task(thread.clone(), listener));
+        }
+        driver::spawn(sweep_task(thread.clone()));
+        let _ = ready.send(Ok(kind));
+    });
+}
+
+/// Closes upstream connections that nobody used for long.
+async fn sweep_task(thread: Rc<Thread>) {
+    let age_max = thread.shared.gateway.limits.upstream_idle_age_max;
+    loop {
+        driver::sleep(age_max.max(Duration::from_secs(1))).await;
+        thread.touch();
+        thread.upstreams.sweep(thread.now(), age_max);
+    }
+}
+
+/// The most memory, in bytes, that the limits let us take: every bound reached at once.
+pub(crate) fn worst_case(shared: &Shared) -> u64 {
+    let limits = &shared.gateway.limits;
+    let core = &limits.core;
+    let names = 4 * u64::from(core.name_bytes_max);
+    let session = 512 + names + u64::from(core.history_bytes_max) + u64::from(core.context_bytes_max);
+    let turn = 512 + names + u64::from(core.text_bytes_max) + u64::from(core.reply_bytes_max);
+    let request = (limits.head_bytes_max + limits.body_bytes_max.max(limits.frame_bytes_max)) as u64;
+    let connection = 2_048 + limits.outbox_bytes_max as u64 + request;
+    let upstream = (limits.upstream_event_bytes_max.max(limits.upstream_body_bytes_max)) as u64 + 64 * 1024;
+    let upstreams = shared.gateway.upstreams.len() as u64 + shared.gateway.platforms.len() as u64;
+    let thread = 16 * 1024 * 1024;
+    u64::from(core.sessions_max) * session
+        + u64::from(core.turns_max) * turn
+        + u64::from(limits.connections_max) * connection
+        + upstreams * u64::from(limits.upstream_connections_max) * upstream
+        + u64::from(core.dedup_ids_max) * 64
+        + u64::from(limits.addresses_max) * 16
+        + u64::from(shared.cores()) * thread
+}
+
+fn announce(config: &Config, shared: &Shared, bound: &[SocketAddr], kind: Kind) {
+    let scheme = if shared.gateway.server_tls.is_some() { "https" } else { "http" };
+    for address in bound {
+        tracing::info!("listening on {scheme}://{address}");
+    }
+    let gib = worst_case(shared) as f64 / f64::from(1u32 << 30);
+    tracing::info!(
+        shards = shared.cores(),
+        driver = kind.name(),
+        config =
+            config.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
+        "memory, if every limit is reached at once: {gib:.1} GiB"
+    );
+    if shared.gateway.keys.is_open() {
+        tracing::info!("no keys are configured: whoever can reach this machine's loopback may chat");
+    }
+    let agents: Vec<_> = config.agents.iter().map(|agent| agent.name.as_str()).collect();
+    let channels: Vec<_> = config.channels.iter().map(|channel| channel.name.as_str()).collect();
+    tracing::info!(agents = agents.join(", "), channels = channels.join(", "), "ready");
+}
+
+/// Waits for the first signal, drains, and stops at once at the second.
+fn await_signals(mut signals: Signals, shared: &Arc<Shared>, drain_age_max: Duration) {
+    let handle = signals.handle();
+    let mut draining = false;
+    for signal in signals.forever() {
+        tracing::info!(signal, "{}", if draining { "stopping at once" } else { "draining" });
+        for core in 0..shared.cores() {
+            let limit = if draining { Duration::ZERO } else { drain_age_max };
+            let closing = handle.clone();
+            let errand = Box::new(move |thread: &Rc<Thread>| {
+                begin_drain(thread);
+                driver::spawn(drain_task(thread.clone(), limit, closing));
+            });
+            // Thousands of errands wait only if the thread is stuck: then the second signal's turn has come.
+            let _ = shared.mesh.errand(ShardId(core), errand);
+        }
+        draining = true;
+    }
+}
+
+/// Stops accepting, refuses new messages, and tells clients.
+fn begin_drain(thread: &Rc<Thread>) {
+    if thread.draining.replace(true) {
+        return;
+    }
+    for listener in thread.listeners.take() {
+        net::shut(&listener);
+    }
+    thread.handle(Event::Drain);
+    for connection in thread.all_connections() {
+        let is_websocket = matches!(*connection.protocol.borrow(), Protocol::WebSocket(_));
+        if is_websocket {
+            websocket::drain(thread, &connection);
+        } else {
+            http::drain(thread, &connection);
+        }
+    }
+}
+
+/// Waits for what runs, at most so long, then ends the thread; the last one ends the process.
+async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::iterator::Handle) {
+    let deadline = thread.now() + limit;
+    loop {
+        thread.touch();
+        let load = thread.shard.borrow().load();
+        let busy = load.waiting + load.ready + load.running + load.backing_off + load.delivering;
+        let idle = busy == 0 && thread.connection_count() == 0;
+        if idle || deadline <= thread.now() || thread.stop.get() {
+            break;
+        }
+        driver::sleep(DRAIN_LOOK).await;
+    }
+    let left = thread.connection_count();
+    if left != 0 {
+        tracing::warn!(shard = thread.id.0, connections = left, "the drain's time is up");
+    }
+    thread.upstreams.cancel_all();
+    for connection in thread.all_connections() {
+        connection.vanish();
+    }
+    if !thread.stop.replace(true) && thread.shared.finishing() {
+        signals.close();
+    }
+    thread.touch();
+}
