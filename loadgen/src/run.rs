@@ -411,3 +411,20 @@ impl<'a> Conductor<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_stamped_token_tells_its_age_and_no_other_text_does() {
+        let mut token = *b"@0000000000000000";
+        stamp::write_hex(&mut token[1..], sys::now_ns());
+        assert!(read_token_stamp(&token).is_some_and(|age_ns| age_ns < 60_000_000_000));
+        assert!(read_token_stamp(b" @0000000000000001 ").is_some());
+        for other in [&b""[..], b"hello", b"@", b"@12", b"@000000000000000g", b"0000000000000001"] {
+            assert_eq!(read_token_stamp(other), None);
+        }
+    }
+}

@@ -74,7 +74,7 @@ fn pad(padding: &mut [u8], seq: u32) {
     }
 }
 
-/// Reads a text that [`write`] wrote. `None` if a byte of it is missing, added or changed.
+/// Reads a text that [`write()`] wrote. `None` if a byte of it is missing, added or changed.
 #[inline]
 #[must_use]
 pub fn read(text: &[u8]) -> Option<Stamp> {
