@@ -12,6 +12,8 @@
 //! and *then tries again*; whoever frees a place *gives it back and then looks* at the set. Both are sequentially
 //! consistent, so either the one sees the place or the other sees the bit: no wake-up is lost. The one who frees hands
 //! on round robin, beginning after itself, and takes the bit away with it, so that two freed places wake two shards.
+//! A shard that is woken but cannot use the place (its turns need a model that is full) says so and wakes the next one;
+//! it is woken again for the next place. So a freed place goes round once at most, and reaches all who wait.
 //! Shards keep at most an eighth of a leased limit in reserve: where a shard found none, some are in use, and
 //! whoever gives one of those back looks.
 //!
@@ -84,6 +86,11 @@ impl Lease {
     /// Is there a limit?
     pub(crate) const fn is_bounded(&self) -> bool {
         self.max != 0
+    }
+
+    /// Does it look as if the limit were reached?
+    pub(crate) fn is_taken(&self, count: &Count) -> bool {
+        self.is_bounded() && self.held <= self.used && self.max <= count.0.load(Ordering::SeqCst)
     }
 
     /// Takes one; false if the limit is reached.
@@ -164,8 +171,10 @@ pub(crate) struct AgentCounts {
     name: AtomicU64,
     pub(crate) waiting: Count,
     pub(crate) running: Count,
-    /// A bit for each shard that waits for a place.
+    /// A bit for each shard that waits for a place and should be woken.
     waiters: Box<[AtomicU64]>,
+    /// A bit for each shard that waits and was woken in vain since the last place was freed.
+    tried: Box<[AtomicU64]>,
 }
 
 /// What all shards count for one model.
@@ -198,7 +207,8 @@ impl Bounds {
             name: AtomicU64::new(0),
             waiting: Count::default(),
             running: Count::default(),
-            waiters: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            waiters: bits(words),
+            tried: bits(words),
         };
         let model = |_| ModelCounts { name: AtomicU64::new(0), running: Count::default() };
         Self {
@@ -277,6 +287,10 @@ fn seat<'a>(count: usize, name: &str, at: impl Fn(usize) -> &'a AtomicU64) -> us
     first
 }
 
+fn bits(words: usize) -> Box<[AtomicU64]> {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
 impl AgentCounts {
     /// Says that this shard waits. The caller tries again after this.
     pub(crate) fn announce(&self, shard: ShardId) {
@@ -286,17 +300,40 @@ impl AgentCounts {
         }
     }
 
+    /// Says that this shard still waits, but was woken in vain: the next place, not this one. The caller tries again
+    /// after this.
+    pub(crate) fn announce_tried(&self, shard: ShardId) {
+        let (word, bit) = bit_of(shard);
+        if let Some(word) = self.tried.get(word) {
+            word.fetch_or(bit, Ordering::SeqCst);
+        }
+    }
+
     /// Says that this shard waits no longer.
     pub(crate) fn withdraw(&self, shard: ShardId) {
         let (word, bit) = bit_of(shard);
-        if let Some(word) = self.waiters.get(word) {
-            word.fetch_and(!bit, Ordering::SeqCst);
+        for set in [&self.waiters, &self.tried] {
+            if let Some(word) = set.get(word) {
+                word.fetch_and(!bit, Ordering::SeqCst);
+            }
         }
     }
 
     /// Does any shard wait? Asked after a place was given back.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.iter().any(|word| word.load(Ordering::SeqCst) != 0)
+        self.waiters.iter().chain(&self.tried).any(|word| word.load(Ordering::SeqCst) != 0)
+    }
+
+    /// A place was given back: those who were woken in vain should be woken again. A bit is in both sets on its way, so
+    /// that nobody is overlooked meanwhile.
+    pub(crate) fn recall(&self) {
+        for (waiters, tried) in self.waiters.iter().zip(&self.tried) {
+            let set = tried.load(Ordering::SeqCst);
+            if set != 0 {
+                waiters.fetch_or(set, Ordering::SeqCst);
+                tried.fetch_and(!set, Ordering::SeqCst);
+            }
+        }
     }
 
     /// Which shard a freed place goes to: the first that waits, beginning after `from`, which comes last. The bit of
@@ -358,7 +395,8 @@ mod tests {
             name: AtomicU64::new(1),
             waiting: Count::default(),
             running: Count::default(),
-            waiters: (0..shards.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            waiters: bits(shards.div_ceil(64)),
+            tried: bits(shards.div_ceil(64)),
         }
     }
 

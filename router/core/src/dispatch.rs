@@ -206,25 +206,38 @@ impl Shard {
             }
         }
         if fresh {
-            let started = self.start_all(place, out);
+            let started = self.start_all(place, nudged, out);
             promised = promised && !started;
         }
-        let (seat, empty) = self.places.desk(place).map_or((0, true), |desk| (desk.seat, desk.is_empty()));
-        if !empty {
-            return;
-        }
-        let announced = self.places.desk_mut(place).is_some_and(|desk| core::mem::take(&mut desk.announced));
-        if announced || nudged {
+        let Some(desk) = self.places.desk_mut(place) else { return };
+        let (seat, empty) = (desk.seat, desk.is_empty());
+        if empty && (core::mem::take(&mut desk.announced) || nudged) {
             self.bounds.agent_at(seat).withdraw(self.id);
         }
-        if promised {
-            // The promised place is not needed here; the next one that waits may have it.
-            self.hand_on(place, out);
+        if promised && self.might_start(place) {
+            // The promised place is of no use here; to the next one that waits it may be.
+            self.pass_on(place, out);
         }
     }
 
-    /// A place was given back: finds out who is next. False if nobody waits.
+    /// Does it look as if there were a place at any of this agent's models? Where there is none, whoever gives one back
+    /// begins anew. The agent's own places do not count: those who wait to go on have theirs.
+    fn might_start(&self, place: u16) -> bool {
+        let chain = self.places.desk(place).map_or(&[][..], |desk| &desk.chain);
+        let mut lines = chain.iter().filter_map(|&line| self.places.line(line));
+        lines.any(|line| !line.running.is_taken(&self.bounds.model_at(line.seat).running))
+    }
+
+    /// A place was given back: finds out who is next. False if nobody waits who could use it.
     fn hand_on(&mut self, place: u16, out: &mut Effects) -> bool {
+        let Some(desk) = self.places.desk(place) else { return false };
+        self.bounds.agent_at(desk.seat).recall();
+        self.pass_on(place, out)
+    }
+
+    /// Wakes the next one that waits and has not found since the last place was freed that it cannot use one. So a
+    /// promise goes round once at most.
+    fn pass_on(&mut self, place: u16, out: &mut Effects) -> bool {
         let Some(desk) = self.places.desk(place) else { return false };
         let Some(agent) = desk.id else { return false };
         match self.bounds.agent_at(desk.seat).next_waiter(self.id) {
@@ -259,7 +272,7 @@ impl Shard {
     /// Starts what can be started. Says that this shard waits, if anything is left, and then tries once more: a place
     /// that was given back before the bit was set is found by this, one given back after it by the other shard. True if
     /// anything was started.
-    fn start_all(&mut self, place: u16, out: &mut Effects) -> bool {
+    fn start_all(&mut self, place: u16, nudged: bool, out: &mut Effects) -> bool {
         let mut started = false;
         loop {
             loop {
@@ -274,19 +287,36 @@ impl Shard {
             if core::mem::replace(&mut desk.announced, true) {
                 return started;
             }
-            self.bounds.agent_at(desk.seat).announce(self.id);
+            let counts = self.bounds.agent_at(desk.seat);
+            if nudged { counts.announce_tried(self.id) } else { counts.announce(self.id) }
         }
     }
 
-    /// Those that were started before go first; where they must wait for their model they hold up nobody else.
+    /// Starts one turn. Those that were started before go first; where they must wait for their models they hold up
+    /// nobody else, nor each other if they wait for different ones.
     fn start_next(&mut self, place: u16, out: &mut Effects) -> Step {
         let Some(desk) = self.places.desk_mut(place) else { return Step::Empty };
-        let (resumed, first) = (desk.resumed.head(), desk.queue.first());
-        let step = if resumed == NONE { Step::Empty } else { self.try_start(resumed, out) };
-        match (step, first) {
-            (Step::Blocked | Step::Empty, Some(first)) => self.try_start(first, out),
-            _ => step,
+        let (mut resumed, first) = (desk.resumed.head(), desk.queue.first());
+        let mut blocked = if resumed == NONE { Step::Empty } else { Step::Blocked };
+        // One bit for each model that is known to be full; those beyond the 64th are asked each time.
+        let mut full = 0_u64;
+        while let Some(turn) = self.turns.at(resumed) {
+            let next = turn.link.next();
+            let line = self.places.desk(place).and_then(|desk| self.chosen(&desk.chain, turn.chain));
+            let bit = line.and_then(|(_, line)| 1_u64.checked_shl(line.into())).unwrap_or(0);
+            if full & bit == 0 {
+                let step = self.try_start(resumed, out);
+                if step != Step::Blocked {
+                    return step;
+                }
+                full |= bit;
+            }
+            resumed = next;
         }
+        if let Some(first) = first {
+            blocked = self.try_start(first, out);
+        }
+        blocked
     }
 
     fn try_start(&mut self, slot: u32, out: &mut Effects) -> Step {

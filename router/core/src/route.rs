@@ -1,6 +1,7 @@
 //! Which agent answers: strategies, composed in the configuration. See [`Strategy`].
 //!
-//! Before any strategy come the agent that an operator gave to the session, and the channel's own.
+//! Before any strategy come the agent that the client asked for, the one that an operator gave to the session, and the
+//! channel's own.
 use crate::home::Secret;
 use crate::id::AgentId;
 use crate::random::{Random, mix};
