@@ -319,6 +319,14 @@ impl AgentCounts {
         }
     }
 
+    /// Is this shard's bit set? Only the shard itself sets it, so if it is not, somebody took it away.
+    pub(crate) fn is_announced(&self, shard: ShardId) -> bool {
+        let (word, bit) = bit_of(shard);
+        let is_set =
+            |set: &[AtomicU64]| set.get(word).is_some_and(|word| word.load(Ordering::SeqCst) & bit != 0);
+        is_set(&self.waiters) || is_set(&self.tried)
+    }
+
     /// Does any shard wait? Asked after a place was given back.
     pub(crate) fn is_awaited(&self) -> bool {
         self.waiters.iter().chain(&self.tried).any(|word| word.load(Ordering::SeqCst) != 0)

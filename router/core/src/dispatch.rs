@@ -27,13 +27,19 @@ enum Step {
 }
 
 impl Shard {
-    /// Another shard says that a place is free. It took this shard's bit away.
+    /// Another shard says that a place is free. It took this shard's bit away. Around a reload it may know the agent by
+    /// another id: what counts is whose bit is gone.
     pub(crate) fn on_nudged(&mut self, agent: AgentId) {
-        let Some(place) = self.places.desk_of(agent) else { return };
-        if let Some(desk) = self.places.desk_mut(place) {
-            (desk.fresh, desk.nudged, desk.announced) = (true, true, false);
+        let named = self.places.desk_of(agent);
+        for place in 0..self.places.desks.len() {
+            let place = u16::try_from(place).unwrap_or(0);
+            let Some(desk) = self.places.desk_mut(place) else { return };
+            let woken = desk.announced && !self.bounds.agent_at(desk.seat).is_announced(self.id);
+            if woken || Some(place) == named {
+                (desk.fresh, desk.nudged, desk.announced) = (true, true, false);
+                self.mark(place);
+            }
         }
-        self.mark(place);
     }
 
     /// The first model of a chain, from number `from` on, whose breaker lets a call pass: its number and place. One that
@@ -175,6 +181,10 @@ impl Shard {
         for place in 0..self.places.desks.len() {
             let desk = &mut self.places.desks[place];
             (desk.fresh, desk.freed) = (true, shards);
+            // A nudge may have come under an id of the other plan: every shard says anew that it waits.
+            if core::mem::take(&mut desk.announced) {
+                self.bounds.agent_at(desk.seat).withdraw(self.id);
+            }
             self.mark(u16::try_from(place).unwrap_or(0));
         }
     }
@@ -239,6 +249,7 @@ impl Shard {
     /// promise goes round once at most.
     fn pass_on(&mut self, place: u16, out: &mut Effects) -> bool {
         let Some(desk) = self.places.desk(place) else { return false };
+        // Of one that is gone here the others will hear themselves, and then all that waits for it fails.
         let Some(agent) = desk.id else { return false };
         match self.bounds.agent_at(desk.seat).next_waiter(self.id) {
             None => false,
