@@ -2,7 +2,7 @@
 //!
 //! As long as nothing of an answer was shown a failed call may be repeated; after that never, because a client cannot
 //! take back what it has seen.
-use crate::breaker::Verdict;
+use crate::breaker::{self, Verdict};
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Outcome, Span};
 use crate::event::{End, Failure, Mode, Piece, Retry, Stop, Usage};
@@ -150,6 +150,12 @@ impl Shard {
         let changed = line.breaker.end(self.now, &line.plan, turn.call.pass, verdict, &mut self.random);
         if let Some(model) = line.id.filter(|_| changed) {
             out.push(Effect::Breaker { model, state: line.breaker.state() });
+        }
+        let line = turn.line;
+        if changed
+            || self.places.line(line).is_some_and(|line| line.breaker.state() != breaker::State::Closed)
+        {
+            self.look_again(line);
         }
         self.free_places(slot, false);
     }
@@ -325,6 +331,9 @@ impl Shard {
         let line = self.turns.at(slot).map(|turn| turn.line);
         if let Some(line) = line.and_then(|line| self.places.line_mut(line)) {
             line.calm_until = line.calm_until.max(until);
+        }
+        if let Some(turn) = self.turns.at(slot) {
+            self.look_again(turn.line);
         }
     }
 

@@ -90,7 +90,8 @@ impl Shard {
         let agent = desk.and_then(|desk| Some((desk.id?, desk.history)));
         let (Some(model), Some((agent, history))) = (line.id, agent) else { return };
         let first = turn.calls == 0;
-        turn.keeps = turn.mode != Mode::Stream || history;
+        // Listeners are told whole answers, also of turns that are streamed.
+        turn.keeps = turn.mode != Mode::Stream || history || self.listening;
         if !first && turn.line == place {
             turn.tries = turn.tries.saturating_add(1);
             self.counters.retries += 1;
@@ -171,6 +172,22 @@ impl Shard {
         if !desk.marked {
             desk.marked = true;
             self.marked.push(place);
+        }
+    }
+
+    /// What a model lets pass is another thing than before: those who wait for it, or for another because of it, are
+    /// tried again.
+    pub(crate) fn look_again(&mut self, place: u16) {
+        let Some(line) = self.places.line_mut(place) else { return };
+        let desks = core::mem::take(&mut line.desks);
+        for &desk in &desks {
+            if let Some(waiting) = self.places.desk_mut(desk).filter(|desk| !desk.is_empty()) {
+                waiting.fresh = true;
+                self.mark(desk);
+            }
+        }
+        if let Some(line) = self.places.line_mut(place) {
+            line.desks = desks;
         }
     }
 

@@ -183,7 +183,7 @@ pub(crate) struct Turn {
     pub(crate) tries: u16,
     /// Number of the next call.
     pub(crate) calls: u16,
-    /// Its answer is kept: it goes out whole, or into the history.
+    /// Its answer is kept: it goes out whole, into the history, or to listeners.
     pub(crate) keeps: bool,
     /// The client's outbox is full.
     pub(crate) pressed: bool,
