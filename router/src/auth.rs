@@ -5,7 +5,7 @@ use clawgate_core::bucket::{Rate, Verdict, take};
 use clawgate_core::event::Class;
 use clawgate_core::time::Time;
 use sha2::{Digest as _, Sha256};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -187,11 +187,6 @@ impl Guard {
             name.eq_ignore_ascii_case(our_name) && port.unwrap_or(default) == our_port.unwrap_or(default)
         })
     }
-}
-
-/// Is this only reachable from the machine itself?
-pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]

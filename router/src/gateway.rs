@@ -1,5 +1,5 @@
 //! The configuration, compiled: what all threads share and never change, and the counters that hold for the process.
-use crate::auth::{self, Guard, Keys, is_loopback};
+use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::mesh::Mesh;
@@ -100,11 +100,6 @@ impl Gateway {
             client_tls,
             address_rate: config.rates.address.as_ref().map(auth::rate),
         })
-    }
-
-    /// Can only this machine reach us?
-    pub(crate) fn is_local(&self) -> bool {
-        self.listen.iter().all(is_loopback)
     }
 
     /// The channel of this name that takes webhooks.

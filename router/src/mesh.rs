@@ -145,7 +145,22 @@ fn take<'a>(rest: &mut &'a str, len: u32) -> &'a str {
 fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
     let [id, chat, thread, peer, name, text] = head.lens.map(|len| take(rest, len));
     let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *head;
-    Inbound { id, chat, thread, peer, name, text, sent_millis, channel, kind, scope, mentioned, mode, class, agent }
+    Inbound {
+        id,
+        chat,
+        thread,
+        peer,
+        name,
+        text,
+        sent_millis,
+        channel,
+        kind,
+        scope,
+        mentioned,
+        mode,
+        class,
+        agent,
+    }
 }
 
 /// On a cache line of its own: written by others while its owner works.

@@ -87,6 +87,19 @@ pub(crate) fn listen(on: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Is this address free? Listening with others on one address is how our threads share it; another process's gateway
+/// must not join them unnoticed.
+///
+/// # Errors
+/// The kernel's word: the address is in use, or not ours.
+pub(crate) fn probe(on: SocketAddr) -> io::Result<()> {
+    let fd = new_socket(on)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    rustix::net::bind(&fd, &on)?;
+    rustix::net::listen(&fd, 1)?;
+    Ok(())
+}
+
 /// The address that a listener got, which differs from the one asked for when that had port 0.
 ///
 /// # Errors

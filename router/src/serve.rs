@@ -67,9 +67,9 @@ fn start(config: &Config, clock: Clock) -> Result<ExitCode, String> {
         let spawned = std::thread::Builder::new().name(format!("shard-{core}")).spawn(body);
         threads.push(spawned.map_err(|why| format!("cannot start a thread: {why}"))?);
     }
-    drop(ready);
     let mut kind = None;
-    for started in &starting {
+    // One word from each: the senders live as long as their threads.
+    for started in starting.iter().take(usize::from(cores)) {
         kind = Some(started.map_err(|why| format!("the driver cannot be had: {why}"))?);
     }
     announce(config, &shared, &bound, kind.unwrap_or(Kind::Epoll));
@@ -96,16 +96,18 @@ fn allowed_cpus() -> Vec<usize> {
 
 /// One listener per address and thread. All are bound before any accepts, so that a bad address stops the start.
 fn bind(addresses: &[SocketAddr], cores: u16) -> Result<Vec<Vec<OwnedFd>>, String> {
+    let bad = |address: SocketAddr, why: std::io::Error| {
+        format!("cannot listen on {address}: {why}; is it in use? Another one can be given with --listen")
+    };
     let mut addresses = addresses.to_vec();
+    for address in &addresses {
+        net::probe(*address).map_err(|why| bad(*address, why))?;
+    }
     let mut all = Vec::new();
     for _ in 0..cores {
         let mut listeners = Vec::new();
         for address in &mut addresses {
-            let bad = |why: std::io::Error| {
-                let advice = "is it in use? Another one can be given with --listen";
-                format!("cannot listen on {address}: {why}; {advice}")
-            };
-            let listener = net::listen(*address, BACKLOG).map_err(bad)?;
+            let listener = net::listen(*address, BACKLOG).map_err(|why| bad(*address, why))?;
             // Port 0 means any: all threads listen on the one that the first got.
             *address = net::local_address(&listener).map_err(|why| why.to_string())?;
             listeners.push(listener);

@@ -279,7 +279,11 @@ impl Thread {
 
     /// Runs when no task is left to run. Ready when the thread is done for good.
     fn turn_end(self: &Rc<Self>, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<()> {
-        self.touch();
+        // Not `touch`: it would wake this very function, for ever.
+        if !self.awake.replace(true) {
+            self.now.set(self.clock.now());
+            self.shared.mesh.awake(self.id);
+        }
         self.count(|c| &mut c.turns);
         let heard_all = self.receive();
         self.fire_timers();

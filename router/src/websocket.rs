@@ -257,7 +257,10 @@ fn on_message(
             thread.refused(Code::Unauthenticated);
             send_error(thread, connection, Code::Unauthenticated, text, "", "", 0);
         }
-        (ClientMessage::Message { id, channel, content, session_id, stream, receipt, agent }, Some(identity)) => {
+        (
+            ClientMessage::Message { id, channel, content, session_id, stream, receipt, agent },
+            Some(identity),
+        ) => {
             let said = Said { id, channel, content, session_id, stream, receipt, agent };
             return on_said(thread, connection, &identity, &said, may_move);
         }

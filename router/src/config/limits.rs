@@ -51,8 +51,6 @@ pub(crate) struct Limits {
     pub(crate) missed_heartbeats_max: u16,
     /// Connections that subscribe to events, process.
     pub(crate) subscribers_max: u32,
-    /// Pipelined requests of one connection that wait for their turn.
-    pub(crate) pipeline_max: usize,
     /// Connections to one upstream (a model, a platform), process.
     pub(crate) upstream_connections_max: u32,
     /// An unused connection to an upstream is kept this long.
@@ -187,9 +185,6 @@ pub(super) struct LimitsSection {
     /// Connections that subscribe to events, all together.
     #[schemars(range(min = 0, max = 1_000_000))]
     subscribers_max: u32,
-    /// Requests of one connection that wait for the answer to the one before.
-    #[schemars(range(min = 1, max = 1_024))]
-    pipeline_max: u16,
     /// Connections to one model or platform, all together.
     #[schemars(range(min = 1, max = 100_000))]
     upstream_connections_max: u32,
@@ -249,7 +244,6 @@ impl Default for LimitsSection {
             heartbeat_seconds: Seconds::whole(30),
             missed_heartbeats_max: 2,
             subscribers_max: 10_000,
-            pipeline_max: 16,
             upstream_connections_max: 256,
             upstream_idle_seconds: Seconds::whole(30),
             connect_seconds: Seconds::whole(5),
@@ -285,7 +279,6 @@ impl LimitsSection {
             heartbeat: self.heartbeat_seconds.duration(),
             missed_heartbeats_max: self.missed_heartbeats_max,
             subscribers_max: self.subscribers_max,
-            pipeline_max: usize::from(self.pipeline_max),
             upstream_connections_max: self.upstream_connections_max,
             upstream_idle_age_max: self.upstream_idle_seconds.duration(),
             connect_age_max: self.connect_seconds.duration(),
