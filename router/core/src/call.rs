@@ -30,7 +30,8 @@ struct Failed {
 enum Next {
     /// The same model after a pause.
     Again(Duration),
-    /// The model of this number in the chain, at once.
+    /// At once a model of the chain that lets it pass, from this number on. Which one is seen when it is started: another
+    /// turn may have taken the last probe by then.
     Other(u16),
     /// Nothing: it failed.
     GiveUp,
@@ -277,7 +278,8 @@ impl Shard {
         let at = desk.chain.iter().position(|&line| line == turn.line);
         let after = at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or(turn.chain.saturating_add(1));
         let again = at.is_some() && turn.tries < desk.attempts_max;
-        let other = || self.chosen(&desk.chain, after).map_or(Next::GiveUp, |(chain, _)| Next::Other(chain));
+        let other =
+            || if self.chosen(&desk.chain, after).is_some() { Next::Other(after) } else { Next::GiveUp };
         let limits = &self.plan.limits;
         match failed.retry {
             Retry::Never => Next::GiveUp,
@@ -307,7 +309,7 @@ impl Shard {
         let Some(turn) = self.turns.at(slot) else { return Next::GiveUp };
         let Some(desk) = self.places.desk(turn.desk) else { return Next::GiveUp };
         match self.chosen(&desk.chain, after) {
-            Some((chain, _)) => Next::Other(chain),
+            Some(_) => Next::Other(after),
             None if turn.mode == Mode::Deliver && opens_in <= self.plan.limits.backoff_max => {
                 Next::Again(opens_in)
             }
