@@ -12,8 +12,9 @@
 //! and *then tries again*; whoever frees a place *gives it back and then looks* at the set. Both are sequentially
 //! consistent, so either the one sees the place or the other sees the bit: no wake-up is lost. The one who frees hands
 //! on round robin, beginning after itself, and takes the bit away with it, so that two freed places wake two shards.
-//! A shard that is woken but cannot use the place (its turns need a model that is full) says so and wakes the next one;
-//! it is woken again for the next place. So a freed place goes round once at most, and reaches all who wait.
+//! A shard that is woken but cannot use the place (its turns need a model that is full) says so, and wakes the next one
+//! as long as there seems to be a place; it is woken again for the next one that is freed. So a freed place goes round
+//! once at most, and reaches all who wait.
 //! Shards keep at most an eighth of a leased limit in reserve: where a shard found none, some are in use, and
 //! whoever gives one of those back looks.
 //!
@@ -47,14 +48,19 @@ impl Count {
         }
     }
 
-    fn give(&self, count: u32) {
+    pub(crate) fn give(&self, count: u32) {
         let before = self.0.fetch_sub(count, Ordering::SeqCst);
         debug_assert!(count <= before, "given back more than was taken");
     }
 
-    /// Adds what is in use already, when a limit begins to be counted; it may be more than the maximum.
-    fn adopt(&self, count: u32) {
+    /// Adds what is there already, when a limit begins to be counted; it may be more than the maximum.
+    pub(crate) fn adopt(&self, count: u32) {
         self.0.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// Is anything counted? In the one order of all that is counted here; [`Self::read`] may lag behind.
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != 0
     }
 
     pub(crate) fn read(&self) -> u32 {
@@ -171,6 +177,8 @@ pub(crate) struct AgentCounts {
     name: AtomicU64,
     pub(crate) waiting: Count,
     pub(crate) running: Count,
+    /// Turns that have a place at the agent and wait for one at a model.
+    pub(crate) resumed: Count,
     /// A bit for each shard that waits for a place and should be woken.
     waiters: Box<[AtomicU64]>,
     /// A bit for each shard that waits and was woken in vain since the last place was freed.
@@ -207,6 +215,7 @@ impl Bounds {
             name: AtomicU64::new(0),
             waiting: Count::default(),
             running: Count::default(),
+            resumed: Count::default(),
             waiters: bits(words),
             tried: bits(words),
         };
@@ -403,6 +412,7 @@ mod tests {
             name: AtomicU64::new(1),
             waiting: Count::default(),
             running: Count::default(),
+            resumed: Count::default(),
             waiters: bits(shards.div_ceil(64)),
             tried: bits(shards.div_ceil(64)),
         }

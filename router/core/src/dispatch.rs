@@ -138,6 +138,7 @@ impl Shard {
         if let Some(desk) = self.places.desks.get_mut(usize::from(place)) {
             if resumed {
                 desk.resumed.push_back(&mut self.turns, slot);
+                self.bounds.agent_at(desk.seat).resumed.adopt(1);
             } else {
                 desk.queue.push(&mut self.turns, slot, class);
             }
@@ -159,6 +160,7 @@ impl Shard {
         if let Some(desk) = self.places.desks.get_mut(usize::from(place)) {
             if resumed {
                 desk.resumed.remove(&mut self.turns, slot);
+                self.bounds.agent_at(desk.seat).resumed.give(1);
             } else {
                 desk.queue.remove(&mut self.turns, slot, class);
             }
@@ -226,33 +228,33 @@ impl Shard {
         let freed = core::mem::take(&mut desk.freed);
         let fresh = core::mem::take(&mut desk.fresh);
         let nudged = core::mem::take(&mut desk.nudged);
-        let mut promised = nudged;
         for _ in 0..freed {
             if !self.hand_on(place, out) {
                 break;
             }
         }
         if fresh {
-            let started = self.start_all(place, nudged, out);
-            promised = promised && !started;
+            self.start_all(place, nudged, out);
         }
         let Some(desk) = self.places.desk_mut(place) else { return };
         let (seat, empty) = (desk.seat, desk.is_empty());
         if empty && (core::mem::take(&mut desk.announced) || nudged) {
             self.bounds.agent_at(seat).withdraw(self.id);
         }
-        if promised && self.might_start(place) {
-            // The promised place is of no use here; to the next one that waits it may be.
+        if nudged && self.might_start(place) {
+            // What was promised is not needed here, or not all of it; the next one that waits may use it.
             self.pass_on(place, out);
         }
     }
 
-    /// Does it look as if there were a place at any of this agent's models? Where there is none, whoever gives one back
-    /// begins anew. The agent's own places do not count: those who wait to go on have theirs.
+    /// Does it look as if somebody who waits for this agent could start? Where not, whoever gives a place back begins
+    /// anew.
     fn might_start(&self, place: u16) -> bool {
-        let chain = self.places.desk(place).map_or(&[][..], |desk| &desk.chain);
-        let mut lines = chain.iter().filter_map(|&line| self.places.line(line));
-        lines.any(|line| !line.running.is_taken(&self.bounds.model_at(line.seat).running))
+        let Some(desk) = self.places.desk(place) else { return false };
+        let counts = self.bounds.agent_at(desk.seat);
+        let mut lines = desk.chain.iter().filter_map(|&line| self.places.line(line));
+        (!desk.running.is_taken(&counts.running) || counts.resumed.is_some())
+            && lines.any(|line| !line.running.is_taken(&self.bounds.model_at(line.seat).running))
     }
 
     /// A place was given back: finds out who is next. False if nobody waits who could use it.
@@ -298,22 +300,19 @@ impl Shard {
     }
 
     /// Starts what can be started. Says that this shard waits, if anything is left, and then tries once more: a place
-    /// that was given back before the bit was set is found by this, one given back after it by the other shard. True if
-    /// anything was started.
-    fn start_all(&mut self, place: u16, nudged: bool, out: &mut Effects) -> bool {
-        let mut started = false;
+    /// that was given back before the bit was set is found by this, one given back after it by the other shard.
+    fn start_all(&mut self, place: u16, nudged: bool, out: &mut Effects) {
         loop {
             loop {
                 match self.start_next(place, out) {
-                    Step::Started => started = true,
-                    Step::Dropped => {}
+                    Step::Started | Step::Dropped => {}
                     Step::Blocked => break,
-                    Step::Empty => return started,
+                    Step::Empty => return,
                 }
             }
-            let Some(desk) = self.places.desk_mut(place) else { return started };
+            let Some(desk) = self.places.desk_mut(place) else { return };
             if core::mem::replace(&mut desk.announced, true) {
-                return started;
+                return;
             }
             let counts = self.bounds.agent_at(desk.seat);
             if nudged { counts.announce_tried(self.id) } else { counts.announce(self.id) }
@@ -377,6 +376,7 @@ impl Shard {
         let Some(desk) = self.places.desks.get_mut(usize::from(place)) else { return };
         if resumed {
             desk.resumed.remove(&mut self.turns, slot);
+            self.bounds.agent_at(desk.seat).resumed.give(1);
         } else {
             desk.queue.take(&mut self.turns, slot, class);
         }
