@@ -46,6 +46,13 @@ pub struct Abuse {
 /// New bad connections a millisecond.
 const OPENED_PER_MILLI: u32 = 4;
 
+/// Connections that ask and never read. Each asks for more than the kernel holds for it; many more of them would be a flood
+/// of good messages rather than bad input.
+const SLOW_READERS_MAX: u32 = 64;
+
+/// The share of the good messages that may be refused, as when a moment's flood fills a queue.
+const REFUSED_SHARE_MAX: f64 = 0.01;
+
 /// Descriptors that are left for everything else.
 const DESCRIPTORS_SPARED: u64 = 256;
 
@@ -174,17 +181,15 @@ pub fn main(abuse: &Abuse, print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
 
 fn report(outcome: &Outcome, is_well: bool, print: &mut dyn FnMut(&str)) -> u8 {
     let tally = outcome.tally();
-    let at = |quantile| {
-        outcome
-            .sum
-            .times(Metric::Response)
-            .map_or(0.0, |times| times.value_at_quantile(quantile) as f64 / 1e6)
+    let at = |metric, quantile| {
+        outcome.sum.times(metric).map_or(0.0, |times| times.value_at_quantile(quantile) as f64 / 1e6)
     };
     print(&format!(
-        "beside it: p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms, refused {}, disconnects {}",
-        at(0.5),
-        at(0.99),
-        at(1.0),
+        "beside it: p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms, lag p99 {:.3} ms, refused {}, disconnects {}",
+        at(Metric::Response, 0.5),
+        at(Metric::Response, 0.99),
+        at(Metric::Response, 1.0),
+        at(Metric::Lag, 0.99),
         tally.refused,
         outcome.sum.counts.disconnects
     ));
@@ -193,7 +198,8 @@ fn report(outcome: &Outcome, is_well: bool, print: &mut dyn FnMut(&str)) -> u8 {
         tally.lost, tally.doubled, tally.reordered, tally.corrupted, tally.opened
     ));
     print(if is_well { "GET /health: well" } else { "GET /health: NO GOOD ANSWER" });
-    match (tally.is_exact(), is_well && tally.refused == 0) {
+    let spared = tally.refused as f64 <= tally.opened as f64 * REFUSED_SHARE_MAX;
+    match (tally.is_exact(), is_well && spared) {
         (false, _) => EXIT_NOT_EXACT,
         (true, false) => EXIT_BREACHED,
         (true, true) => 0,
@@ -242,7 +248,13 @@ async fn misbehave(abuse: Abuse) -> Fates {
     let rng = Rc::new(RefCell::new(Rng::new(abuse.seed)));
     let abuse = Rc::new(abuse);
     for number in 0..abuse.connections {
-        let deed = Deed::ALL[number as usize % Deed::ALL.len()];
+        let (round, place) = (number as usize / Deed::ALL.len(), number as usize % Deed::ALL.len());
+        let deed = match Deed::ALL[place] {
+            Deed::WebSocket(Frames::SlowReader) if SLOW_READERS_MAX as usize <= round => {
+                Deed::Http(Request::Half)
+            }
+            deed @ (Deed::Http(_) | Deed::WebSocket(_)) => deed,
+        };
         let (abuse, rng) = (Rc::clone(&abuse), Rc::clone(&rng));
         let (fates, left) = (Rc::clone(&fates), Rc::clone(&left));
         driver::spawn(async move {
@@ -291,8 +303,8 @@ impl Culprit {
             ),
             Request::Half | Request::ByTheByte => format!("GET /ws HTTP/1.1\r\nHost: {host}\r\nX-Slow: "),
         };
-        if socket.send_all(bytes.as_bytes()).await.is_err() {
-            return Fate::Dropped;
+        if let Err(fate) = self.send(&socket, bytes.as_bytes()).await {
+            return fate;
         }
         if request == Request::ByTheByte {
             self.drip(&socket).await;
@@ -303,6 +315,26 @@ impl Culprit {
             Some(status) => Fate::Status(status),
             None if closed => Fate::Dropped,
             None => Fate::Held,
+        }
+    }
+
+    /// Sends all of it, unless the gateway stops to read for the rest of the time.
+    async fn send(&self, socket: &Socket, bytes: &[u8]) -> Result<(), Fate> {
+        let mut rest = bytes;
+        loop {
+            let sent = socket.send(rest).map_err(|_| Fate::Dropped)?;
+            rest = rest.get(sent..).unwrap_or(&[]);
+            let left_ns = self.deadline_ns.saturating_sub(sys::now_ns());
+            match (rest.is_empty(), left_ns) {
+                (true, _) => return Ok(()),
+                (false, 0) => return Err(Fate::Held),
+                (false, _) => {
+                    let waited = driver::within(Duration::from_nanos(left_ns), socket.writable()).await;
+                    if waited.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) {
+                        return Err(Fate::Dropped);
+                    }
+                }
+            }
         }
     }
 
@@ -323,9 +355,12 @@ impl Culprit {
         };
         let door = Door { target: self.abuse.target, host: &self.abuse.host, key };
         let Ok((socket, decoder, input)) = door.open(&self.rng).await else { return Fate::NotLetIn };
-        let bytes = self.bytes_of(frames);
-        if socket.send_all(&bytes).await.is_err() {
-            return Fate::Dropped;
+        if frames == Frames::SlowReader {
+            // With the usual buffers the kernel alone would take all that is answered. If it will not, it is less of a test.
+            socket.set_receive_buffer(4096).ok();
+        }
+        if let Err(fate) = self.send(&socket, &self.bytes_of(frames)).await {
+            return fate;
         }
         if frames == Frames::SlowReader {
             // The time is spent without reading; what came of it is looked at after.
@@ -364,8 +399,8 @@ impl Culprit {
                 write_frame(&mut out, Opcode::Text, true, Some(mask), deep.as_bytes());
             }
             Frames::SlowReader => {
-                let content = "x".repeat(2000);
-                for turn in 0..100 {
+                let content = "x".repeat(4000);
+                for turn in 0..300 {
                     let message = format!(
                         r#"{{"type":"message","id":"slow-{}-{turn}","channel":"api","content":"{content}","sessionId":"abuse-{}"}}"#,
                         rng.draw(),

@@ -265,6 +265,7 @@ impl From<GatewayArgs> for GatewaySettings {
         Self {
             key: args.key,
             chunk_bytes: args.chunk_bytes,
+            remembers: true,
             faults: Faults {
                 stall: None,
                 lose_every: args.lose_every,

@@ -172,6 +172,24 @@ impl Socket {
         }
     }
 
+    /// Asks the kernel to hold no more than so many bytes that were not received yet.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_receive_buffer(&self, bytes: i32) -> io::Result<()> {
+        // SAFETY: the descriptor is open for as long as `self.stream` lives, and the kernel reads one int from `bytes`.
+        let set = unsafe {
+            libc::setsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUF,
+                (&raw const bytes).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            )
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Tells the peer that nothing more will come, and wakes whoever waits to read.
     pub fn shut_down(&self) {
         // SAFETY: the descriptor is open for as long as `self.stream` lives; shutting down a socket touches no memory.

@@ -22,7 +22,8 @@ pub enum Metric {
     Response,
     /// From when a message was sent until its whole answer was there.
     Service,
-    /// From when a message was due until it was sent: the generator's own delay.
+    /// From when a message was due until it was sent: the generator's own delay. Over HTTP, where a session has one request
+    /// in flight, from when its session was free, if that was later.
     Lag,
     /// From when a message was due until the first part of its answer was there. Streams only.
     First,
@@ -171,13 +172,13 @@ impl Recorder {
         &mut self.current.counts
     }
 
-    /// A message was handed to the kernel.
+    /// A message was handed to the kernel; it could have been from `ready_ns` on.
     #[inline]
-    pub fn on_sent(&mut self, due_ns: u64, now_ns: u64) {
+    pub fn on_sent(&mut self, due_ns: u64, ready_ns: u64, now_ns: u64) {
         self.current.counts.sent += 1;
         if self.window.contains(&due_ns) {
             self.current.counts.sent_in_window += u64::from(now_ns < self.window.end);
-            self.current.record(Metric::Lag, now_ns.saturating_sub(due_ns));
+            self.current.record(Metric::Lag, now_ns.saturating_sub(ready_ns));
         }
     }
 
@@ -231,7 +232,7 @@ mod tests {
     fn only_what_was_due_in_the_window_is_timed_but_all_is_counted() {
         let mut recorder = Recorder::new(1_000..2_000);
         for due_ns in [0, 1_000, 1_999, 2_000] {
-            recorder.on_sent(due_ns, due_ns + 10);
+            recorder.on_sent(due_ns, due_ns, due_ns + 10);
             recorder.on_done(Times { due_ns, sent_ns: due_ns + 10 }, due_ns + 100);
         }
         let interval = recorder.take(Interval::default());

@@ -27,6 +27,22 @@ pub struct Addressing {
     pub key: String,
 }
 
+impl Addressing {
+    /// The addressing of one part of a mixed scenario: its messages and sessions have names of their own, because a gateway
+    /// takes a repeated id for a repeated message, over whichever door it comes.
+    #[must_use]
+    pub fn for_part(&self, part: u8) -> Self {
+        if part == 0 {
+            return self.clone();
+        }
+        Self {
+            run: self.run.wrapping_add(u32::from(part)),
+            session_prefix: format!("{}{part}-", self.session_prefix),
+            ..self.clone()
+        }
+    }
+}
+
 /// What fills a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hole {
@@ -435,6 +451,19 @@ mod tests {
         assert_eq!(json["message"]["chat"]["id"].as_u64(), Some(CHAT_BASE + 1));
         assert_eq!(json["message"]["chat"]["type"], "private");
         assert!(json["message"]["text"].as_str().is_some_and(|text| stamp::read(text.as_bytes()).is_some()));
+    }
+
+    #[test]
+    fn parts_of_a_mixture_share_neither_ids_nor_sessions() {
+        let names = |part| {
+            let mut template = Template::websocket(&addressing().for_part(part), false);
+            let json: serde_json::Value = serde_json::from_slice(template.fill(1, 2, 3, 4)).unwrap();
+            (json["id"].to_string(), json["sessionId"].to_string())
+        };
+        let all: Vec<_> = (0..4).map(names).collect();
+        for (at, (id, session)) in all.iter().enumerate() {
+            assert!(all[..at].iter().all(|(other, of)| other != id && of != session), "{all:?}");
+        }
     }
 
     #[test]

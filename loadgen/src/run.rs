@@ -227,7 +227,10 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
         .scenario
         .parts()
         .iter()
-        .map(|part| (part.kind == Kind::WebhookTelegram).then(|| Books::shared(&settings)))
+        .enumerate()
+        .map(|(number, part)| {
+            (part.kind == Kind::WebhookTelegram).then(|| Books::shared(&settings, number as u8))
+        })
         .collect();
     let mut spares = Vec::new();
     let mut threads = Vec::new();
@@ -240,7 +243,10 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
             spares: spare,
             shared: shared.clone(),
         };
-        threads.push(start_lane(Arc::clone(&settings), number, wires));
+        threads.push(start_lane(Arc::clone(&settings), number, wires).map_err(|error| {
+            start_ns.store(u64::MAX, Ordering::Release);
+            format!("a thread cannot be started: {error}")
+        })?);
     }
     drop(notes_in);
     let mut conductor = Conductor::new(&settings, notes, spares);
@@ -257,8 +263,8 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
     conductor.into_outcome(shared)
 }
 
-fn start_lane(settings: Arc<Settings>, number: u32, wires: Wires) -> JoinHandle<()> {
-    std::thread::spawn(move || {
+fn start_lane(settings: Arc<Settings>, number: u32, wires: Wires) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
         let notes = wires.notes.clone();
         let result = driver::run(|backend| lane::main(settings, number, wires, backend));
         if let Err(error) = result {

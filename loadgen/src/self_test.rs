@@ -42,7 +42,7 @@ impl EchoThread {
         let (address_in, address) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name("echo".to_owned()).spawn(move || {
             let ran = driver::run(|_| async move {
                 let listening = gateway::serve(SocketAddr::from(([127, 0, 0, 1], 0)), settings);
                 // Whoever started this thread waits for it.
@@ -54,6 +54,7 @@ impl EchoThread {
             // Without a ring the sender of the address is gone, and that is what is waited for.
             drop(ran);
         });
+        let thread = thread.map_err(|error| format!("the echo thread cannot be started: {error}"))?;
         let address = address.recv().map_err(|_| "the echo thread gets no ring".to_owned())??;
         Ok(Self { address, stop, thread: Some(thread) })
     }
@@ -103,7 +104,7 @@ fn settings(target: SocketAddr, rate: f64, duration_ns: u64) -> Settings {
 }
 
 fn echo(faults: Faults) -> GatewaySettings {
-    GatewaySettings { key: KEY.to_owned(), chunk_bytes: 0, faults, telegram: None }
+    GatewaySettings { key: KEY.to_owned(), chunk_bytes: 0, remembers: false, faults, telegram: None }
 }
 
 /// What a run over a server that stands still once has measured.

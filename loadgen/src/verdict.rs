@@ -51,8 +51,10 @@ const LAG_ALWAYS_NS: f64 = 1e6;
 const LAG_SHARE_MAX: f64 = 0.5;
 /// The share of due messages that must have been sent in the window.
 const SENT_SHARE_MIN: f64 = 0.99;
-/// The share of a core that a lane may use before it is the bottleneck.
+/// The share of a core above which a lane may be the bottleneck, and the lag at p99 above which it then is: a lane that is
+/// never idle takes more messages a turn, and keeps its time, for long after it has stopped to sleep.
 const LANE_SHARE_MAX: f64 = 0.9;
+const LANE_LAG_NS: f64 = 5e5;
 /// The share of the window in which somebody waited for a processor.
 const PRESSURE_SHARE_MAX: f64 = 0.25;
 /// The share of the machine's time that the hypervisor gave away.
@@ -94,8 +96,12 @@ fn judge_generator(outcome: &Outcome, window_ns: u64, spin: bool, found: &mut Ve
     for (number, lane) in outcome.lanes.iter().enumerate() {
         let share = lane.window_cpu_ns as f64 / window_ns as f64;
         // A lane that spins uses a core whatever it does; its lag tells whether it kept up.
-        if !spin && LANE_SHARE_MAX < share {
-            let reason = format!("thread {number} used {:.0} % of a core", share * 100.0);
+        if !spin && LANE_SHARE_MAX < share && LANE_LAG_NS < lag {
+            let reason = format!(
+                "thread {number} used {:.0} % of a core, and its lag at p99 is {:.2} ms",
+                share * 100.0,
+                lag / 1e6
+            );
             found.push((Word::GeneratorLimited, reason));
         }
     }
@@ -129,7 +135,7 @@ pub(crate) mod tests {
     pub(crate) fn outcome(response_ns: u64, lag_ns: u64) -> Outcome {
         let mut recorder = Recorder::new(0..WINDOW_NS);
         for due_ns in 0..100 {
-            recorder.on_sent(due_ns, due_ns + lag_ns);
+            recorder.on_sent(due_ns, due_ns, due_ns + lag_ns);
             recorder.on_done(Times { due_ns, sent_ns: due_ns + lag_ns }, due_ns + response_ns);
         }
         let busy = |at_ns| Busy { at_ns, pressure_us: Some(0), ticks: at_ns / 10_000_000, stolen_ticks: 0 };
@@ -171,8 +177,13 @@ pub(crate) mod tests {
         let mut shedding = outcome(2_000_000, 0);
         shedding.sum.counts.shed = 1;
         assert_eq!(word(&shedding), Word::GeneratorLimited);
-        let mut hot = outcome(2_000_000, 0);
-        hot.lanes.push(LaneUse { window_cpu_ns: WINDOW_NS * 95 / 100, cpu_ns: WINDOW_NS });
+        let hot = |lag_ns| {
+            let mut hot = outcome(2_000_000, lag_ns);
+            hot.lanes.push(LaneUse { window_cpu_ns: WINDOW_NS * 95 / 100, cpu_ns: WINDOW_NS });
+            hot
+        };
+        assert_eq!(word(&hot(100_000)), Word::Valid);
+        let hot = hot(700_000);
         assert_eq!(word(&hot), Word::GeneratorLimited);
         assert_eq!(judge(&hot, WINDOW_NS, true).word, Word::Valid);
     }

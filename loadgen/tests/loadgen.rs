@@ -55,7 +55,8 @@ impl Running {
     }
 
     fn gateway(faults: Faults) -> Self {
-        let settings = GatewaySettings { key: KEY.to_owned(), chunk_bytes: 30, faults, telegram: None };
+        let settings =
+            GatewaySettings { key: KEY.to_owned(), chunk_bytes: 30, remembers: true, faults, telegram: None };
         Self::start(move |address| gateway::serve(address, settings))
     }
 }
@@ -120,8 +121,11 @@ fn assert_exact(outcome: &Outcome) {
 #[test]
 fn every_scenario_over_a_faultless_gateway_is_exact() {
     let gateway = Running::gateway(Faults::default());
-    for kind in [Kind::WsChat, Kind::WsStream, Kind::Rest, Kind::SseStream] {
-        let outcome = run(settings(kind.into(), gateway.address));
+    for (number, kind) in [Kind::WsChat, Kind::WsStream, Kind::Rest, Kind::SseStream].into_iter().enumerate()
+    {
+        let mut settings = settings(kind.into(), gateway.address);
+        settings.to.run += number as u32;
+        let outcome = run(settings);
         assert_exact(&outcome);
         assert_eq!(outcome.sum.times(Metric::First).is_some(), kind.streams(), "{kind:?}");
         assert!(outcome.gateway.is_some_and(|[from, to]| from.cpu_ns < to.cpu_ns));
@@ -133,7 +137,10 @@ fn a_mixture_over_two_lanes_is_exact_and_keeps_the_schedule_of_one() {
     let gateway = Running::gateway(Faults::default());
     let mixed: Scenario = "ws-stream=3,rest=1,sse-stream=1".parse().unwrap();
     let one = run(settings(mixed.clone(), gateway.address));
-    let two = run(Settings { threads: 2, spread: Spread::Random, ..settings(mixed, gateway.address) });
+    let mut again = settings(mixed, gateway.address);
+    // Another run: the gateway remembers the messages of the first.
+    again.to.run += 100;
+    let two = run(Settings { threads: 2, spread: Spread::Random, ..again });
     assert_exact(&one);
     assert_exact(&two);
     assert_eq!(two.lanes.len(), 2);
@@ -225,7 +232,13 @@ fn telegram_run(faults: Faults, forgets: bool) -> Outcome {
         api_root,
         forgets,
     };
-    let of_gateway = GatewaySettings { key: KEY.to_owned(), chunk_bytes: 0, faults, telegram: Some(channel) };
+    let of_gateway = GatewaySettings {
+        key: KEY.to_owned(),
+        chunk_bytes: 0,
+        remembers: true,
+        faults,
+        telegram: Some(channel),
+    };
     let gateway = Running::start(move |address| gateway::serve(address, of_gateway));
     let telegram = TelegramSettings {
         listen: api_root,

@@ -20,19 +20,24 @@ use crate::schedule::Arrivals;
 use crate::slo::{Slo, parse_duration};
 use crate::verdict;
 
+const HELP: &str = "Scenarios:
+  ws-chat           /ws, answers whole
+  ws-stream         /ws, answers in chunks
+  rest              POST /api/chat, JSON
+  sse-stream        POST /api/chat, server-sent events
+  webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen
+
+The default agent of the gateway echoes, and every answer is checked to the byte; with another agent say --expect \
+anything. Sessions are laid onto connections, many to one; messages of one session are answered in order or counted as \
+reordered. Over HTTP a session has one request in flight, and what waits for a connection is late: raise --connections \
+until the lag is small.
+
+Verdicts: VALID; NOISY (the machine was busy); GENERATOR-LIMITED (lag at p99 above 1 ms and half of the median response, \
+less than 99 % sent in time, a thread above 90 % of a core with a lag at p99 above 0.5 ms); INTERRUPTED.";
+
 /// Options of `loadgen run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Scenarios:\n  ws-chat           /ws, answers whole\n  ws-stream         /ws, answers in chunks\n  \
-                        rest              POST /api/chat, JSON\n  sse-stream        POST /api/chat, server-sent events\n  \
-                        webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen\n\n\
-                        The default agent of the gateway echoes, and every answer is checked to the byte; with another \
-                        agent say --expect anything. Sessions are laid onto connections, many to one; messages of one \
-                        session are answered in order or counted as reordered. Over HTTP a session has one request in \
-                        flight, and what waits for a connection is late: raise --connections until the lag is small.\n\n\
-                        Verdicts: VALID; NOISY (the machine was busy); GENERATOR-LIMITED (lag at p99 above 1 ms and half \
-                        of the median response, less than 99 % sent in time, a thread above 90 % of a core); INTERRUPTED."
-)]
+#[command(after_help = HELP)]
 pub(crate) struct RunArgs {
     /// What to drive: a name, or a mixture such as ws-chat=3,rest=1
     #[arg(default_value = "ws-chat")]

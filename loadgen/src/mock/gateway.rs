@@ -26,6 +26,9 @@ use crate::scan::{self, Value};
 
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Ids that are remembered before all are forgotten.
+const SEEN_MAX: usize = 2_000_000;
+
 /// What goes wrong on purpose. A count of `n` hits every `n`th message; 0 hits none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -52,6 +55,8 @@ pub struct GatewaySettings {
     pub key: String,
     /// Bytes of a chunk of a streamed answer; 0 for the whole answer in one.
     pub chunk_bytes: usize,
+    /// Whether a message whose id was seen before is refused, as a gateway does that answers each once.
+    pub remembers: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// The Telegram channel, if it has one.
@@ -90,7 +95,8 @@ struct Gateway {
     settings: GatewaySettings,
     taken: Cell<u64>,
     scratch: Rc<Scratch>,
-    seen: RefCell<HashSet<u64>>,
+    seen_updates: RefCell<HashSet<u64>>,
+    seen_ids: RefCell<HashSet<Vec<u8>>>,
     /// Answers for the Bot API: chat and text, as they were quoted.
     deliveries: RefCell<VecDeque<(Vec<u8>, Vec<u8>)>>,
 }
@@ -105,7 +111,8 @@ pub fn serve(address: SocketAddr, settings: GatewaySettings) -> io::Result<Socke
         settings,
         taken: Cell::new(0),
         scratch: Rc::default(),
-        seen: RefCell::default(),
+        seen_updates: RefCell::default(),
+        seen_ids: RefCell::default(),
         deliveries: RefCell::default(),
     });
     if has_channel {
@@ -164,6 +171,16 @@ impl Gateway {
         }
     }
 
+    /// Whether a message with this id came before.
+    fn is_repeated(&self, id: Option<&[u8]>) -> bool {
+        let Some(id) = id.filter(|_| self.settings.remembers) else { return false };
+        let mut seen = self.seen_ids.borrow_mut();
+        if SEEN_MAX <= seen.len() {
+            seen.clear();
+        }
+        !seen.insert(id.to_vec())
+    }
+
     fn on_request(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) -> Next {
         let path = head.target.split('?').next().unwrap_or_default();
         match (head.method, path) {
@@ -194,6 +211,12 @@ impl Gateway {
             write_error(out, 400, "MISSING_FIELD");
             return Next::Http;
         };
+        if let Some(Value::Text { quoted: id, .. }) = find(body, b"id")
+            && self.is_repeated(Some(id))
+        {
+            write_error(out, 409, "DUPLICATE");
+            return Next::Http;
+        }
         let mut text = text.to_vec();
         match self.next_fate() {
             // The one answer to a request can be neither doubled nor swapped.
@@ -266,7 +289,7 @@ impl Gateway {
             && let Some(Value::Nested(chat)) = find(message, b"chat")
             && let Some(Value::Plain(chat)) = find(chat, b"id")
             && let Some(Value::Text { quoted: text, .. }) = find(message, b"text")
-            && (self.seen.borrow_mut().insert(update) || channel.forgets)
+            && (self.seen_updates.borrow_mut().insert(update) || channel.forgets)
         {
             let mut text = text.to_vec();
             let mut deliveries = self.deliveries.borrow_mut();
@@ -412,6 +435,9 @@ impl Gateway {
     }
 
     fn on_ask(&self, held: &mut Vec<u8>, out: &mut Vec<u8>, ask: &Ask<'_>) -> bool {
+        if self.is_repeated(ask.id) {
+            return write_ws_error(out, "DUPLICATE", ask.id, ask.session);
+        }
         match self.next_fate() {
             Fate::Lose => return true,
             Fate::HangUp => return false,

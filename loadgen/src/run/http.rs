@@ -16,7 +16,7 @@ use clawgate_wire::sse;
 use crate::driver::{self, Socket};
 use crate::ledger::Expect;
 use crate::pipe::{Pipe, Read};
-use crate::protocol::{Envelope, Incoming, Said, Template, is_session_id};
+use crate::protocol::{Addressing, Envelope, Incoming, Said, Template, is_session_id};
 use crate::rng::mix;
 use crate::run::lane::{Books, Lane};
 use crate::run::{CONNECT_TIMEOUT, read_token_stamp};
@@ -36,6 +36,8 @@ const BACKOFF: Duration = Duration::from_millis(20);
 struct Job {
     due: Due,
     seq: u32,
+    /// When it could be sent: when it was due, or when its session was free.
+    ready_ns: u64,
     /// A delivery that the platform repeats on purpose: the same update again.
     repeat: bool,
 }
@@ -81,6 +83,7 @@ struct Conn {
 #[derive(Debug)]
 pub(crate) struct Pool {
     lane: Rc<Lane>,
+    to: Addressing,
     kind: Kind,
     books: Books,
     template: RefCell<Template>,
@@ -96,16 +99,21 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Opens all connections.
-    pub(crate) async fn open(lane: &Rc<Lane>, kind: Kind, books: Books) -> Result<Rc<Self>, String> {
+    pub(crate) async fn open(
+        lane: &Rc<Lane>,
+        kind: Kind,
+        to: Addressing,
+        books: Books,
+    ) -> Result<Rc<Self>, String> {
         let settings = &lane.settings;
         let template = match (kind, &settings.telegram) {
             (Kind::WebhookTelegram, Some(telegram)) => {
                 let target = format!("/webhooks/{}", telegram.channel);
-                Template::telegram(&settings.to, &target, &telegram.secret, settings.started_unix_seconds)
+                Template::telegram(&to, &target, &telegram.secret, settings.started_unix_seconds)
             }
             (Kind::WebhookTelegram, None) => return Err("no Telegram settings".to_owned()),
             (Kind::Rest | Kind::SseStream | Kind::WsChat | Kind::WsStream, _) => {
-                Template::chat(&settings.to, kind.streams())
+                Template::chat(&to, kind.streams())
             }
         };
         let conn =
@@ -113,6 +121,7 @@ impl Pool {
         let count = lane.own(settings.connections);
         let pool = Rc::new(Self {
             lane: Rc::clone(lane),
+            to,
             kind,
             books,
             template: RefCell::new(template),
@@ -280,7 +289,7 @@ impl Pool {
             self.books.with(session, |ledger| ledger.on_garbled());
             return;
         };
-        let prefix = &self.lane.settings.to.session_prefix;
+        let prefix = &self.to.session_prefix;
         if incoming.session_id.as_deref().is_some_and(|id| !is_session_id(id, prefix, session)) {
             self.books.with(session, |ledger| ledger.on_garbled());
             return;
@@ -334,7 +343,7 @@ impl Pool {
 
     fn on_envelope(&self, job: Job, body: &[u8], now_ns: u64) {
         let session = job.due.session;
-        let prefix = &self.lane.settings.to.session_prefix;
+        let prefix = &self.to.session_prefix;
         match Envelope::read(body) {
             Some(Envelope::Success { message, session_id }) => {
                 if session_id.is_some_and(|id| !is_session_id(&id, prefix, session)) {
@@ -373,7 +382,7 @@ impl Pool {
             return;
         }
         let seq = self.books.with(due.session, |ledger| ledger.open(due.session, due.at_ns));
-        let job = Job { due: *due, seq, repeat: false };
+        let job = Job { due: *due, seq, ready_ns: due.at_ns, repeat: false };
         let own = (due.session / settings.threads) as usize;
         let was_busy = self.busy.borrow_mut().get_mut(own).is_some_and(|busy| std::mem::replace(busy, true));
         if was_busy {
@@ -409,7 +418,7 @@ impl Pool {
             return;
         };
         conn.job.set(Some(job));
-        let Job { due, seq, repeat } = job;
+        let Job { due, seq, ready_ns, repeat } = job;
         {
             let mut template = self.template.borrow_mut();
             pipe.out().extend_from_slice(template.fill(due.session, seq, due.at_ns, due.index));
@@ -425,7 +434,7 @@ impl Pool {
             return;
         }
         self.books.with(due.session, |ledger| ledger.on_sent(due.session, seq, now_ns));
-        recorder.on_sent(due.at_ns, now_ns);
+        recorder.on_sent(due.at_ns, ready_ns, now_ns);
         drop(recorder);
         if self.repeats(job) == Some(Repeat::AtOnce) {
             self.dispatch(Job { repeat: true, ..job });
@@ -449,7 +458,7 @@ impl Pool {
             }
             drop(held);
             if let Some(next) = next {
-                self.dispatch(next);
+                self.dispatch(Job { ready_ns: next.due.at_ns.max(self.lane.now()), ..next });
             }
             return;
         }

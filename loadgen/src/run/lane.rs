@@ -14,6 +14,7 @@ use crate::driver::{self, Alarm, Backend, Turn};
 use crate::ledger::{Ledger, Tally};
 use crate::measure::{Interval, Recorder};
 use crate::pipe::Scratch;
+use crate::protocol::Addressing;
 use crate::rng::{Rng, mix};
 use crate::run::http::Pool;
 use crate::run::telegram;
@@ -48,10 +49,9 @@ pub(crate) enum Books {
 
 impl Books {
     /// A shared account of all sessions.
-    pub(crate) fn shared(settings: &Settings) -> Arc<Vec<Mutex<Ledger>>> {
-        let stripe = |first| {
-            Mutex::new(Ledger::new(settings.to.run, settings.expect, settings.sessions, first, STRIPES))
-        };
+    pub(crate) fn shared(settings: &Settings, part: u8) -> Arc<Vec<Mutex<Ledger>>> {
+        let run = settings.to.for_part(part).run;
+        let stripe = |first| Mutex::new(Ledger::new(run, settings.expect, settings.sessions, first, STRIPES));
         Arc::new((0..STRIPES).map(stripe).collect())
     }
 
@@ -140,11 +140,11 @@ enum Traffic {
 }
 
 impl Traffic {
-    async fn open(lane: &Rc<Lane>, kind: Kind, books: Books) -> Result<Self, String> {
+    async fn open(lane: &Rc<Lane>, kind: Kind, to: Addressing, books: Books) -> Result<Self, String> {
         match kind {
-            Kind::WsChat | Kind::WsStream => Fleet::open(lane, kind, books).await.map(Self::Ws),
+            Kind::WsChat | Kind::WsStream => Fleet::open(lane, kind, to, books).await.map(Self::Ws),
             Kind::Rest | Kind::SseStream | Kind::WebhookTelegram => {
-                Pool::open(lane, kind, books).await.map(Self::Http)
+                Pool::open(lane, kind, to, books).await.map(Self::Http)
             }
         }
     }
@@ -270,19 +270,20 @@ async fn open(lane: &Rc<Lane>, wires: &Wires) -> Result<(Vec<Traffic>, Vec<Books
     let settings = &lane.settings;
     let mut traffic = Vec::new();
     let mut books = Vec::new();
-    for (part, shared) in settings.scenario.parts().iter().zip(&wires.shared) {
+    for (number, (part, shared)) in settings.scenario.parts().iter().zip(&wires.shared).enumerate() {
+        let to = settings.to.for_part(number as u8);
         let own = match shared {
             Some(stripes) => Books::Shared(Arc::clone(stripes)),
             None => {
-                let (run, sessions) = (settings.to.run, settings.sessions);
-                let ledger = Ledger::new(run, settings.expect, sessions, lane.number, settings.threads);
+                let sessions = settings.sessions;
+                let ledger = Ledger::new(to.run, settings.expect, sessions, lane.number, settings.threads);
                 Books::Own(Rc::new(RefCell::new(ledger)))
             }
         };
         if part.kind == Kind::WebhookTelegram {
-            telegram::listen(lane, &own)?;
+            telegram::listen(lane, to.run, &own)?;
         }
-        traffic.push(Traffic::open(lane, part.kind, own.clone()).await?);
+        traffic.push(Traffic::open(lane, part.kind, to, own.clone()).await?);
         books.push(own);
     }
     Ok((traffic, books))

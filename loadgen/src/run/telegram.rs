@@ -12,7 +12,7 @@ use crate::stamp;
 
 /// Starts the simulator on the calling thread. All lanes listen on one address, and the kernel spreads the gateway's
 /// connections over them.
-pub(crate) fn listen(lane: &Rc<Lane>, books: &Books) -> Result<(), String> {
+pub(crate) fn listen(lane: &Rc<Lane>, run: u32, books: &Books) -> Result<(), String> {
     let Some(telegram) = &lane.settings.telegram else {
         return Err("no Telegram settings".to_owned());
     };
@@ -21,13 +21,13 @@ pub(crate) fn listen(lane: &Rc<Lane>, books: &Books) -> Result<(), String> {
     let (lane, books, address) = (Rc::clone(lane), books.clone(), telegram.listen);
     let listening = peer::listen(address, move |peer| {
         let (lane, books) = (Rc::clone(&lane), books.clone());
-        serve_peer(peer, Rc::clone(&bot), move |chat, text| on_message(&lane, &books, chat, text))
+        serve_peer(peer, Rc::clone(&bot), move |chat, text| on_message(&lane, run, &books, chat, text))
     });
     listening.map(drop).map_err(|error| format!("the Telegram simulator cannot listen on {address}: {error}"))
 }
 
 /// A message came for a chat.
-fn on_message(lane: &Lane, books: &Books, chat: i64, text: &[u8]) {
+fn on_message(lane: &Lane, run: u32, books: &Books, chat: i64, text: &[u8]) {
     let now_ns = lane.now();
     let session = u64::try_from(chat).ok().and_then(|chat| chat.checked_sub(CHAT_BASE));
     let session = session.and_then(|session| u32::try_from(session).ok());
@@ -39,7 +39,7 @@ fn on_message(lane: &Lane, books: &Books, chat: i64, text: &[u8]) {
         books.with(session, |ledger| ledger.on_garbled());
         return;
     };
-    if stamp.run != lane.settings.to.run {
+    if stamp.run != run {
         books.with(session, |ledger| ledger.tally_mut().strays += 1);
         return;
     }

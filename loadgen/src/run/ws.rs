@@ -19,7 +19,7 @@ use clawgate_wire::websocket::{
 use crate::driver::{self, Socket};
 use crate::ledger::{Expect, Ledger};
 use crate::pipe::{Pipe, Read};
-use crate::protocol::{Incoming, Said, Template, is_session_id, read_message_id};
+use crate::protocol::{Addressing, Incoming, Said, Template, is_session_id, read_message_id};
 use crate::rng::{Rng, mix};
 use crate::run::lane::{Books, Lane};
 use crate::run::{CONNECT_TIMEOUT, Spread, read_token_stamp};
@@ -64,6 +64,7 @@ struct Conn {
 #[derive(Debug)]
 pub(crate) struct Fleet {
     lane: Rc<Lane>,
+    to: Addressing,
     ledger: Rc<RefCell<Ledger>>,
     template: RefCell<Template>,
     conns: Vec<Conn>,
@@ -73,7 +74,12 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Opens and authenticates all connections.
-    pub(crate) async fn open(lane: &Rc<Lane>, kind: Kind, books: Books) -> Result<Rc<Self>, String> {
+    pub(crate) async fn open(
+        lane: &Rc<Lane>,
+        kind: Kind,
+        to: Addressing,
+        books: Books,
+    ) -> Result<Rc<Self>, String> {
         let Books::Own(ledger) = books else {
             return Err("a WebSocket's answers come to the lane that asked".to_owned());
         };
@@ -82,7 +88,8 @@ impl Fleet {
         let fleet = Rc::new(Self {
             lane: Rc::clone(lane),
             ledger,
-            template: RefCell::new(Template::websocket(&settings.to, kind.streams())),
+            template: RefCell::new(Template::websocket(&to, kind.streams())),
+            to,
             conns: (0..count).map(|_| Conn::default()).collect(),
             dirty: RefCell::default(),
             streams: kind.streams(),
@@ -116,7 +123,7 @@ impl Fleet {
     /// Opens one connection.
     async fn connect(&self, at: usize) -> Result<(), String> {
         let settings = &self.lane.settings;
-        let door = Door { target: settings.target, host: &settings.to.host, key: &settings.to.key };
+        let door = Door { target: settings.target, host: &self.to.host, key: &self.to.key };
         let (socket, decoder, rest) = door.open(&self.lane.rng).await?;
         let Some(conn) = self.conns.get(at) else { return Ok(()) };
         conn.fragments.take();
@@ -239,13 +246,13 @@ impl Fleet {
     fn on_answer(&self, incoming: &Incoming<'_>, now_ns: u64) {
         let settings = &self.lane.settings;
         let mut ledger = self.ledger.borrow_mut();
-        let named = incoming.id.as_deref().and_then(|id| read_message_id(id, settings.to.run));
+        let named = incoming.id.as_deref().and_then(|id| read_message_id(id, self.to.run));
         let Some((session, seq)) = named else {
             ledger.tally_mut().strays += 1;
             return;
         };
         let session_id = incoming.session_id.as_deref();
-        if session_id.is_some_and(|id| !is_session_id(id, &settings.to.session_prefix, session)) {
+        if session_id.is_some_and(|id| !is_session_id(id, &self.to.session_prefix, session)) {
             ledger.on_garbled();
             return;
         }
@@ -272,7 +279,7 @@ impl Fleet {
     #[cold]
     fn on_error(&self, incoming: &Incoming<'_>) {
         let code = String::from_utf8_lossy(incoming.code.as_deref().unwrap_or(b"(no code)")).into_owned();
-        let run = self.lane.settings.to.run;
+        let run = self.to.run;
         let mut ledger = self.ledger.borrow_mut();
         match incoming.id.as_deref().and_then(|id| read_message_id(id, run)) {
             Some((session, seq)) => {
@@ -351,7 +358,7 @@ impl Fleet {
         let now_ns = self.lane.now();
         for (session, seq) in conn.unsent.borrow_mut().drain(..) {
             let due_ns = ledger.on_sent(session, seq, now_ns);
-            recorder.on_sent(due_ns, now_ns);
+            recorder.on_sent(due_ns, due_ns, now_ns);
         }
         let counts = recorder.counts();
         counts.bytes_out += pipe.output_bytes() as u64;
