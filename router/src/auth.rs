@@ -167,7 +167,7 @@ impl Guard {
         let (name, _) = split_host(host);
         let name = name.to_ascii_lowercase();
         let bare = name.trim_start_matches('[').trim_end_matches(']');
-        if self.hosts.iter().any(|allowed| *allowed == name) {
+        if self.hosts.contains(&name) {
             return true;
         }
         name == "localhost" || bare.parse::<Ipv4Addr>().is_ok() || bare.parse::<Ipv6Addr>().is_ok()
@@ -176,7 +176,7 @@ impl Guard {
     /// May a page of this origin call us? Its own server's page may, and those that are configured.
     pub(crate) fn allows_origin(&self, origin: &str, host: &str, tls: bool) -> bool {
         let origin = origin.to_ascii_lowercase();
-        if self.origins.iter().any(|allowed| *allowed == origin) {
+        if self.origins.contains(&origin) {
             return true;
         }
         let scheme = if tls { "https://" } else { "http://" };

@@ -153,6 +153,13 @@ impl Connection {
         !self.carry.borrow().is_empty()
     }
 
+    /// Nothing is under way on it, in either direction.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let answering = crate::http::with(self, |http| http.exchange.is_some()).unwrap_or(false);
+        let idle = !answering && !self.has_carry() && self.owed() == 0 && self.tickets.borrow().is_empty();
+        self.ending.get() == Ending::Gone || (idle && !self.is_ending())
+    }
+
     /// Writes to the outbox; it leaves at the end of the loop's turn.
     pub(crate) fn write(self: &Rc<Self>, thread: &Thread, write: impl FnOnce(&mut Vec<u8>)) {
         if matches!(self.ending.get(), Ending::Lingering | Ending::Gone) {
@@ -250,12 +257,12 @@ impl Connection {
                     thread.count_by(|c| &mut c.bytes_out, bytes);
                     self.sent.set(self.sent.get() + bytes);
                 }
-                other => {
+                stopped @ (Moved::NotReady | Moved::Broken) => {
                     // What is out is out: do not let it grow behind a slow reader.
                     if out.len() / 2 < self.sent.get() {
                         out.drain(..self.sent.replace(0));
                     }
-                    return other;
+                    return stopped;
                 }
             }
         }

@@ -18,7 +18,7 @@ use clawgate_providers::{echo, openai_chat, scripted};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 /// The channel of clients that speak our own protocols, always the first.
 pub(crate) const API: ChannelId = ChannelId(0);
@@ -326,6 +326,10 @@ pub(crate) struct Shared {
     pub(crate) subscribers: AtomicU32,
     /// Threads that are not done with their drain.
     running: AtomicU16,
+    /// By thread: it drains and has nothing left to do.
+    quiet: Vec<AtomicBool>,
+    /// All of them had nothing left to do.
+    drained: AtomicBool,
     pub(crate) drivers: Vec<std::sync::OnceLock<&'static str>>,
     connections: AtomicU32,
     by_address: Vec<AtomicU32>,
@@ -367,6 +371,8 @@ impl Shared {
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),
             running: AtomicU16::new(cores),
+            quiet: (0..cores).map(|_| AtomicBool::new(false)).collect(),
+            drained: AtomicBool::new(false),
             drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),
             connections: AtomicU32::new(0),
             by_address: (0..cells).map(|_| AtomicU32::new(0)).collect(),
@@ -425,6 +431,15 @@ impl Shared {
         for cell in self.cells(address) {
             cell.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// A draining thread says whether it has nothing left to do; true once that holds, or held, for all.
+    pub(crate) fn is_drained(&self, thread: ShardId, is_quiet: bool) -> bool {
+        self.quiet[usize::from(thread.0)].store(is_quiet, Ordering::Release);
+        if is_quiet && self.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire)) {
+            self.drained.store(true, Ordering::Release);
+        }
+        self.drained.load(Ordering::Acquire)
     }
 
     /// A thread is done; true for the last one.

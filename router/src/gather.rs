@@ -8,10 +8,18 @@ use std::rc::Rc;
 
 type Done = Box<dyn FnOnce(&Rc<Thread>, Vec<Box<dyn Any + Send>>)>;
 
+/// A question that was asked.
+struct Question {
+    /// Cores that have not answered.
+    missing: usize,
+    answers: Vec<Box<dyn Any + Send>>,
+    done: Done,
+}
+
 /// The questions of one core that are not answered by all yet.
 #[derive(Default)]
 pub(crate) struct Gathers {
-    open: Slab<(usize, Vec<Box<dyn Any + Send>>, Option<Done>)>,
+    open: Slab<Question>,
 }
 
 impl std::fmt::Debug for Gathers {
@@ -32,7 +40,8 @@ pub(crate) fn gather<T: Send + 'static>(
             answers.into_iter().filter_map(|answer| answer.downcast::<T>().ok()).map(|answer| *answer);
         done(thread, answers.collect());
     });
-    let question = thread.gathers.borrow_mut().open.insert((usize::from(cores), Vec::new(), Some(done)));
+    let asked = Question { missing: usize::from(cores), answers: Vec::new(), done };
+    let question = thread.gathers.borrow_mut().open.insert(asked);
     let asker = thread.id;
     for core in 0..cores {
         let ask = ask.clone();
@@ -48,12 +57,12 @@ pub(crate) fn gather<T: Send + 'static>(
 fn answered(thread: &Rc<Thread>, question: usize, answer: Box<dyn Any + Send>) {
     let complete = {
         let mut gathers = thread.gathers.borrow_mut();
-        let Some((missing, answers, _)) = gathers.open.get_mut(question) else { return };
-        answers.push(answer);
-        *missing -= 1;
-        (*missing == 0).then(|| gathers.open.remove(question))
+        let Some(asked) = gathers.open.get_mut(question) else { return };
+        asked.answers.push(answer);
+        asked.missing -= 1;
+        (asked.missing == 0).then(|| gathers.open.remove(question))
     };
-    if let Some((_, answers, Some(done))) = complete {
+    if let Some(Question { answers, done, .. }) = complete {
         done(thread, answers);
     }
 }

@@ -10,6 +10,8 @@ use crate::thread::Thread;
 use crate::tickets::Form;
 use clawgate_adapters::rest;
 use clawgate_core::codes::Code;
+use clawgate_core::event::Usage;
+use clawgate_core::id::{ChannelId, ModelId};
 use clawgate_core::time::Time;
 use clawgate_wire::http1::{
     BodyDecoder, CONTINUE, HeadLimits, Length, Refusal, RequestHead, begin_chunk, end_chunk, parse_request,
@@ -59,7 +61,7 @@ pub(crate) struct Exchange {
     streaming: bool,
     beat: Time,
     /// The channel whose webhook this is.
-    pub(crate) webhook: Option<clawgate_core::id::ChannelId>,
+    pub(crate) webhook: Option<ChannelId>,
     /// The body of a webhook's acknowledgement.
     pub(crate) ack: bytes::Bytes,
 }
@@ -449,7 +451,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         api::webhooks::reply(thread, connection, number, reply);
         return;
     }
-    let (form, began) = (ticket.form, ticket.began);
+    let form = ticket.form;
     match reply {
         Reply::Accepted { shard, turn, .. } => {
             ticket.turn = Some((shard, turn));
@@ -460,7 +462,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         }
         Reply::Piece { seq, .. } => {
             let first = !std::mem::replace(&mut ticket.started, true);
-            let (session, id) = (ticket.session(), ticket.id());
+            let (session, id, began) = (ticket.session(), ticket.id(), ticket.began);
             stream(thread, connection, |out| rest::write_sse_chunk(out, text, session, id, seq));
             drop(tickets);
             if first {
@@ -469,42 +471,13 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             connection.check_pressure(thread);
         }
         Reply::Done { seq, usage, model, .. } => {
-            let model = &thread.shared.gateway.plan.model(model).name;
-            let (session, id) = (ticket.session(), ticket.id());
-            let mut body = Vec::new();
-            if form == Form::Events {
-                stream(thread, connection, |out| rest::write_sse_done(out, session, &usage, id, model, seq));
-            } else {
-                rest::write_envelope(&mut body, text, session, model, &usage, unix_millis());
-            }
-            tickets.close(number);
             drop(tickets);
-            thread.took(began);
-            if form == Form::Events {
-                end_stream(thread, connection);
-            } else {
-                respond_json(thread, connection, 200, &body);
-            }
+            finish(thread, connection, number, &Done { seq, usage, model }, text);
         }
         Reply::Failed { code, retry_after_millis, .. } | Reply::Refused { code, retry_after_millis } => {
-            let words = if text.is_empty() { code.advice() } else { text };
-            let streaming =
-                with(connection, |http| http.exchange.as_ref().is_some_and(|e| e.streaming)).unwrap_or(false);
-            if streaming {
-                let seq = if let Reply::Failed { seq, .. } = reply { seq } else { 0 };
-                let (session, id) = (ticket.session(), ticket.id());
-                let wait = retry_after_millis.div_ceil(1_000);
-                stream(thread, connection, |out| {
-                    rest::write_sse_error(out, code, words, id, session, wait, seq)
-                });
-            }
-            tickets.close(number);
+            let seq = if let Reply::Failed { seq, .. } = reply { seq } else { 0 };
             drop(tickets);
-            if streaming {
-                end_stream(thread, connection);
-            } else {
-                respond_error(thread, connection, code, words, retry_after_millis);
-            }
+            fail(thread, connection, number, &Failed { seq, code, retry_after_millis }, text);
         }
         Reply::Duplicate => {
             tickets.close(number);
@@ -522,6 +495,65 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             drop(tickets);
             api::sessions::operated(thread, connection, refused);
         }
+    }
+}
+
+/// The end of an answer.
+struct Done {
+    seq: u32,
+    usage: Usage,
+    model: ModelId,
+}
+
+fn finish(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, done: &Done, text: &str) {
+    let mut tickets = connection.tickets.borrow_mut();
+    let Some(ticket) = tickets.get(number) else { return };
+    let (form, began) = (ticket.form, ticket.began);
+    let model = &thread.shared.gateway.plan.model(done.model).name;
+    let (session, id) = (ticket.session(), ticket.id());
+    let mut body = Vec::new();
+    if form == Form::Events {
+        stream(thread, connection, |out| {
+            rest::write_sse_done(out, session, &done.usage, id, model, done.seq)
+        });
+    } else {
+        rest::write_envelope(&mut body, text, session, model, &done.usage, unix_millis());
+    }
+    tickets.close(number);
+    drop(tickets);
+    thread.took(began);
+    if form == Form::Events {
+        end_stream(thread, connection);
+    } else {
+        respond_json(thread, connection, 200, &body);
+    }
+}
+
+/// The end without an answer.
+struct Failed {
+    seq: u32,
+    code: Code,
+    retry_after_millis: u32,
+}
+
+fn fail(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, failed: &Failed, text: &str) {
+    let Failed { seq, code, retry_after_millis } = *failed;
+    let words = if text.is_empty() { code.advice() } else { text };
+    let streaming =
+        with(connection, |http| http.exchange.as_ref().is_some_and(|e| e.streaming)).unwrap_or(false);
+    let mut tickets = connection.tickets.borrow_mut();
+    let Some(ticket) = tickets.get(number) else { return };
+    if streaming {
+        let (session, id) = (ticket.session(), ticket.id());
+        let wait = retry_after_millis.div_ceil(1_000);
+        stream(thread, connection, |out| rest::write_sse_error(out, code, words, id, session, wait, seq));
+    }
+    tickets.close(number);
+    drop(tickets);
+    if streaming {
+        end_stream(thread, connection);
+    } else {
+        respond_error(thread, connection, code, words, retry_after_millis);
     }
 }
 

@@ -17,12 +17,12 @@ const ACCEPTS_A_TURN: usize = 64;
 /// Pause after the kernel refused a descriptor: more would be refused too.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the thread drains.
+/// Accepts until the thread stops: also while it drains, to say so.
 pub(crate) async fn accept_task(thread: Rc<Thread>, listener: OwnedFd) {
     let Ok(listener) = Socket::new(listener) else { return };
     while listener.readable().await.is_ok() {
         thread.touch();
-        if thread.draining.get() {
+        if thread.stop.get() {
             return;
         }
         for _ in 0..ACCEPTS_A_TURN {

@@ -268,17 +268,26 @@ impl Mesh {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     me: usize,
-    /// By destination: the batch being written, and those that found the queue full.
-    to: Vec<(Option<Box<Batch>>, VecDeque<Box<Batch>>)>,
+    to: Vec<Lane>,
+    #[expect(clippy::vec_box, reason = "batches travel by pointer, and come back as they went")]
     spare: Vec<Box<Batch>>,
     pending: bool,
+}
+
+/// What goes to one destination.
+#[derive(Debug, Default)]
+struct Lane {
+    /// The batch that is being written.
+    open: Option<Box<Batch>>,
+    /// Those that found the queue full.
+    closed: VecDeque<Box<Batch>>,
 }
 
 impl Outgoing {
     pub(crate) fn new(me: ShardId, cores: u16) -> Self {
         Self {
             me: usize::from(me.0),
-            to: (0..cores).map(|_| (None, VecDeque::new())).collect(),
+            to: (0..cores).map(|_| Lane::default()).collect(),
             spare: Vec::new(),
             pending: false,
         }
@@ -286,7 +295,7 @@ impl Outgoing {
 
     fn batch(&mut self, to: ShardId) -> &mut Batch {
         self.pending = true;
-        let (open, closed) = &mut self.to[usize::from(to.0)];
+        let Lane { open, closed } = &mut self.to[usize::from(to.0)];
         if open
             .as_ref()
             .is_some_and(|b| b.letters.len() >= BATCH_LETTERS_MAX || b.text.len() >= BATCH_TEXT_MAX)
@@ -298,7 +307,7 @@ impl Outgoing {
 
     /// Does so much wait for this core that new messages for it must be refused?
     pub(crate) fn is_crowded(&self, to: ShardId) -> bool {
-        self.to[usize::from(to.0)].1.len() >= BACKLOG_BATCHES_MAX
+        self.to[usize::from(to.0)].closed.len() >= BACKLOG_BATCHES_MAX
     }
 
     pub(crate) fn inbound(&mut self, to: ShardId, client: Client, inbound: &Inbound<'_>) {
@@ -323,7 +332,7 @@ impl Outgoing {
             return false;
         }
         self.pending = false;
-        for (to, (open, closed)) in self.to.iter_mut().enumerate() {
+        for (to, Lane { open, closed }) in self.to.iter_mut().enumerate() {
             closed.extend(open.take());
             let mut pushed = false;
             while let Some(batch) = closed.pop_front() {

@@ -10,12 +10,15 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 /// Names that may wait to be resolved, process.
 const WAITING_MAX: usize = 1_024;
 
+/// What is done with the addresses, on the asker's own thread.
+type Answer = Box<dyn FnOnce(&Rc<Thread>, Result<Vec<SocketAddr>, String>) + Send>;
+
 struct Query {
     host: String,
     port: u16,
     asker: ShardId,
     shared: Arc<Shared>,
-    answer: Box<dyn FnOnce(&Rc<Thread>, Result<Vec<SocketAddr>, String>) + Send>,
+    answer: Answer,
 }
 
 /// The way to the resolver's thread.

@@ -229,13 +229,10 @@ fn await_signals(mut signals: Signals, shared: &Arc<Shared>, drain_age_max: Dura
     }
 }
 
-/// Stops accepting, refuses new messages, and tells clients.
+/// Refuses new messages, and tells clients. Connections are still accepted: who asks for our health hears how it is.
 fn begin_drain(thread: &Rc<Thread>) {
     if thread.draining.replace(true) {
         return;
-    }
-    for listener in thread.listeners.take() {
-        net::shut(&listener);
     }
     thread.handle(Event::Drain);
     for connection in thread.all_connections() {
@@ -248,22 +245,24 @@ fn begin_drain(thread: &Rc<Thread>) {
     }
 }
 
-/// Waits for what runs, at most so long, then ends the thread; the last one ends the process.
+/// Waits for what runs, at most so long, then ends the thread; the last one ends the process. No thread ends before all
+/// are done: another one's requests may need it.
 async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::iterator::Handle) {
     let deadline = thread.now() + limit;
     loop {
         thread.touch();
-        let load = thread.shard.borrow().load();
-        let busy = load.waiting + load.ready + load.running + load.backing_off + load.delivering;
-        let idle = busy == 0 && thread.connection_count() == 0;
-        if idle || deadline <= thread.now() || thread.stop.get() {
+        if thread.shared.is_drained(thread.id, is_quiet(&thread)) || thread.stop.get() {
+            break;
+        }
+        if deadline <= thread.now() {
+            let connections = thread.connection_count();
+            tracing::warn!(shard = thread.id.0, connections, "the drain's time is up");
             break;
         }
         driver::sleep(DRAIN_LOOK).await;
     }
-    let left = thread.connection_count();
-    if left != 0 {
-        tracing::warn!(shard = thread.id.0, connections = left, "the drain's time is up");
+    for listener in thread.listeners.take() {
+        net::shut(&listener);
     }
     thread.upstreams.cancel_all();
     for connection in thread.all_connections() {
@@ -273,4 +272,11 @@ async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::i
         signals.close();
     }
     thread.touch();
+}
+
+/// Has this thread nothing left to do?
+fn is_quiet(thread: &Thread) -> bool {
+    let load = thread.shard.borrow().load();
+    let busy = load.waiting + load.ready + load.running + load.backing_off + load.delivering;
+    busy == 0 && thread.all_connections().iter().all(|connection| connection.is_quiet())
 }

@@ -151,10 +151,10 @@ pub(crate) fn on_bytes(thread: &Rc<Thread>, connection: &Rc<Connection>, bytes: 
                 connection.write(thread, |out| write_frame(out, Opcode::Pong, true, None, &payload));
             }
             Heard::Message(len) => {
-                thread.count(|c| &mut c.frames);
                 if let Some(to) = on_frame(thread, connection, &mut bytes[start..done], len) {
                     return Fed::Move(start, to);
                 }
+                thread.count(|c| &mut c.frames);
             }
             Heard::Assembled => {
                 thread.count(|c| &mut c.frames);

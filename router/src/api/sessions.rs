@@ -89,8 +89,10 @@ fn collect(thread: &Rc<Thread>, mut page: Page, mut rows: Vec<Value>, asker: (Sh
             }
         }
     }
-    if !full && page.shard + 1 < thread.shared.cores() {
-        let page = Page { shard: page.shard + 1, slot: 0, ..page };
+    // The cursor is the client's word: its shard may be any number.
+    let following = page.shard.saturating_add(1);
+    if !full && following < thread.shared.cores() {
+        let page = Page { shard: following, slot: 0, ..page };
         return collect(thread, page, rows, asker);
     }
     let next = full.then(|| format!("{}.{}", page.shard, page.slot));
