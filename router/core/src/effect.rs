@@ -176,7 +176,8 @@ pub enum Effect {
         /// The text of the part.
         text: Span,
     },
-    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Fail` or the last `Delivered`.
+    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Fail` or the last
+    /// `Delivered`.
     Settled {
         /// The turn.
         turn: TurnId,
