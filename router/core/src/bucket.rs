@@ -57,26 +57,34 @@ impl Verdict {
     }
 }
 
+/// By how much the times of two cores may differ: each reads its clock once a turn of its loop.
+const SKEW_MAX: Duration = Duration::from_millis(20);
+
 /// Takes one from the bucket in `cell`, which begins as 0.
+///
+/// Who comes by a core whose time is behind is not refused for it, nor told of one less: a grant may be early by the
+/// skew, or by half of what one costs if that is less.
 ///
 /// The loop ends: each time that another thread is faster it took one, so after `burst` rounds this one is refused.
 pub fn take(cell: &AtomicU64, now: Time, rate: &Rate) -> Verdict {
     let limit = rate.burst;
     let interval = rate.interval();
     let full = interval.saturating_mul(u64::from(limit));
+    let skew = u64::try_from(SKEW_MAX.as_nanos()).unwrap_or(u64::MAX).min(interval / 2);
+    let room = if limit == 0 { 0 } else { full.saturating_add(skew) };
     let mut seen = cell.load(Ordering::Acquire);
     loop {
         // A smaller rate may have come with a reload: what an old, larger one owed is not held against the key.
         let owed = seen.saturating_sub(now.0).min(full);
         let owes = owed.saturating_add(interval);
-        if full < owes {
+        if room < owes {
             let (retry_after, reset_after) = (Duration::from_nanos(owes - full), Duration::from_nanos(owed));
             return Verdict::Refused { limit, retry_after, reset_after };
         }
         let paid_at = now.0.saturating_add(owes);
         match cell.compare_exchange_weak(seen, paid_at, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
-                let remaining = u32::try_from((full - owes) / interval).unwrap_or(u32::MAX);
+                let remaining = u32::try_from((room - owes) / interval).unwrap_or(u32::MAX);
                 return Verdict::Granted { limit, remaining, reset_after: Duration::from_nanos(owes) };
             }
             Err(other) => seen = other,
@@ -165,13 +173,28 @@ mod tests {
             (1_000, granted(1, 1_500)),
             (1_000, granted(0, 2_000)),
             (1_000, refused(500, 2_000)),
-            (1_499, refused(1, 1_501)),
+            (1_470, refused(30, 1_530)),
             (1_500, granted(0, 2_000)),
             (1_500, refused(500, 2_000)),
             (9_000, granted(3, 500)),
         ];
         for (millis, expected) in table {
             assert_eq!(take(&cell, Time::from_millis(millis), &RATE), expected, "at {millis}");
+        }
+    }
+
+    /// Two cores granted the same number, and none the next, because one of them had read its clock a little earlier.
+    #[test]
+    fn cores_whose_times_differ_count_alike() {
+        let cell = AtomicU64::new(0);
+        let left =
+            [1_000, 985, 1_000, 981].map(|millis| match take(&cell, Time::from_millis(millis), &RATE) {
+                Verdict::Granted { remaining, .. } => Some(remaining),
+                Verdict::Refused { .. } => None,
+            });
+        assert_eq!(left, [Some(3), Some(2), Some(1), Some(0)]);
+        for millis in [981, 1_000, 1_019] {
+            assert!(!take(&cell, Time::from_millis(millis), &RATE).is_granted(), "at {millis}");
         }
     }
 
