@@ -16,7 +16,7 @@ use clawgate_adapters::websocket::{self as protocol, ClientMessage};
 use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Inbound, Kind, Mode, Scope};
-use clawgate_core::id::ShardId;
+use clawgate_core::id::{AgentId, ShardId};
 use clawgate_core::time::Time;
 use clawgate_wire::websocket::{
     Decoder, Item, Opcode, Role, Step, Violation, begin_frame, end_frame, write_close, write_frame,
@@ -310,37 +310,15 @@ fn on_said(
     let refuse = |code: Code, text: &str, wait: u32| {
         thread.refused(code);
         send_error(thread, connection, code, text, said.id, said.session_id, wait);
+        None
     };
-    if !identity.scopes.chat {
-        refuse(Code::Forbidden, Code::Forbidden.advice(), 0);
-        return None;
-    }
-    if !matches!(said.channel, "" | "api") {
-        refuse(Code::NotFound, "clients speak on the channel `api`", 0);
-        return None;
-    }
-    let own_session;
-    let session_id = if said.session_id.is_empty() {
-        own_session = own_session_of(thread, connection);
-        &*own_session
-    } else {
-        said.session_id
+    let own = if said.session_id.is_empty() { own_session_of(thread, connection) } else { Box::default() };
+    let session_id = if said.session_id.is_empty() { &*own } else { said.session_id };
+    let agent = match check_said(thread, identity, said, session_id) {
+        Ok(agent) => agent,
+        Err((code, text)) => return refuse(code, text, 0),
     };
-    if let Err(text) = sessions::check_id(session_id) {
-        refuse(Code::InvalidSession, text, 0);
-        return None;
-    }
-    let agent = match said.agent {
-        "" => None,
-        name => match thread.shared.gateway.agent(name) {
-            Some(agent) => Some(agent),
-            None => {
-                refuse(Code::NotFound, "there is no agent of this name", 0);
-                return None;
-            }
-        },
-    };
-    let mode = if said.stream { Mode::Stream } else { Mode::Whole };
+    let (mode, form) = if said.stream { (Mode::Stream, Form::Pieces) } else { (Mode::Whole, Form::Message) };
     let inbound = Inbound {
         id: said.id,
         chat: "",
@@ -365,15 +343,12 @@ fn on_said(
     if let Verdict::Refused { retry_after, .. } =
         identity.take(&thread.shared, connection.address, thread.now())
     {
-        let seconds = u32::try_from(retry_after.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
-        refuse(Code::RateLimited, Code::RateLimited.advice(), seconds.max(1));
-        return None;
+        let wait = u32::try_from(retry_after.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+        return refuse(Code::RateLimited, Code::RateLimited.advice(), wait.max(1));
     }
-    let form = if said.stream { Form::Pieces } else { Form::Message };
     let opened = connection.tickets.borrow_mut().open(form, session_id, said.id, thread.now());
     let Some(ticket) = opened else {
-        refuse(Code::Busy, "too many messages of this connection are not answered yet", 1);
-        return None;
+        return refuse(Code::Busy, "too many messages of this connection are not answered yet", 1);
     };
     if said.receipt
         && let Some(ticket) = connection.tickets.borrow_mut().get(ticket)
@@ -382,6 +357,27 @@ fn on_said(
     }
     thread.submit_at(home, connection.client(thread, ticket), &inbound);
     None
+}
+
+/// May it be said, so and by this key? Returns the agent that was asked for.
+fn check_said(
+    thread: &Thread,
+    identity: &Identity,
+    said: &Said<'_>,
+    session_id: &str,
+) -> Result<Option<AgentId>, (Code, &'static str)> {
+    if !identity.scopes.chat {
+        return Err((Code::Forbidden, Code::Forbidden.advice()));
+    }
+    if !matches!(said.channel, "" | "api") {
+        return Err((Code::NotFound, "clients speak on the channel `api`"));
+    }
+    sessions::check_id(session_id).map_err(|text| (Code::InvalidSession, text))?;
+    if said.agent.is_empty() {
+        return Ok(None);
+    }
+    let agent = thread.shared.gateway.agent(said.agent);
+    agent.map(Some).ok_or((Code::NotFound, "there is no agent of this name"))
 }
 
 fn own_session_of(thread: &Thread, connection: &Connection) -> Box<str> {

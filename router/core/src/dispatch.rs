@@ -401,8 +401,7 @@ impl Shard {
     }
 
     /// Milliseconds until the first breaker of an agent's chain, from number `from` on, is half open; at least the least
-    /// pause, for one that is, but
-    /// has its probes out.
+    /// pause, for one that is, but has its probes out.
     pub(crate) fn half_open_after(&self, place: u16, from: u16) -> u32 {
         let chain = self.places.desk(place).map_or(&[][..], |desk| &desk.chain);
         let lines = chain

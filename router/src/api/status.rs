@@ -4,6 +4,7 @@ use crate::connection::{Connection, Place};
 use crate::gather::gather;
 use crate::http;
 use crate::metrics::{self, Report};
+use crate::serve::worst_case;
 use crate::thread::Thread;
 use clawgate_core::breaker::State;
 use clawgate_core::codes::Code;
@@ -98,7 +99,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "uptimeSeconds": thread.now().since(Time::ZERO).as_secs(),
             "providers": models_of(thread, &reports),
             "channels": channels_of(thread),
-            "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": crate::serve::worst_case(&thread.shared) },
+            "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": worst_case(&thread.shared) },
             "shards": shards,
             "store": { "kind": "memory", "status": "ok" },
         });
