@@ -197,19 +197,19 @@ impl Shard {
         self.settle(slot, Outcome::Answered, out);
     }
 
-    /// The provider's counts, or our estimate.
+    /// The provider's counts, or our estimate from what the prompt is made of.
     fn usage(&self, slot: u32) -> Usage {
         let Some(turn) = self.turns.at(slot) else { return Usage::default() };
         if let Some(usage) = turn.usage {
             return usage;
         }
-        let id = self.turn_id(slot);
-        let chars = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-        let prompt = self.prompt(id).map_or(0, |prompt| {
-            let past: u32 = prompt.history.map(|(_, text)| chars(text)).sum();
-            let variables: u32 = prompt.variables.map(|(name, value)| chars(name) + chars(value)).sum();
-            past + variables + chars(prompt.text)
-        });
+        let mut prompt = chars(turn.text());
+        if let Some(session) = self.sessions.at(turn.session) {
+            let history = session.history.as_ref().filter(|_| self.keeps_history(turn.desk));
+            prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
+            let context = session.context.as_ref();
+            prompt += context.map_or(0, |context| context.iter().map(|(k, v)| chars(k) + chars(v)).sum());
+        }
         Usage {
             prompt: prompt.div_ceil(CHARS_PER_TOKEN),
             completion: turn.reply_chars.div_ceil(CHARS_PER_TOKEN),
@@ -217,11 +217,14 @@ impl Shard {
         }
     }
 
+    fn keeps_history(&self, desk: u16) -> bool {
+        self.places.desk(desk).is_some_and(|desk| desk.history)
+    }
+
     /// What was said in a turn that was answered in full joins the session's history.
     fn keep_history(&mut self, slot: u32) {
         let Some(turn) = self.turns.at(slot) else { return };
-        let wanted = self.places.desk(turn.desk).is_some_and(|desk| desk.history);
-        if !wanted || !turn.keeps || turn.forgets {
+        if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets {
             return;
         }
         let limits = &self.plan.limits;
@@ -358,7 +361,7 @@ fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effec
     let shown = if text.len() <= room { text } else { &text[..text.floor_char_boundary(room)] };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     turn.reply_bytes = turn.reply_bytes.saturating_add(count(shown.len()));
-    turn.reply_chars = turn.reply_chars.saturating_add(count(shown.chars().count()));
+    turn.reply_chars = turn.reply_chars.saturating_add(chars(shown));
     if turn.mode == Mode::Stream && !shown.is_empty() {
         turn.seq = turn.seq.saturating_add(1);
         let (client, seq, text) = (turn.client, turn.seq, out.keep(shown));
@@ -368,4 +371,35 @@ fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effec
         turn.reply.push_str(shown);
     }
     shown.len() < text.len()
+}
+
+/// Characters of a text: its bytes that continue none, eight at a time.
+fn chars(text: &str) -> u32 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let continued: u64 = words
+        .iter()
+        .map(|word| {
+            let word = u64::from_ne_bytes(*word);
+            ((word >> 7) & (!word >> 6) & ONES).wrapping_mul(ONES) >> 56
+        })
+        .sum();
+    let rest = rest.iter().filter(|&&byte| byte & 0xC0 == 0x80).count();
+    u32::try_from(text.len() - rest).unwrap_or(u32::MAX).saturating_sub(u32::try_from(continued).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_counted_right() {
+        for text in ["", "a", "seven77", "eight888", "żółw i 漢字 und 👨‍👩‍👧 here", "👍👍👍👍👍👍👍👍👍"]
+        {
+            for (start, _) in text.char_indices() {
+                let text = &text[start..];
+                assert_eq!(chars(text) as usize, text.chars().count(), "{text}");
+            }
+        }
+    }
 }

@@ -204,7 +204,8 @@ pub enum Effect {
         /// Why not, if it was not.
         refused: Option<Code>,
     },
-    /// Tell that shard `Event::Nudged`: a place at this agent is free, and it waits for one.
+    /// Tell that shard `Event::Nudged`: a place at this agent is free, and it waits for one. It must arrive: nothing else
+    /// wakes whoever waits there.
     Nudge {
         /// The shard.
         shard: ShardId,

@@ -89,16 +89,22 @@ impl Shard {
 
     /// Ends a turn: whatever it holds goes back, and the next one of its session is first.
     pub(crate) fn settle(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
-        self.leave_queue(slot);
-        self.free_waiting(slot);
-        self.free_places(slot, true);
         let id = self.turn_id(slot);
         let Some(turn) = self.turns.at(slot) else { return };
+        let (place, state, holds) = (turn.session, turn.state, turn.holds);
         self.timers.cancel(turn.timer);
-        let (place, waiting) = (turn.session, turn.state == State::Waiting);
+        if state == State::Ready {
+            self.leave_queue(slot);
+        }
+        if holds.waiting {
+            self.free_waiting(slot);
+        }
+        if holds.agent || holds.model {
+            self.free_places(slot, true);
+        }
         out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
         self.count(outcome);
-        if waiting {
+        if state == State::Waiting {
             if let Some(session) = self.sessions.at_mut(place) {
                 session.waiting.remove(&mut self.turns, slot);
             }

@@ -7,27 +7,34 @@ use alloc::vec::Vec;
 const KEPT_MAX: usize = 1_024;
 /// Bytes that a kept buffer may have; larger ones are given back to the system.
 const KEPT_BYTES_MAX: usize = 16 * 1_024;
+/// Bytes that all kept buffers may have together.
+const POOL_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 /// A pool of buffers.
 #[derive(Debug)]
 pub(crate) struct Texts {
     kept: Vec<String>,
+    bytes: usize,
 }
 
 impl Texts {
     pub(crate) const fn new() -> Self {
-        Self { kept: Vec::new() }
+        Self { kept: Vec::new(), bytes: 0 }
     }
 
     /// An empty buffer.
     pub(crate) fn take(&mut self) -> String {
-        self.kept.pop().unwrap_or_default()
+        let text = self.kept.pop().unwrap_or_default();
+        self.bytes -= text.capacity();
+        text
     }
 
     /// Hands a buffer back.
     pub(crate) fn give(&mut self, mut text: String) {
-        if 0 < text.capacity() && text.capacity() <= KEPT_BYTES_MAX && self.kept.len() < KEPT_MAX {
+        let room = self.kept.len() < KEPT_MAX && self.bytes + text.capacity() <= POOL_BYTES_MAX;
+        if room && 0 < text.capacity() && text.capacity() <= KEPT_BYTES_MAX {
             text.clear();
+            self.bytes += text.capacity();
             self.kept.push(text);
         }
     }
@@ -48,5 +55,9 @@ mod tests {
         assert_eq!((again.as_str(), again.capacity()), ("", capacity));
         texts.give(String::with_capacity(KEPT_BYTES_MAX + 1));
         assert_eq!(texts.take().capacity(), 0);
+        for _ in 0..KEPT_MAX {
+            texts.give(String::with_capacity(KEPT_BYTES_MAX));
+        }
+        assert_eq!(texts.bytes, POOL_BYTES_MAX);
     }
 }

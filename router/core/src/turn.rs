@@ -212,6 +212,8 @@ pub(crate) struct Turn {
     pub(crate) armed: Time,
 }
 
+const _: () = assert!(size_of::<Turn>() <= 384, "it is written and dropped with each message");
+
 impl Turn {
     pub(crate) fn text(&self) -> &str {
         self.words.get(self.name_len as usize..).unwrap_or_default()
