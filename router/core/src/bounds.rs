@@ -338,7 +338,8 @@ impl AgentCounts {
 
     /// Does any shard wait? Asked after a place was given back.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.iter().chain(&self.tried).any(|word| word.load(Ordering::SeqCst) != 0)
+        let mut words = self.waiters.iter().zip(&self.tried);
+        words.any(|(waiters, tried)| waiters.load(Ordering::SeqCst) | tried.load(Ordering::SeqCst) != 0)
     }
 
     /// A place was given back: those who were woken in vain should be woken again. A bit is in both sets on its way, so

@@ -144,7 +144,8 @@ impl Shard {
         self.arm(id.slot);
     }
 
-    /// A call is over: its model hears the verdict and has a place free, and the agent learns how long a turn takes.
+    /// A call is over: its model hears the verdict. Its place is given back by what follows, together with the agent's
+    /// where that goes too, so that one place freed wakes one who waits.
     pub(crate) fn end_call(&mut self, slot: u32, verdict: Verdict, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         let Some(line) = self.places.lines.get_mut(usize::from(turn.line)) else { return };
@@ -158,7 +159,6 @@ impl Shard {
         {
             self.look_again(line);
         }
-        self.free_places(slot, false);
     }
 
     /// The model's name in the present plan; one that is gone has none.
@@ -257,16 +257,17 @@ impl Shard {
                 Duration::ZERO
             }
         };
-        // Nobody saw what came; the next attempt begins with nothing.
+        // Nobody saw what came: the next attempt begins with nothing.
         turn.reply.clear();
         (turn.reply_bytes, turn.reply_chars, turn.usage) = (0, 0, None);
+        if !pause.is_zero() {
+            (turn.state, turn.until) = (State::BackingOff, now + pause);
+        }
+        self.free_places(slot, false);
         if pause.is_zero() {
             self.queue_up(slot);
-            self.arm(slot);
-        } else {
-            (turn.state, turn.until) = (State::BackingOff, now + pause);
-            self.arm(slot);
         }
+        self.arm(slot);
     }
 
     fn next_after(&mut self, slot: u32, failed: Failed) -> Next {
