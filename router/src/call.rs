@@ -12,6 +12,7 @@ use clawgate_providers::openai_chat::{Decoder, Limits};
 use clawgate_providers::{Json, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Plays a script.
 pub(crate) async fn scripted(thread: Rc<Thread>, call: CallId, model: ModelId, control: Rc<Control>) {
@@ -92,6 +93,9 @@ fn write_request(
     Some(target.endpoint.encode(turn, body))
 }
 
+/// How long the end of a body may follow the end of its answer. One that does not come costs the connection.
+const REST_AGE_MAX: Duration = Duration::from_secs(1);
+
 async fn converse(
     thread: &Rc<Thread>,
     call: CallId,
@@ -127,15 +131,27 @@ async fn converse(
     };
     let mut decoder = Decoder::new(target.streams, decoder_limits);
     let mut text = Vec::new();
+    let (mut failed, mut rest) = (false, None);
     loop {
         upstream::take_body(&mut wire, &mut answer, &mut text)?;
-        let used = decoder.decode(&mut text, &mut json, &mut |said| hand(thread, call, control, said));
+        let used = decoder.decode(&mut text, &mut json, &mut |said| {
+            failed |= matches!(said, Said::Ended(End::Failed(_)));
+            hand(thread, call, control, said);
+        });
         text.drain(..used);
-        if answer.body.is_done() || control.is_cancelled() {
+        // Nobody hears what follows a failure: the model must not go on.
+        if answer.body.is_done() || control.is_cancelled() || failed {
             break;
         }
-        control.flow().await;
-        if wire.fill(thread, control, None).await? == 0 {
+        if !decoder.is_ended() {
+            control.flow().await;
+            if wire.fill(thread, control, None).await? == 0 {
+                break;
+            }
+            continue;
+        }
+        let deadline = *rest.get_or_insert_with(|| thread.now() + REST_AGE_MAX);
+        if !matches!(wire.fill(thread, control, Some(deadline)).await, Ok(1..)) {
             break;
         }
     }

@@ -596,7 +596,9 @@ pub(crate) fn on_alarm(thread: &Rc<Thread>, connection: &Rc<Connection>) -> Time
         if now < since + max {
             return Due::Nothing(since + max);
         }
-        if http.arriving.is_some() { Due::Late } else { Due::Idle }
+        // Browsers open connections ahead and may never use them: an answer there would be taken for another request's.
+        let begun = http.arriving.is_some() && connection.has_carry();
+        if begun { Due::Late } else { Due::Idle }
     });
     match due {
         Some(Due::Nothing(at)) => at,
