@@ -1,0 +1,13 @@
+//! The way of a message through all pure packages, timed. For a look at one's desk; what gates is `scripts/counts`.
+use clawgate_bench::paths;
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn all(criterion: &mut Criterion) {
+    for path in paths::of("route") {
+        let mut run = path.prepare();
+        criterion.bench_function(path.name, |bencher| bencher.iter(&mut run));
+    }
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);

@@ -1,0 +1,33 @@
+//! The floor: a bare epoll server on one thread, that echoes or, with `--http`, answers each request with the same 200.
+#![expect(clippy::print_stdout, reason = "it says where it listens")]
+use clap::Parser;
+use clawgate_bench::floor::{Answer, serve};
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+/// A bare epoll server on one thread, to hold others against.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8788")]
+    listen: SocketAddr,
+    /// Answer each HTTP request with a fixed 200 instead of echoing.
+    #[arg(long)]
+    http: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let answer = if arguments.http { Answer::Http } else { Answer::Echo };
+    let served = TcpListener::bind(arguments.listen).and_then(|listener| {
+        println!("listening on {}", listener.local_addr()?);
+        serve(listener, answer)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("floor-epoll: {}: {why}", arguments.listen);
+            ExitCode::FAILURE
+        }
+    }
+}
