@@ -91,6 +91,14 @@ impl Breaker {
         }
     }
 
+    /// When it is half open by itself, while it is open.
+    pub(crate) const fn half_open_at(&self) -> Option<Time> {
+        match self.state {
+            State::Open => Some(self.until),
+            State::Closed | State::HalfOpen => None,
+        }
+    }
+
     /// How long until a call might pass; zero if one would.
     pub(crate) fn wait(&self, now: Time) -> Duration {
         match self.state {

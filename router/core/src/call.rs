@@ -153,11 +153,14 @@ impl Shard {
         if let Some(model) = line.id.filter(|_| changed) {
             out.push(Effect::Breaker { model, state: line.breaker.state() });
         }
+        let (closed, half_open_at) =
+            (line.breaker.state() == breaker::State::Closed, line.breaker.half_open_at());
         let line = turn.line;
-        if changed
-            || self.places.line(line).is_some_and(|line| line.breaker.state() != breaker::State::Closed)
-        {
+        if changed || !closed {
             self.look_again(line);
+        }
+        if let Some(at) = half_open_at {
+            self.look_at(at);
         }
     }
 
@@ -338,6 +341,7 @@ impl Shard {
         if let Some(line) = line.and_then(|line| self.places.line_mut(line)) {
             line.calm_until = line.calm_until.max(until);
         }
+        self.look_at(until);
         if let Some(turn) = self.turns.at(slot) {
             self.look_again(turn.line);
         }

@@ -10,6 +10,7 @@ use crate::id::AgentId;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::stage::Stage;
+use crate::time::Time;
 use crate::turn::{Call, Errand, State, millis};
 use crate::view;
 
@@ -191,6 +192,23 @@ impl Shard {
         if let Some(line) = self.places.line_mut(place) {
             line.desks = desks;
         }
+    }
+
+    /// Time passed, and a model may take calls again, for which somebody waits or to which somebody who waits for another
+    /// would rather go.
+    pub(crate) fn look_around(&mut self) {
+        for place in 0..self.places.lines.len() {
+            self.look_again(u16::try_from(place).unwrap_or(0));
+        }
+        let now = self.now;
+        let lines = self.places.lines.iter();
+        let times = lines.flat_map(|line| [line.breaker.half_open_at(), Some(line.calm_until)]);
+        self.look_at = times.flatten().filter(|&at| now < at).min();
+    }
+
+    /// Sees to it that [`Self::look_around`] comes at this time.
+    pub(crate) fn look_at(&mut self, at: Time) {
+        self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
     }
 
     /// After a new plan limits may be others and reserves have gone back: all that waits is tried again, here and on

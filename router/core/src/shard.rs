@@ -65,6 +65,8 @@ pub struct Shard {
     pub(crate) draining: bool,
     /// Another plan came: look again at all that waits.
     pub(crate) renewed: bool,
+    /// When a model next takes calls again by the mere passing of time.
+    pub(crate) look_at: Option<Time>,
     #[cfg(debug_assertions)]
     pub(crate) unchecked: u32,
 }
@@ -103,6 +105,7 @@ impl Shard {
             listening: false,
             draining: false,
             renewed: false,
+            look_at: None,
             #[cfg(debug_assertions)]
             unchecked: 0,
             plan,
@@ -157,7 +160,7 @@ impl Shard {
         }
         let idle = self.sessions.at(self.idle.head());
         let expiry = idle.map(|session| session.active + self.plan.limits.session_idle_max);
-        [self.timers.next(), expiry].into_iter().flatten().min()
+        [self.timers.next(), expiry, self.look_at].into_iter().flatten().min()
     }
 
     /// Goes on with another plan. Ids may have moved: agents, models and channels are matched by name.
@@ -179,6 +182,9 @@ impl Shard {
     fn begin(&mut self, now: Time) {
         self.now = self.now.max(now);
         self.bury();
+        if self.look_at.is_some_and(|at| at <= self.now) {
+            self.look_around();
+        }
     }
 
     #[cfg(not(debug_assertions))]
