@@ -77,11 +77,13 @@ pub(crate) struct Lease {
     block: u32,
     held: u32,
     used: u32,
+    /// More may be taken than a smaller limit that came with a reload: nothing is kept in reserve until it is not.
+    over: bool,
 }
 
 impl Lease {
     pub(crate) const fn new(max: u32, shards: u16) -> Self {
-        Self { max, block: block(max, shards), held: 0, used: 0 }
+        Self { max, block: block(max, shards), held: 0, used: 0, over: false }
     }
 
     /// In use on this shard.
@@ -115,6 +117,11 @@ impl Lease {
     pub(crate) fn give(&mut self, count: &Count) {
         debug_assert!(0 < self.used, "given back more than was taken");
         self.used = self.used.saturating_sub(1);
+        if self.over && self.is_bounded() {
+            self.give_spare(count);
+            self.over = self.max < count.0.load(Ordering::SeqCst);
+            return;
+        }
         let spare = self.held.saturating_sub(self.used);
         let kept = if self.block == 1 { 0 } else { self.block };
         // Two blocks to spare before one goes back, so that no shard goes to and fro over the edge of a block.
@@ -144,6 +151,7 @@ impl Lease {
         } else {
             self.give_spare(count);
         }
+        self.over = max != 0 && (self.over || self.max == 0 || max < self.max);
         (self.max, self.block) = (max, block(max, shards));
     }
 
@@ -197,6 +205,8 @@ pub(crate) struct ModelCounts {
 #[derive(Debug)]
 pub struct Bounds {
     shards: u16,
+    /// How often a shard took on another plan. Read with each event, written at reloads only.
+    renewals: AtomicU32,
     pub(crate) sessions: Count,
     pub(crate) turns: Count,
     agents: Box<[AgentCounts]>,
@@ -222,6 +232,7 @@ impl Bounds {
         let model = |_| ModelCounts { name: AtomicU64::new(0), running: Count::default() };
         Self {
             shards,
+            renewals: AtomicU32::new(0),
             sessions: Count::default(),
             turns: Count::default(),
             agents: (0..room(plan.agents.len())).map(agent).collect(),
@@ -258,6 +269,17 @@ impl Bounds {
     #[must_use]
     pub fn model(&self, name: &str) -> u32 {
         self.model_at(self.model_seat(name)).running.read()
+    }
+
+    /// A shard took on another plan, and its leases the limits of that.
+    pub(crate) fn renew(&self) {
+        self.renewals.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Changes whenever a shard took on another plan: what is counted may be beyond the limits from here on, and what
+    /// the others hold in reserve must go back.
+    pub(crate) fn renewals(&self) -> u32 {
+        self.renewals.load(Ordering::Relaxed)
     }
 
     /// Where the agent of this name is counted. The same for every shard.
@@ -467,6 +489,27 @@ mod tests {
         assert_eq!(count.read(), 0);
         assert!(lease.take(&count));
         lease.check();
+    }
+
+    #[test]
+    fn what_is_beyond_a_smaller_limit_is_not_taken_again() {
+        let count = Count::default();
+        let mut leases = [Lease::new(2_000, 2), Lease::new(2_000, 2)];
+        for lease in &mut leases {
+            for _ in 0..500 {
+                assert!(lease.take(&count));
+            }
+            lease.set_max(600, 2, &count);
+        }
+        for _ in 0..400 {
+            leases[0].give(&count);
+            assert!(!leases[0].take(&count) && !leases[1].take(&count));
+        }
+        assert_eq!((count.read(), leases[0].used()), (600, 100));
+        for _ in 0..2 * leases[0].block {
+            leases[0].give(&count);
+        }
+        assert!(leases[1].take(&count));
     }
 
     /// Whatever shards do, the limit holds, reserves stay within an eighth, and in the end nothing is missing.

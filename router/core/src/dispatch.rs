@@ -317,6 +317,21 @@ impl Shard {
         }
     }
 
+    /// All reserves go back, because limits changed. Whoever waits for them is told at the next tick.
+    pub(crate) fn give_all_reserves(&mut self) {
+        let bounds = &self.bounds;
+        self.sessions_lease.give_spare(&bounds.sessions);
+        self.turns_lease.give_spare(&bounds.turns);
+        for desk in &mut self.places.desks {
+            let counts = bounds.agent_at(desk.seat);
+            desk.waiting.give_spare(&counts.waiting);
+            desk.running.give_spare(&counts.running);
+        }
+        for line in &mut self.places.lines {
+            line.running.give_spare(&bounds.model_at(line.seat).running);
+        }
+    }
+
     /// Starts what can be started. Says that this shard waits, if anything is left, and then tries once more: a place
     /// that was given back before the bit was set is found by this, one given back after it by the other shard.
     fn start_all(&mut self, place: u16, nudged: bool, out: &mut Effects) {

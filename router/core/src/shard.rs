@@ -65,6 +65,8 @@ pub struct Shard {
     pub(crate) draining: bool,
     /// Another plan came: look again at all that waits.
     pub(crate) renewed: bool,
+    /// How often shards had taken on another plan when this was last looked at.
+    pub(crate) renewals: u32,
     /// When a model next takes calls again by the mere passing of time.
     pub(crate) look_at: Option<Time>,
     #[cfg(debug_assertions)]
@@ -105,6 +107,7 @@ impl Shard {
             listening: false,
             draining: false,
             renewed: false,
+            renewals: bounds.renewals(),
             look_at: None,
             #[cfg(debug_assertions)]
             unchecked: 0,
@@ -140,6 +143,9 @@ impl Shard {
         if core::mem::take(&mut self.renewed) {
             self.mark_all();
         }
+        if self.look_at.is_some_and(|at| at <= self.now) {
+            self.look_around();
+        }
         let mut due = core::mem::take(&mut self.due);
         self.timers.expire(self.now, |turn| due.push(turn));
         for turn in due.drain(..) {
@@ -174,6 +180,7 @@ impl Shard {
         self.sessions_lease.set_max(plan.limits.sessions_max, shards, &self.bounds.sessions);
         self.turns_lease.set_max(plan.limits.turns_max, shards, &self.bounds.turns);
         self.plan = plan;
+        self.bounds.renew();
         self.renewed = true;
         self.end();
     }
@@ -182,8 +189,10 @@ impl Shard {
     fn begin(&mut self, now: Time) {
         self.now = self.now.max(now);
         self.bury();
-        if self.look_at.is_some_and(|at| at <= self.now) {
-            self.look_around();
+        let renewals = self.bounds.renewals();
+        if core::mem::replace(&mut self.renewals, renewals) != renewals {
+            self.give_all_reserves();
+            self.renewed = true;
         }
     }
 
