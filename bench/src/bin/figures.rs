@@ -3,6 +3,7 @@
 //! `scripts/figures` builds what is measured and calls this.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 use clap::{Parser, ValueEnum};
+use clawgate_bench::figures::machine::cores;
 use clawgate_bench::figures::record::{Folder, Table};
 use clawgate_bench::figures::server::{Pin, Programs};
 use clawgate_bench::figures::{Figure, Setup, idle, start};
@@ -99,6 +100,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), String> {
+    // Before anything is pinned.
+    let _ = cores();
     let folder = Folder::named(arguments.out.as_deref());
     for figure in arguments.figures.iter().flat_map(|choice| choice.figures()) {
         let setup = setup(arguments, *figure)?;

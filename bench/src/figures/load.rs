@@ -204,12 +204,19 @@ impl Load {
             if before != self.progress() || !self.owes() {
                 heard_last = now;
             } else if heard_last + nanos(ANSWER_MAX) < now {
-                return Err(format!("{} answers are missing", self.run.messages - self.run.answered));
+                return Err(self.missing());
             }
         }
         let over = Run::new(pace, 0, 0, histogram()?);
         let Run { messages, latency, .. } = std::mem::replace(&mut self.run, over);
         Ok(Measured { messages, took: Duration::from_nanos(self.now() - begin), latency })
+    }
+
+    fn missing(&self) -> String {
+        let answers = self.run.messages - self.run.answered;
+        let deliveries =
+            self.other_side.as_ref().map_or(0, |side| side.expected.saturating_sub(side.delivered));
+        format!("{answers} answers and {deliveries} deliveries are missing")
     }
 
     fn now(&self) -> u64 {

@@ -2,6 +2,7 @@
 use super::server::usage_of;
 use std::fs;
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 fn text_of(path: &str) -> String {
@@ -32,10 +33,11 @@ fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Processors that we may use.
+/// Processors that we might use when we were first asked: later we may be confined to one by [`super::server::Pin`].
 #[must_use]
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// A name for folders: the processor's, and how many there are.
@@ -79,19 +81,27 @@ pub fn today() -> String {
 #[derive(Clone, Copy, Debug)]
 pub struct Busy {
     at: Instant,
-    /// Hundredths of seconds in which processors worked, and those that the hypervisor gave to others.
-    worked: u64,
-    stolen: u64,
+    ticks: Ticks,
     own_ns: u64,
+}
+
+/// What the kernel counts for all processors, in hundredths of seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ticks {
+    processors: u64,
+    /// In which they worked.
+    worked: u64,
+    /// Which the hypervisor gave to others.
+    stolen: u64,
 }
 
 impl Busy {
     /// Reads them.
     #[must_use]
     pub fn read() -> Self {
-        let (worked, stolen) = parse(&text_of("/proc/stat"));
+        let ticks = Ticks::parse(&text_of("/proc/stat"));
         let own_ns = usage_of(std::process::id()).unwrap_or_default().cpu_ns;
-        Self { at: Instant::now(), worked, stolen, own_ns }
+        Self { at: Instant::now(), ticks, own_ns }
     }
 
     /// What happened since: what the load itself took, and how much of all processors' time was taken by others than
@@ -99,12 +109,11 @@ impl Busy {
     #[must_use]
     pub fn since(&self, server_ns: u64) -> Disturbance {
         let now = Self::read();
-        let all_ns = now.at.duration_since(self.at).as_nanos() as f64 * cores() as f64;
+        let all_ns = now.at.duration_since(self.at).as_nanos() as f64 * now.ticks.processors.max(1) as f64;
         let load_ns = now.own_ns.saturating_sub(self.own_ns);
-        // Kernels count in hundredths of seconds here.
-        let worked_ns = now.worked.saturating_sub(self.worked) as f64 * 1e7;
+        let worked_ns = now.ticks.worked.saturating_sub(self.ticks.worked) as f64 * 1e7;
         let others_ns = (worked_ns - (load_ns + server_ns) as f64).max(0.0);
-        let stolen_ns = now.stolen.saturating_sub(self.stolen) as f64 * 1e7;
+        let stolen_ns = now.ticks.stolen.saturating_sub(self.ticks.stolen) as f64 * 1e7;
         Disturbance {
             load_ns,
             others_percent: 100.0 * others_ns / all_ns,
@@ -124,12 +133,17 @@ pub struct Disturbance {
     pub stolen_percent: f64,
 }
 
-/// The line `cpu user nice system idle iowait irq softirq steal …`: the time worked, and the steal.
-fn parse(stat: &str) -> (u64, u64) {
-    let Some(line) = stat.lines().find(|line| line.starts_with("cpu ")) else { return (0, 0) };
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
-    let tick = |at: usize| ticks.get(at).copied().unwrap_or(0);
-    ([0, 1, 2, 5, 6].into_iter().map(tick).sum(), tick(7))
+impl Ticks {
+    /// Reads the lines `cpu user nice system idle iowait irq softirq steal …` of `/proc/stat`: the first is their sum, and
+    /// the others are a processor each.
+    fn parse(stat: &str) -> Self {
+        let mut lines = stat.lines().filter(|line| line.starts_with("cpu"));
+        let Some(sum) = lines.next() else { return Self::default() };
+        let ticks: Vec<u64> = sum.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+        let tick = |at: usize| ticks.get(at).copied().unwrap_or(0);
+        let worked = [0, 1, 2, 5, 6].into_iter().map(tick).sum();
+        Self { processors: lines.count() as u64, worked, stolen: tick(7) }
+    }
 }
 
 #[cfg(test)]
@@ -138,8 +152,9 @@ mod tests {
 
     #[test]
     fn the_kernels_line_is_read() {
-        assert_eq!(parse("cpu  1 2 3 4 5 6 7 8 100 100\ncpu0 9 9\n"), (1 + 2 + 3 + 6 + 7, 8));
-        assert_eq!(parse(""), (0, 0));
+        let ticks = Ticks::parse("cpu  1 2 3 4 5 6 7 8 100 100\ncpu0 9 9\ncpu1 8 8\nintr 5\n");
+        assert_eq!(ticks, Ticks { processors: 2, worked: 1 + 2 + 3 + 6 + 7, stolen: 8 });
+        assert_eq!(Ticks::parse(""), Ticks::default());
     }
 
     #[test]

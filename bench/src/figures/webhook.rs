@@ -5,7 +5,7 @@ use super::chat::{order, setting, turn};
 use super::load::{Load, connect};
 use super::record::Table;
 use super::server::Server;
-use super::talk::Talk;
+use super::talk::{NUMBERED_MAX, Talk};
 use crate::floor::{Answer, Floor};
 use crate::inputs::WEBHOOK_SECRET;
 use serde_json::json;
@@ -28,9 +28,15 @@ pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
     let host = json!({ "hosts": ["bot.example.com"] });
     let gateway = Server::gateway(setup, 1, &[("channels", channels), ("server", host)])?;
     let servers = [Server::floor_epoll(setup, true)?, gateway];
+    if NUMBERED_MAX < 2 * setup.connections {
+        return Err(format!("at most {} connections can have updates of their own", NUMBERED_MAX / 2));
+    }
     let load = |at: usize, kind: &'static str| {
         let address = servers[at].address;
-        Load::of(setup.connections, move |number| Ok((connect(address)?, Talk::webhook(number, CHATS, kind))))
+        // An update that came before, of whatever kind, is a repetition, and not answered.
+        let first = if kind == "message" { 0 } else { setup.connections };
+        let talk = move |number| Talk::webhook(first + number, CHATS, kind);
+        Load::of(setup.connections, move |number| Ok((connect(address)?, talk(number))))
     };
     let mut routed = load(1, "message")?;
     routed.deliver_to(Floor::new(bot_api, Answer::Http).map_err(|why| why.to_string())?)?;
