@@ -114,7 +114,7 @@ impl Shard {
         let session = self.session_for(&known, room, out);
         self.remember(&known);
         if let Some(session) = self.sessions.at_mut(session) {
-            if keep && session.desk == NOWHERE {
+            if keep && !session.assigned {
                 session.desk = desk;
             }
             session.mode = inbound.mode;
@@ -173,7 +173,8 @@ impl Shard {
         if !self.listening {
             return;
         }
-        if let Ok(room) = self.room(known.session) {
+        // Nobody is forgotten for the sake of a reaction.
+        if let Ok(room @ (Room::Found | Room::Taken)) = self.room(known.session) {
             let session = self.session_for(known, room, out);
             self.publish(Notice::Received, session, None, known.inbound.text, out);
         }

@@ -350,18 +350,19 @@ impl AgentCounts {
         }
     }
 
-    /// Is this shard's bit set? Only the shard itself sets it, so if it is not, somebody took it away.
+    /// Is this shard's bit set? If it was announced and is not, somebody took it away and owes a nudge.
     pub(crate) fn is_announced(&self, shard: ShardId) -> bool {
         let (word, bit) = bit_of(shard);
         let is_set =
             |set: &[AtomicU64]| set.get(word).is_some_and(|word| word.load(Ordering::SeqCst) & bit != 0);
-        is_set(&self.waiters) || is_set(&self.tried)
+        is_set(&self.tried) || is_set(&self.waiters)
     }
 
     /// Does any shard wait? Asked after a place was given back.
     pub(crate) fn is_awaited(&self) -> bool {
         let mut words = self.waiters.iter().zip(&self.tried);
-        words.any(|(waiters, tried)| waiters.load(Ordering::SeqCst) | tried.load(Ordering::SeqCst) != 0)
+        // A bit moves from `tried` to `waiters`: read in this order it is seen in one of them.
+        words.any(|(waiters, tried)| tried.load(Ordering::SeqCst) != 0 || waiters.load(Ordering::SeqCst) != 0)
     }
 
     /// A place was given back: those who were woken in vain should be woken again. A bit is in both sets on its way, so

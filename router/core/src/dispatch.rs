@@ -89,7 +89,10 @@ impl Shard {
         };
         let desk = self.places.desks.get(usize::from(turn.desk));
         let agent = desk.and_then(|desk| Some((desk.id?, desk.history)));
-        let (Some(model), Some((agent, history))) = (line.id, agent) else { return };
+        let (Some(model), Some((agent, history))) = (line.id, agent) else {
+            debug_assert!(false, "nothing is started that the plan does not name");
+            return;
+        };
         let first = turn.calls == 0;
         // Listeners are told whole answers, also of turns that are streamed.
         turn.keeps = turn.mode != Mode::Stream || history || self.listening;
@@ -254,14 +257,20 @@ impl Shard {
         if fresh {
             self.start_all(place, nudged, out);
         }
-        let Some(desk) = self.places.desk_mut(place) else { return };
-        let (seat, empty) = (desk.seat, desk.is_empty());
-        if empty && (core::mem::take(&mut desk.announced) || nudged) {
-            self.bounds.agent_at(seat).withdraw(self.id);
+        if self.places.desk(place).is_some_and(|desk| desk.is_empty() && (desk.announced || nudged)) {
+            self.withdraw(place);
         }
         if nudged && self.might_start(place) {
             // What was promised is not needed here, or not all of it; the next one that waits may use it.
             self.pass_on(place, out);
+        }
+    }
+
+    /// Says that this shard waits for the agent no longer.
+    fn withdraw(&mut self, place: u16) {
+        if let Some(desk) = self.places.desk_mut(place) {
+            desk.announced = false;
+            self.bounds.agent_at(desk.seat).withdraw(self.id);
         }
     }
 
@@ -295,7 +304,12 @@ impl Shard {
                 match self.start_next(place, out) {
                     Step::Dropped => {}
                     Step::Started => return true,
-                    Step::Blocked | Step::Empty => return false,
+                    Step::Blocked => return false,
+                    Step::Empty => {
+                        // The bit came back from another shard's hands after it was withdrawn.
+                        self.withdraw(place);
+                        return false;
+                    }
                 }
             },
             Some(shard) => {
