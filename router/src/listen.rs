@@ -72,7 +72,7 @@ fn admit(thread: &Rc<Thread>, fd: OwnedFd, peer: SocketAddr) {
 
 /// What a client hears that finds no room.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-content-type: application/json\r\ncontent-length: 104\r\n\r\n\
+content-type: application/json\r\ncontent-length: 105\r\n\r\n\
 {\"success\":false,\"error\":{\"code\":\"TOO_MANY_CONNECTIONS\",\"message\":\"too many connections\",\"retryAfter\":1}}";
 
 #[cfg(test)]

@@ -1,0 +1,34 @@
+//! The whole process from the outside: the real binary, real sockets, simulated upstreams. One module for each
+//! promise to users; what bad input must not do stands in `hostile.rs`.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "e2e/chat.rs"]
+mod chat;
+#[path = "e2e/drain.rs"]
+mod drain;
+#[path = "e2e/drivers.rs"]
+mod drivers;
+#[path = "e2e/health.rs"]
+mod health;
+#[path = "e2e/keys.rs"]
+mod keys;
+#[path = "e2e/models.rs"]
+mod models;
+#[path = "e2e/overload.rs"]
+mod overload;
+#[path = "peers/mod.rs"]
+mod peers;
+#[path = "e2e/rates.rs"]
+mod rates;
+#[path = "e2e/sessions.rs"]
+mod sessions;
+#[path = "e2e/start.rs"]
+mod start;
+#[path = "e2e/telegram.rs"]
+mod telegram;
+#[path = "e2e/tls.rs"]
+mod tls;
+#[path = "e2e/webhook.rs"]
+mod webhook;
+#[path = "e2e/websocket.rs"]
+mod websocket;

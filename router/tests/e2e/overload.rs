@@ -1,0 +1,219 @@
+//! Full: each bound that is reached is an answer, with the time to come back, and nothing that was taken is dropped.
+use crate::peers::gateway::Gateway;
+use crate::peers::model::Model;
+use crate::peers::telegram::{SECRET, Telegram, private};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// An agent that answers one at a time, when the test lets it, with so many places to wait.
+fn busy(model: &Model, waiting: u32, more: Value) -> Gateway {
+    let mut config = json!({
+        "models": { "sim": model.config(json!({})) },
+        "agents": { "main": { "models": ["sim"], "runningMax": 1, "waitingMax": waiting, "history": false } },
+    });
+    crate::peers::gateway::merge(&mut config, more);
+    Gateway::start(config)
+}
+
+/// A message of its own session, with its number as id.
+fn say(at: usize) -> Value {
+    json!({ "type": "message", "content": "canary", "sessionId": format!("s{at}"), "id": at.to_string() })
+}
+
+#[test]
+fn a_full_agent_says_when_to_come_back() {
+    let model = Model::held(1);
+    let telegram = Telegram::start();
+    let gateway = busy(&model, 2, json!({ "channels": { "telegram": telegram.config(json!({})) } }));
+    let mut socket = gateway.socket();
+    socket.say(say(0));
+    model.await_asked(1);
+    for at in 1..3 {
+        socket.say(say(at));
+    }
+    gateway.await_status("waiting", 2);
+    // Every door says so in its own way.
+    socket.say(say(3));
+    let refused = socket.next();
+    assert_eq!(
+        (&refused["type"], &refused["code"], &refused["id"]),
+        (&json!("error"), &json!("AGENT_BUSY"), &json!("3"))
+    );
+    assert!(0 < refused["retryAfter"].as_u64().unwrap(), "{refused}");
+    for stream in [false, true] {
+        let answer = gateway.post("/api/chat", &json!({ "message": "canary", "stream": stream }));
+        assert_eq!(answer.refusal(), (503, "AGENT_BUSY".to_owned()));
+        assert!(0 < answer.number("retry-after"));
+    }
+    let headers = [("X-Telegram-Bot-Api-Secret-Token", SECRET)];
+    let update = private(1, 77, "canary by telegram").to_string();
+    let post = || gateway.call("POST", "/webhooks/telegram", &headers, update.as_bytes());
+    let answer = post();
+    assert_eq!(answer.status, 503);
+    assert!(0 < answer.number("retry-after"));
+    assert_eq!(gateway.metric("clawgate_refused_total", "AGENT_BUSY"), 4);
+    gateway.assert_well();
+    // What was taken is answered, and what was refused can come again: it is not held for a repetition.
+    model.release(1);
+    let done: BTreeSet<String> = (0..3)
+        .map(|_| {
+            assert_eq!(socket.next()["type"], "chunk");
+            socket.next()["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(done, BTreeSet::from(["0", "1", "2"].map(str::to_owned)));
+    assert_eq!(post().status, 200);
+    assert_eq!(telegram.await_posts(1)[0].text, "word0");
+    socket.say(say(3));
+    assert_eq!(socket.reply("s3", "3").text(), "word0 ");
+}
+
+#[test]
+fn a_full_session_says_when_to_come_back() {
+    let model = Model::held(1);
+    let gateway = busy(&model, 100, json!({ "limits": { "sessionWaitingMax": 2 } }));
+    let mut socket = gateway.socket();
+    for at in 0..4 {
+        socket.say(json!({ "type": "message", "content": "canary", "sessionId": "s", "id": at.to_string() }));
+    }
+    let refused = socket.next();
+    assert_eq!((&refused["id"], &refused["code"]), (&json!("3"), &json!("SESSION_FULL")));
+    assert!(0 < refused["retryAfter"].as_u64().unwrap());
+    let answer = gateway.post("/api/chat", &json!({ "message": "canary", "sessionId": "s" }));
+    assert_eq!(answer.refusal(), (429, "SESSION_FULL".to_owned()));
+    // Another session is not full.
+    socket.say(json!({ "type": "message", "content": "canary", "sessionId": "other", "id": "5" }));
+    model.release(1);
+    for _ in 0..4 {
+        assert_eq!(socket.next()["type"], "chunk");
+        assert_eq!(socket.next()["type"], "done");
+    }
+}
+
+#[test]
+fn a_full_gateway_says_when_to_come_back() {
+    let model = Model::held(1);
+    let gateway = busy(&model, 100, json!({ "limits": { "turnsMax": 3 } }));
+    let mut socket = gateway.socket();
+    for at in 0..3 {
+        socket.say(json!({ "type": "message", "content": "canary", "sessionId": format!("s{at}") }));
+    }
+    gateway.await_status("waiting", 2);
+    let answer = gateway.post("/api/chat", &json!({ "message": "canary" }));
+    assert_eq!(answer.refusal(), (503, "BUSY".to_owned()));
+    assert!(0 < answer.number("retry-after"));
+    model.release(1);
+    for _ in 0..3 {
+        assert_eq!(socket.next()["type"], "chunk");
+        assert_eq!(socket.next()["type"], "done");
+    }
+    assert_eq!(gateway.post("/api/chat", &json!({ "message": "canary" })).status, 200);
+}
+
+#[test]
+fn who_waited_too_long_is_told() {
+    let model = Model::held(1);
+    let gateway = busy(&model, 100, json!({ "limits": { "waitingSeconds": 0.3 } }));
+    let mut socket = gateway.socket();
+    for at in 0..3 {
+        socket.say(say(at));
+    }
+    let codes: Vec<Value> = (0..2).map(|_| socket.next()["code"].take()).collect();
+    assert_eq!(codes, ["WAITED_TOO_LONG", "WAITED_TOO_LONG"]);
+    model.release(1);
+    assert_eq!(socket.next()["type"], "chunk");
+    assert_eq!(socket.next()["type"], "done");
+}
+
+/// When the memory for sessions is full, the one that was idle for longest makes room.
+#[test]
+fn the_longest_idle_session_makes_room() {
+    let gateway = Gateway::start(json!({ "server": { "shards": 1 }, "limits": { "sessionsMax": 5 } }));
+    for at in 0..8 {
+        let answer =
+            gateway.post("/api/chat", &json!({ "message": "canary", "sessionId": format!("s{at}") }));
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(gateway.status()["sessions"], 5);
+    assert_eq!(gateway.get("/api/sessions/s2").status, 404);
+    assert_eq!(gateway.get("/api/sessions/s3").status, 200);
+    assert_eq!(gateway.metric("clawgate_sessions_evicted_total", ""), 3);
+}
+
+#[test]
+fn too_many_connections_are_told_so() {
+    for limit in ["connectionsMax", "connectionsPerAddressMax"] {
+        let gateway = Gateway::start(json!({ "limits": { limit: 3 } }));
+        let mut kept: Vec<_> = (0..3).map(|_| gateway.socket()).collect();
+        let mut refused = gateway.connect();
+        let answer = refused.answer();
+        assert_eq!(answer.status, 503, "{limit}");
+        assert_eq!(answer.json()["error"]["code"], "TOO_MANY_CONNECTIONS");
+        assert!(0 < answer.number("retry-after"));
+        refused.assert_closed();
+        for (at, socket) in kept.iter_mut().enumerate() {
+            assert_eq!(socket.ask(&format!("s{at}"), "canary").text(), "canary", "the others go on");
+        }
+        drop(kept.pop());
+        // A place that was given back can be taken.
+        crate::peers::ask_until("there is room again", || {
+            let mut client = gateway.connect();
+            client.request("GET", "/health", &[], b"");
+            (client.try_head().is_some_and(|head| head.status == 200)).then_some(())
+        });
+    }
+}
+
+/// Classes: who is in a hurry overtakes, and nobody starves.
+#[test]
+fn important_messages_overtake() {
+    let model = Model::held(1);
+    let gateway = busy(
+        &model,
+        100,
+        json!({
+            "server": { "shards": 1 },
+            "keys": [
+                { "id": "low", "key": "canary-key-of-the-low", "class": "low", "scopes": ["chat", "read"] },
+                { "id": "vip", "key": "canary-key-of-the-vip", "class": "vip" },
+            ],
+        }),
+    );
+    let mut low = gateway.socket();
+    low.authenticate("canary-key-of-the-low");
+    let mut vip = gateway.socket();
+    vip.authenticate("canary-key-of-the-vip");
+    let say = |text: String| json!({ "type": "message", "content": text, "sessionId": text });
+    low.say(say("canary first".to_owned()));
+    model.await_asked(1);
+    for at in 0..20 {
+        low.say(say(format!("canary low {at}")));
+    }
+    let waiting = |count: u64| {
+        crate::peers::ask_until("they wait", || {
+            let headers = [("authorization", "Bearer canary-key-of-the-low")];
+            (gateway.call("GET", "/api/status", &headers, b"").json()["data"]["waiting"] == count)
+                .then_some(())
+        });
+    };
+    waiting(20);
+    for at in 0..20 {
+        vip.say(say(format!("canary vip {at}")));
+    }
+    waiting(40);
+    model.release(1);
+    model.await_asked(41);
+    let asked: Vec<String> = model
+        .bodies()
+        .iter()
+        .map(|body| {
+            body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let place = |text: &str| asked.iter().position(|asked| asked == text).unwrap();
+    assert!(place("canary vip 19") < place("canary low 9"), "the hurried came first: {asked:?}");
+    assert!(place("canary low 0") < place("canary vip 19"), "and the others were not forgotten: {asked:?}");
+    for socket in [&mut low, &mut vip] {
+        assert_eq!(socket.next()["type"], "chunk");
+    }
+}
