@@ -2,10 +2,34 @@
 //!
 //! [`shard::Shard::handle`] and [`shard::Shard::tick`] are the only ways in. Time is an argument, randomness a seed.
 //! Start at [`event`] and [`effect`]: they are the contract with the shell.
+//!
+//! # A message's way
+//! [`event::Event::Inbound`] → `admit` (shape, repetition, `policy`, session, [`route`], room; each a
+//! [`stage::Stage`]) → `dispatch` (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks,
+//! retries, the [`breaker`]) → `deliver` (parts for a platform, see [`split`]) → `settle`.
+//!
+//! A turn is *waiting* behind another of its session, *ready* for its places, *running*, *backing off*, or being
+//! *delivered*; it leads back only from backing off to ready. It has one timer, and is settled once, in `settle`.
+//!
+//! # Where things are
+//! | | |
+//! |---|---|
+//! | what a shard keeps | `session`, `history`, `turn`, `places` (agents, models, channels by name), `dedup` |
+//! | what it is made of | `slots`, `list`, `index`, `texts`, `random`, [`timers`] |
+//! | what all shards share | [`bounds`] (limits over the process), [`bucket`] (rates), [`plan`] (read only) |
+//! | what the shell reads | [`view`], [`counters`], [`home`] (which shard a conversation lives on) |
+//! | what must hold | `check`, after each event in debug builds |
+//!
+//! # What is not here
+//! No recursion: handlers mark what changed, and the end of the event serves it. No lock: shards share only the atomic
+//! words of [`bounds`] and [`bucket`]. No allocation for a message once a shard is warm, unless it begins a session or
+//! is kept in a history. No collection grows without a limit from [`limits`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod admit;
 pub mod bounds;

@@ -13,6 +13,7 @@ mod places;
 mod reload;
 mod retries;
 mod sessions;
+mod threads;
 
 use crate::bounds::Bounds;
 use crate::codes::Code;
