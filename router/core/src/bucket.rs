@@ -94,8 +94,9 @@ pub fn take(cell: &AtomicU64, now: Time, rate: &Rate) -> Verdict {
 
 /// Buckets of keys that come and go (addresses): a fixed number of cells, nothing is ever allocated for a key.
 ///
-/// Each key has two cells and pays in both; it is refused only if both refuse. So a key alone gets its rate
-/// (when several threads take the last one at the same moment, each may find another of the two cells ready), and one that shares a cell with a greedy one is refused only if its other cell is shared with a greedy one too.
+/// Each key has two cells and pays in both; it is refused only if both refuse. So a key alone gets its rate (several
+/// threads that take the last one at the same moment may each find another of the two cells ready), and one that shares
+/// a cell with a greedy one is refused only if its other cell is shared with a greedy one too.
 #[derive(Debug)]
 pub struct Table {
     cells: Box<[AtomicU64]>,

@@ -300,18 +300,23 @@ impl Shard {
         match self.bounds.agent_at(desk.seat).next_waiter(self.id) {
             None => false,
             // Its own bit comes last: nobody else waits.
-            Some(shard) if shard == self.id => loop {
-                match self.start_next(place, out) {
-                    Step::Dropped => {}
-                    Step::Started => return true,
-                    Step::Blocked => return false,
-                    Step::Empty => {
-                        // The bit came back from another shard's hands after it was withdrawn.
-                        self.withdraw(place);
-                        return false;
+            Some(shard) if shard == self.id => {
+                let mut started = false;
+                loop {
+                    match self.start_next(place, out) {
+                        // A turn that ends frees a place at its agent and one at its model. One that goes on takes the
+                        // second and leaves the first to the next.
+                        Step::Started => started = true,
+                        Step::Dropped => {}
+                        Step::Blocked => return started,
+                        Step::Empty => {
+                            // The bit came back from another shard's hands after it was withdrawn.
+                            self.withdraw(place);
+                            return started;
+                        }
                     }
                 }
-            },
+            }
             Some(shard) => {
                 self.give_reserves(place);
                 out.push(Effect::Nudge { shard, agent });

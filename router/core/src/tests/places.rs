@@ -83,6 +83,24 @@ fn high_classes_go_first_and_low_ones_too() {
     assert_eq!(order, "vvvvvvvvvvvvvvvvlvv", "sixteen to one");
 }
 
+/// The simulator found this in its seed 128: the end of a turn freed a place at the agent and one at the model, and woke
+/// one of those who waited. That one had its place at the agent and took only the model's; the other waited for nothing.
+#[test]
+fn one_end_frees_two_places_for_two_turns() {
+    let mut plan = bounded(2);
+    plan.models[1].running_max = 1;
+    let mut scene = scene(plan);
+    for peer in ["ann", "bob", "cyd"] {
+        scene.send(says(peer, "hi"));
+    }
+    for slot in [0, 1] {
+        scene.ends(call(slot, 1, 0), failed(Code::UpstreamFailed, Retry::Elsewhere));
+    }
+    let lines = scene.finishes(call(0, 1, 1));
+    let starts: Vec<&String> = lines.iter().filter(|line| line.starts_with("start")).collect();
+    assert_eq!(starts, ["start 1.1#1 agent 0 model 1", "start 2.1#0 agent 0 model 0"], "{lines:?}");
+}
+
 /// What runs on each shard.
 fn running(scene: &Scene) -> u32 {
     scene.shards.iter().map(|shard| shard.load().running).sum()

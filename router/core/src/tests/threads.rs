@@ -12,7 +12,7 @@ const SHARDS: u16 = 4;
 const MESSAGES: u32 = 1_500;
 const ROUNDS: u32 = 30_000;
 /// Looks at the inbox without a result, far more than the other thread ever needs: seconds.
-const SPINS: u32 = 500_000_000;
+const SPINS: u32 = 100_000_000;
 /// Far longer than any machine needs; only a lost wake-up lasts for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -89,7 +89,7 @@ impl Core<'_> {
                     self.handle(Event::Inbound { client: Client::default(), inbound: says(&peer, "hi") });
                 }
                 None if !self.calls.is_empty() => self.end_one(random),
-                None => thread::yield_now(),
+                None => give_way(),
             }
         }
     }
@@ -113,13 +113,18 @@ impl Core<'_> {
                 } else {
                     spins += 1;
                     assert!(spins < SPINS, "round {round}: {done} done, and nobody wakes this shard");
-                    if spins.is_multiple_of(64) {
-                        thread::yield_now();
+                    if spins.is_multiple_of(256) {
+                        give_way();
                     }
                 }
             }
         }
     }
+}
+
+/// Lets another thread run, if one can: there may be fewer processors than shards.
+fn give_way() {
+    thread::park_timeout(Duration::from_nanos(1));
 }
 
 fn race(running_max: u32, model_max: u32, seed: u64) {
