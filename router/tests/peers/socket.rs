@@ -2,6 +2,7 @@
 use super::PATIENCE;
 use super::http::{Client, Duplex};
 use serde_json::{Value, json};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{ClientRequestBuilder, Error, HandshakeError, Message, WebSocket};
@@ -237,7 +238,7 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads one frame of the gateway off a raw connection: its first byte and its payload; `None` at the end.
-pub(crate) fn read_frame(stream: &mut dyn Duplex) -> Option<(u8, Vec<u8>)> {
+pub(crate) fn read_frame(stream: &mut dyn Read) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).ok()?;
     let mut length = [0; 8];
