@@ -2,7 +2,7 @@
 //!
 //! It reads files and the environment, and nothing else: it opens no socket, and never changes the environment.
 //!
-//! The way of a file: [`document`] makes text a tree with places, [`environment`] puts variables in, [`schema`] finds
+//! The way of a file: [`document`] makes text a tree with places, [`environment`] puts variables in, [`mod@schema`] finds
 //! what does not fit, [`written`] is what fits, [`mod@expand`] fills in the short forms, and each section resolves itself
 //! and says what contradicts. Problems gather in a [`report`], so that all are told at once.
 pub(crate) mod agents;
