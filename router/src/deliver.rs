@@ -122,5 +122,10 @@ fn read_answer(
 
 fn tell(thread: &Rc<Thread>, parcel: Parcel, delivery: Delivery<'_>) {
     let Parcel { turn, part, attempt } = parcel;
+    if let Delivery::Refused { detail } | Delivery::Retry { detail, .. } = delivery {
+        // No louder than debug: a receiver may repeat what it was sent.
+        let (shard, turn) = (thread.id.0, turn.slot);
+        tracing::debug!(shard, turn, part, attempt, detail, "a part of an answer was not taken");
+    }
     thread.handle(Event::Delivered { turn, part, attempt, delivery });
 }

@@ -4,6 +4,8 @@
 
 #[path = "e2e/chat.rs"]
 mod chat;
+#[path = "e2e/documents.rs"]
+mod documents;
 #[path = "e2e/drain.rs"]
 mod drain;
 #[path = "e2e/drivers.rs"]
