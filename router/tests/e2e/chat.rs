@@ -174,6 +174,7 @@ fn a_client_that_leaves_ends_the_call_to_the_model() {
         for _ in 0..5 {
             speech.token("canary ");
         }
+        speech.seen.with(|seen| seen.released += 1);
         speech.fall_silent()
     });
     let gateway = Gateway::start(json!({
@@ -189,7 +190,7 @@ fn a_client_that_leaves_ends_the_call_to_the_model() {
             }
             drop(events);
         } else {
-            model.await_asked(2);
+            model.seen.wait("five tokens are said", |seen| (seen.released == 2).then_some(()));
             client.leave();
         }
         let expected = if streamed { vec![5] } else { vec![5, 5] };

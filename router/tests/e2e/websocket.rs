@@ -252,7 +252,7 @@ fn connections_move_to_their_session() {
         assert_eq!(socket.ask(&format!("session-{at}"), "canary again").text(), "canary again");
     }
     assert_eq!(gateway.metric("clawgate_connections_moved_total", ""), moved, "once is enough");
-    assert_eq!(gateway.status()["connections"], 33);
+    gateway.await_status("connections", 33);
 }
 
 #[test]
