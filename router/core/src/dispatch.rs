@@ -520,8 +520,12 @@ impl Shard {
     }
 
     /// Tells the listeners what a turn's session does from here on.
+    #[inline]
     pub(crate) fn publish_state(&self, slot: u32, out: &mut Effects) {
-        let Some(turn) = self.turns.at(slot).filter(|_| self.listening) else { return };
+        if !self.listening {
+            return;
+        }
+        let Some(turn) = self.turns.at(slot) else { return };
         let state = if turn.state == State::Ready { view::State::Waiting } else { view::State::Processing };
         self.publish(Notice::Updated, turn.session, Some(slot), state.name(), out);
     }

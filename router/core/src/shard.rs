@@ -133,7 +133,9 @@ impl Shard {
             Event::Listeners { any } => self.listening = any,
             Event::Drain => self.draining = true,
         }
-        self.serve_marked(out);
+        if !(self.errands.is_empty() && self.marked.is_empty()) {
+            self.serve_marked(out);
+        }
         self.end();
     }
 
@@ -186,14 +188,24 @@ impl Shard {
     }
 
     /// A step back of the caller's clock is none here: no deadline comes back.
+    #[inline]
     fn begin(&mut self, now: Time) {
         self.now = self.now.max(now);
-        self.bury();
-        let renewals = self.bounds.renewals();
-        if core::mem::replace(&mut self.renewals, renewals) != renewals {
-            self.give_all_reserves();
-            self.renewed = true;
+        if !self.graves.is_empty() {
+            self.bury();
         }
+        let renewals = self.bounds.renewals();
+        if self.renewals != renewals {
+            self.renewals = renewals;
+            self.on_renewal();
+        }
+    }
+
+    /// A shard took on another plan: limits may have changed.
+    #[cold]
+    fn on_renewal(&mut self) {
+        self.give_all_reserves();
+        self.renewed = true;
     }
 
     #[cfg(not(debug_assertions))]
@@ -287,6 +299,7 @@ impl Shard {
     }
 
     /// Tells the listeners, if there are any.
+    #[inline]
     pub(crate) fn publish(
         &self,
         notice: Notice,
@@ -296,9 +309,21 @@ impl Shard {
         out: &mut Effects,
     ) {
         if self.listening {
-            let turn = turn.map_or_else(TurnId::default, |slot| self.turn_id(slot));
-            let text = out.keep(text);
-            out.push(Effect::Publish { notice, session: self.session_id(session), turn, text });
+            self.publish_to_listeners(notice, session, turn, text, out);
         }
+    }
+
+    #[cold]
+    fn publish_to_listeners(
+        &self,
+        notice: Notice,
+        session: u32,
+        turn: Option<u32>,
+        text: &str,
+        out: &mut Effects,
+    ) {
+        let turn = turn.map_or_else(TurnId::default, |slot| self.turn_id(slot));
+        let text = out.keep(text);
+        out.push(Effect::Publish { notice, session: self.session_id(session), turn, text });
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Grows by chunks and never moves what it holds, so that a table of a million sessions has no moment in which all of
 //! them are copied. Never gives memory back: what was needed once is kept for the next time.
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::array;
 
 /// Items of a chunk.
 const CHUNK: usize = 64;
@@ -13,7 +15,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A table of slots.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
-    chunks: Vec<Vec<Slot<T>>>,
+    /// Arrays, so that a place within one needs no check of its bounds.
+    chunks: Vec<Box<[Slot<T>; CHUNK]>>,
     /// First slot of the chain of free ones.
     free: u32,
     len: u32,
@@ -34,31 +37,35 @@ impl<T> Slots<T> {
 
     /// Puts an item into a free slot; returns the slot and its generation.
     pub(crate) fn insert(&mut self, item: T) -> (u32, u32) {
+        if self.free == NONE {
+            self.grow();
+        }
+        let number = self.free;
+        let slot = &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK];
+        self.free = slot.next_free;
         self.len += 1;
-        if self.free != NONE {
-            let number = self.free;
-            let slot = &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK];
-            self.free = slot.next_free;
-            slot.item = Some(item);
-            return (number, slot.generation);
-        }
-        let full = self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK);
-        if full {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let before = (self.chunks.len() - 1) * CHUNK;
-        let chunk = &mut self.chunks[before / CHUNK];
-        let number = before + chunk.len();
-        chunk.push(Slot { generation: 1, next_free: NONE, item: Some(item) });
-        (u32::try_from(number).unwrap_or(NONE), 1)
+        slot.item = Some(item);
+        (number, slot.generation)
+    }
+
+    /// One more chunk of free slots, of which the first is used first.
+    #[cold]
+    fn grow(&mut self) {
+        let number = |at: usize| u32::try_from(at).unwrap_or(NONE);
+        let first = self.chunks.len() * CHUNK;
+        self.chunks.push(Box::new(array::from_fn(|at| {
+            let next_free = if at + 1 < CHUNK { number(first + at + 1) } else { NONE };
+            Slot { generation: 1, next_free, item: None }
+        })));
+        self.free = number(first);
     }
 
     fn slot(&self, number: u32) -> Option<&Slot<T>> {
-        self.chunks.get(number as usize / CHUNK)?.get(number as usize % CHUNK)
+        Some(&self.chunks.get(number as usize / CHUNK)?[number as usize % CHUNK])
     }
 
     fn slot_mut(&mut self, number: u32) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(number as usize / CHUNK)?.get_mut(number as usize % CHUNK)
+        Some(&mut self.chunks.get_mut(number as usize / CHUNK)?[number as usize % CHUNK])
     }
 
     /// The item of this slot, whoever it is.
