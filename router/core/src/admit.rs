@@ -18,6 +18,7 @@ use crate::stage::Stage;
 use crate::time::Time;
 use crate::timers::Key;
 use crate::turn::{Call, Delivering, Errand, Holds, NOWHERE, State, Turn};
+use alloc::string::String;
 
 /// How a message that is not admitted is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,10 +257,6 @@ impl Shard {
                 .map(|desk| (desk, false))
                 .ok_or(Answer::Refused(Code::NotFound, 0));
         }
-        if let Some(asked) = known.inbound.agent {
-            let desk = self.places.desk_of(asked).ok_or(Answer::Refused(Code::NotFound, 0))?;
-            return Ok((desk, false));
-        }
         let session = known.session.and_then(|slot| self.sessions.at(slot));
         let kept = session.filter(|session| self.agent_id(session.desk).is_some());
         if let Some(session) = kept
@@ -369,7 +366,7 @@ impl Shard {
             seq: 0,
             words,
             name_len: u32::try_from(name.len()).unwrap_or(0),
-            reply: self.texts.take(),
+            reply: String::new(),
             reply_bytes: 0,
             reply_chars: 0,
             usage: None,
@@ -438,16 +435,15 @@ fn check_shape(limits: &Limits, inbound: &Inbound<'_>) -> Result<(), Answer> {
         return refused(Code::TooLarge);
     }
     let names = [inbound.peer, inbound.chat, inbound.thread];
-    let controls = |name: &str| name.bytes().any(|byte| byte < 0x20 || byte == 0x7F);
     let party = match inbound.scope {
         Scope::Direct => inbound.peer,
         Scope::Group => inbound.chat,
     };
     let nobody = party.is_empty() && inbound.thread.is_empty();
-    if nobody || names.iter().any(|name| name_max < name.len() || controls(name)) {
+    if nobody || names.iter().any(|name| name_max < name.len() || has_control(name)) {
         return refused(Code::InvalidSession);
     }
-    if policy::is_asked(inbound.kind) && inbound.text.trim().is_empty() {
+    if policy::is_asked(inbound.kind) && is_blank(inbound.text) {
         return match inbound.mode {
             Mode::Deliver => Err(Answer::Ignored(Ignored::Empty)),
             Mode::Stream | Mode::Whole => refused(Code::TextEmpty),
@@ -456,7 +452,54 @@ fn check_shape(limits: &Limits, inbound: &Inbound<'_>) -> Result<(), Answer> {
     Ok(())
 }
 
+/// Is there nothing but white space? Nearly every text shows by its first byte that there is more.
+fn is_blank(text: &str) -> bool {
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
+}
+
+/// Is there a control character of ASCII in it? Looks at eight bytes at a time.
+fn has_control(name: &str) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = name.as_bytes().as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // A borrow may mark the byte after a control character too: for the word as a whole that changes nothing.
+    let holds_one = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        let delete = word ^ (0x7F * ONES);
+        (word.wrapping_sub(0x20 * ONES) & !word | delete.wrapping_sub(ONES) & !delete) & (0x80 * ONES) != 0
+    };
+    words.iter().chain([&last]).any(holds_one)
+}
+
 /// As much of a display name as there is room for: nobody goes unanswered because of a long one.
 fn clip(name: &str, max: usize) -> &str {
     &name[..name.floor_char_boundary(max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    #[test]
+    fn control_characters_are_found_wherever_they_stand() {
+        for byte in 0..=0x7F_u8 {
+            let control = byte < 0x20 || byte == 0x7F;
+            for before in 0..20 {
+                for fill in ["~", " ", "é"] {
+                    let name = format!("{}{}{fill}", fill.repeat(before), char::from(byte));
+                    assert_eq!(has_control(&name), control, "{name:?}");
+                }
+            }
+        }
+        assert!(!has_control("") && !has_control("\u{80}\u{9f}"));
+    }
+
+    #[test]
+    fn blank_is_what_trims_to_nothing() {
+        for text in ["", " ", "\t\n", "\u{3000}", "a", " a", "\u{7}", "é", "\u{a0}é"] {
+            assert_eq!(is_blank(text), text.trim().is_empty(), "{text:?}");
+        }
+    }
 }

@@ -52,6 +52,9 @@ impl Shard {
         let first = match piece {
             Piece::Text(text) if !text.is_empty() => {
                 let first = turn.call.on_spoken(now);
+                if turn.keeps && turn.reply.capacity() == 0 {
+                    turn.reply = self.texts.take();
+                }
                 let limit = self.plan.limits.reply_bytes_max;
                 if show(turn, call.turn, text, limit, out) {
                     self.on_too_long(slot, out);

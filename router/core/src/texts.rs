@@ -30,9 +30,16 @@ impl Texts {
     }
 
     /// Hands a buffer back.
-    pub(crate) fn give(&mut self, mut text: String) {
+    #[inline]
+    pub(crate) fn give(&mut self, text: String) {
+        if 0 < text.capacity() {
+            self.keep(text);
+        }
+    }
+
+    fn keep(&mut self, mut text: String) {
         let room = self.kept.len() < KEPT_MAX && self.bytes + text.capacity() <= POOL_BYTES_MAX;
-        if room && 0 < text.capacity() && text.capacity() <= KEPT_BYTES_MAX {
+        if room && text.capacity() <= KEPT_BYTES_MAX {
             text.clear();
             self.bytes += text.capacity();
             self.kept.push(text);
