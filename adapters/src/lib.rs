@@ -12,7 +12,7 @@ pub mod time;
 pub mod webhook;
 pub mod websocket;
 
-pub use json::{Digits, Document, Json, JsonLimits, Value};
+pub use json::{Digits, Document, Held, Json, JsonLimits, Value};
 
 use bytes::Bytes;
 use clawgate_core::codes::Code;

@@ -30,16 +30,17 @@ pub struct ChatRequest<'a> {
 /// # Errors
 /// `BAD_JSON`, `TOO_LARGE`, `MISSING_FIELD`.
 pub fn decode_chat<'a>(body: &'a mut [u8], json: &mut Json) -> Result<ChatRequest<'a>, Bad> {
-    let document = json.parse(body)?;
-    let root = document.root();
-    Ok(ChatRequest {
-        channel: root.optional("channel")?,
-        message: root.required("message")?,
-        session_id: root.optional("sessionId")?,
-        stream: root.flag("stream", false)?,
-        id: root.optional("id")?,
-        agent: root.optional("agent")?,
-    })
+    let names = ["channel", "message", "sessionId", "stream", "id", "agent"];
+    json.fields(body, &names, |[channel, message, session_id, stream, id, agent], _| {
+        Ok(ChatRequest {
+            channel: channel.optional("channel")?,
+            message: message.required("message")?,
+            session_id: session_id.optional("sessionId")?,
+            stream: stream.flag("stream", false)?,
+            id: id.optional("id")?,
+            agent: agent.optional("agent")?,
+        })
+    })?
 }
 
 /// The body of `POST /api/sessions/:id`: what an operator does to the session.

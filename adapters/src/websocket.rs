@@ -3,7 +3,7 @@
 //! Owns the names and the order of the fields. Obeys the protocol's own page: `auth`, `message`, `ping`, `subscribe` in;
 //! `auth_ok`, `message`, `chunk`, `done`, `pong`, `error` out, with their fields first and in that order; what we add
 //! comes after them. The writers are the hot path: they append to the connection's outbox and allocate nothing else.
-use crate::{Bad, Json, Value};
+use crate::{Bad, Held, Json, Value};
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Notice;
 use clawgate_core::event::Usage;
@@ -62,25 +62,33 @@ pub enum ClientMessage<'a> {
     },
 }
 
+/// The fields of all messages but the list of `subscribe`.
+const FIELDS: [&str; 9] =
+    ["type", "id", "channel", "content", "sessionId", "stream", "receipt", "agent", "token"];
+
 /// Reads one message. Unknown fields are allowed.
 ///
 /// # Errors
 /// `BAD_JSON`, `TOO_LARGE`, `MISSING_FIELD`, `UNKNOWN_TYPE`.
 pub fn decode<'a>(frame: &'a mut [u8], json: &mut Json) -> Result<ClientMessage<'a>, Bad> {
-    let document = json.parse(frame)?;
-    let root = document.root();
-    Ok(match root.required("type")? {
+    json.fields(frame, &FIELDS, read)?
+}
+
+/// What a message's fields say. A list, which only the tape reads, is looked for in `root`.
+fn read<'a>(fields: [Held<'a>; 9], root: Option<Value<'_, 'a>>) -> Result<ClientMessage<'a>, Bad> {
+    let [kind, id, channel, content, session_id, stream, receipt, agent, token] = fields;
+    Ok(match kind.required("type")? {
         "message" => ClientMessage::Message {
-            id: root.optional("id")?,
-            channel: root.optional("channel")?,
-            content: root.required("content")?,
-            session_id: root.optional("sessionId")?,
-            stream: root.flag("stream", true)?,
-            receipt: root.flag("receipt", false)?,
-            agent: root.optional("agent")?,
+            id: id.optional("id")?,
+            channel: channel.optional("channel")?,
+            content: content.required("content")?,
+            session_id: session_id.optional("sessionId")?,
+            stream: stream.flag("stream", true)?,
+            receipt: receipt.flag("receipt", false)?,
+            agent: agent.optional("agent")?,
         },
-        "ping" => ClientMessage::Ping { id: root.optional("id")? },
-        "auth" => ClientMessage::Auth { token: root.required("token")? },
+        "ping" => ClientMessage::Ping { id: id.optional("id")? },
+        "auth" => ClientMessage::Auth { token: token.required("token")? },
         "subscribe" => {
             let (message, status) = topics(root)?;
             ClientMessage::Subscribe { message, status }
@@ -89,7 +97,9 @@ pub fn decode<'a>(frame: &'a mut [u8], json: &mut Json) -> Result<ClientMessage<
             let (message, status) = topics(root)?;
             ClientMessage::Unsubscribe { message, status }
         }
-        "stop" => ClientMessage::Stop { session_id: root.optional("sessionId")?, id: root.optional("id")? },
+        "stop" => {
+            ClientMessage::Stop { session_id: session_id.optional("sessionId")?, id: id.optional("id")? }
+        }
         _ => {
             let known = "`type` is one of auth, message, ping, subscribe, unsubscribe, stop";
             return Err(Bad::new(Code::UnknownType, known));
@@ -97,9 +107,9 @@ pub fn decode<'a>(frame: &'a mut [u8], json: &mut Json) -> Result<ClientMessage<
     })
 }
 
-fn topics(root: Value<'_, '_>) -> Result<(bool, bool), Bad> {
+fn topics(root: Option<Value<'_, '_>>) -> Result<(bool, bool), Bad> {
     let (mut message, mut status) = (false, false);
-    for event in root.get("events").into_iter().flat_map(Value::items) {
+    for event in root.and_then(|root| root.get("events")).into_iter().flat_map(Value::items) {
         match event.str() {
             Some("message") => message = true,
             Some("status") => status = true,

@@ -2,8 +2,8 @@
 //!
 //! Owns what counts as a text, a number and an id. Never copies; never fails on a type that it did not expect: it is `None`,
 //! or a refusal that names the field.
+use super::Held;
 use crate::Bad;
-use clawgate_core::codes::Code;
 use simd_json::prelude::*;
 use simd_json::tape;
 
@@ -18,6 +18,21 @@ impl<'t, 'b> Value<'t, 'b> {
         self.0.get(key).map(Value)
     }
 
+    /// The fields of these names, in one pass over the object's keys; each as [`Self::get`] would find it.
+    #[must_use]
+    pub fn pick<const N: usize>(self, names: &[&str; N]) -> [Option<Self>; N] {
+        let mut found = [None; N];
+        let Some(object) = self.0.as_object() else { return found };
+        for (key, value) in object.iter() {
+            if let Some(n) = names.iter().position(|name| *name == key)
+                && found[n].is_none()
+            {
+                found[n] = Some(Value(value));
+            }
+        }
+        found
+    }
+
     /// The text of this field of an object; `None` where it is absent or no text.
     #[must_use]
     pub fn str_of(self, key: &str) -> Option<&'b str> {
@@ -29,7 +44,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// # Errors
     /// `MISSING_FIELD`, with its name.
     pub fn required(self, key: &'static str) -> Result<&'b str, Bad> {
-        self.str_of(key).ok_or_else(|| missing(key, "a text"))
+        Held::of(self.get(key)).required(key)
     }
 
     /// The text of a field that may be absent or `null`: then it is empty.
@@ -37,10 +52,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// # Errors
     /// `MISSING_FIELD` for another type.
     pub fn optional(self, key: &'static str) -> Result<&'b str, Bad> {
-        match self.get(key).filter(|value| !value.is_null()) {
-            None => Ok(""),
-            Some(value) => value.str().ok_or_else(|| missing(key, "a text")),
-        }
+        Held::of(self.get(key)).optional(key)
     }
 
     /// The truth of a field that may be absent or `null`.
@@ -48,10 +60,7 @@ impl<'t, 'b> Value<'t, 'b> {
     /// # Errors
     /// `MISSING_FIELD` for another type.
     pub fn flag(self, key: &'static str, otherwise: bool) -> Result<bool, Bad> {
-        match self.get(key).filter(|value| !value.is_null()) {
-            None => Ok(otherwise),
-            Some(value) => value.bool().ok_or_else(|| missing(key, "true or false")),
-        }
+        Held::of(self.get(key)).flag(key, otherwise)
     }
 
     /// What a JSON pointer (RFC 6901) leads to. The empty pointer is the value itself.
@@ -140,10 +149,6 @@ impl<'t, 'b> Value<'t, 'b> {
     }
 }
 
-fn missing(key: &str, what: &str) -> Bad {
-    Bad { code: Code::MissingField, text: format!("`{key}` must be {what}").into() }
-}
-
 /// Room for the digits of a number that is an id; lives on the stack of the one who asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Digits([u8; 20]);
@@ -174,6 +179,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{Json, JsonLimits};
+    use clawgate_core::codes::Code;
 
     fn check<R>(text: &str, read: impl FnOnce(Value<'_, '_>) -> R) -> R {
         let mut json = Json::new(JsonLimits::TEST);

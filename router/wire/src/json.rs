@@ -1,4 +1,5 @@
-//! JSON text, written out. RFC 8259 section 7. Owns escaping and numbers; never builds a tree, never reads.
+//! JSON text, written out. RFC 8259 section 7. Owns escaping and numbers; never builds a tree, never reads more than
+//! a string that holds no escape.
 
 use alloc::vec::Vec;
 
@@ -29,6 +30,27 @@ pub fn write_str_body(out: &mut Vec<u8>, text: &str) {
 #[inline]
 const fn must_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// The length of a string whose opening quotation mark was read, if it holds no escape: where its last quotation mark is.
+/// `None` if an escape or a control character comes first, or the text ends.
+#[inline]
+#[must_use]
+pub fn plain_len(text: &[u8]) -> Option<usize> {
+    let mut len = 0;
+    // Names and most values end within two words; blocks are for those that do not.
+    while len < 16
+        && let Some(word) = text.get(len..).and_then(|rest| rest.first_chunk::<8>())
+    {
+        let hits = escapes_in(u64::from_le_bytes(*word));
+        if hits != 0 {
+            len += first_byte(hits);
+            return (text.get(len) == Some(&b'"')).then_some(len);
+        }
+        len += word.len();
+    }
+    len += plain_prefix(text.get(len..).unwrap_or(&[]));
+    (text.get(len) == Some(&b'"')).then_some(len)
 }
 
 /// How many bytes from the start need no escape: by blocks as long as there is nothing to find, then by words, which tell
@@ -157,6 +179,19 @@ mod tests {
             }
             let plain = "x".repeat(bytes);
             assert_eq!(written(&plain), format!("\"{plain}\""));
+        }
+    }
+
+    /// Strings of every length: whole, cut off, and with something in them that must be escaped.
+    #[test]
+    fn plain_strings_end_at_their_quotation_mark() {
+        for bytes in 0..70 {
+            let text = "é".repeat(bytes / 2) + &"x".repeat(bytes % 2);
+            assert_eq!(plain_len(format!("{text}\",\"\n").as_bytes()), Some(bytes));
+            assert_eq!(plain_len(text.as_bytes()), None);
+            for escape in ["\\", "\n", "\0"] {
+                assert_eq!(plain_len(format!("{text}{escape}x\"").as_bytes()), None, "{bytes}");
+            }
         }
     }
 
