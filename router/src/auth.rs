@@ -1,6 +1,6 @@
 //! Who calls: API keys, their scopes and their rates; and whether a browser's page may call at all.
 use crate::config;
-use crate::gateway::Shared;
+use crate::thread::Thread;
 use clawgate_core::bucket::{Rate, Verdict, take};
 use clawgate_core::event::Class;
 use clawgate_core::time::Time;
@@ -21,8 +21,10 @@ pub(crate) struct Identity {
     pub(crate) scopes: config::keys::Scopes,
     pub(crate) class: Class,
     rate: Option<Rate>,
-    /// The time at which its bucket is full again, shared by all cores.
-    bucket: AtomicU64,
+    /// The time at which its bucket is full again, shared by all cores, and by all configurations that have the key.
+    bucket: Arc<AtomicU64>,
+    /// The key's digest; `None` without keys.
+    digest: Option<[u8; 32]>,
 }
 
 /// What the rate headers say (row A7).
@@ -34,25 +36,29 @@ pub(crate) struct RateState {
 }
 
 impl Identity {
-    fn new(key: &config::keys::Key) -> Self {
+    fn new(key: &config::keys::Key, before: Option<&Keys>) -> Self {
+        let bucket = before.and_then(|before| before.holder(&key.digest)).map(|known| known.bucket.clone());
         Self {
+            digest: Some(key.digest),
             id: key.id.clone(),
             user: key.user.clone(),
             scopes: key.scopes,
             class: key.class,
             rate: key.rate.as_ref().map(rate),
-            bucket: AtomicU64::new(0),
+            bucket: bucket.unwrap_or_default(),
         }
     }
 
-    fn anonymous(rates: &config::keys::Rates) -> Self {
+    fn anonymous(rates: &config::keys::Rates, before: Option<&Keys>) -> Self {
+        let bucket = before.and_then(|before| before.anonymous.as_ref()).map(|known| known.bucket.clone());
         Self {
+            digest: None,
             id: "local".to_owned(),
             user: "local".to_owned(),
             scopes: config::keys::Scopes { chat: true, read: true, admin: false },
             class: Class::Normal,
             rate: rates.key.as_ref().map(rate),
-            bucket: AtomicU64::new(0),
+            bucket: bucket.unwrap_or_default(),
         }
     }
 
@@ -62,8 +68,8 @@ impl Identity {
     }
 
     /// Takes one request from its rate and its address's; the tighter of the two answers.
-    pub(crate) fn take(&self, shared: &Shared, address: IpAddr, now: Time) -> Verdict {
-        let by_address = shared.take_address(address, now);
+    pub(crate) fn take(&self, thread: &Thread, address: IpAddr, now: Time) -> Verdict {
+        let by_address = thread.take_address(address);
         let Some(rate) = &self.rate else { return by_address.unwrap_or(UNLIMITED) };
         if let Some(refused @ Verdict::Refused { .. }) = by_address {
             return refused;
@@ -108,10 +114,24 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(config: &config::Config) -> Self {
-        let keys: Vec<_> = config.keys.iter().map(|key| (key.digest, Arc::new(Identity::new(key)))).collect();
-        let anonymous = keys.is_empty().then(|| Arc::new(Identity::anonymous(&config.rates)));
+    /// `before` are the keys that these take the place of.
+    pub(crate) fn new(config: &config::Config, before: Option<&Self>) -> Self {
+        let keys: Vec<_> =
+            config.keys.iter().map(|key| (key.digest, Arc::new(Identity::new(key, before)))).collect();
+        let anonymous = keys.is_empty().then(|| Arc::new(Identity::anonymous(&config.rates, before)));
         Self { keys, anonymous }
+    }
+
+    fn holder(&self, digest: &[u8; 32]) -> Option<&Arc<Identity>> {
+        self.keys.iter().find(|(known, _)| known == digest).map(|(_, identity)| identity)
+    }
+
+    /// Who somebody is by these keys that was let in by others; `None` if the key is gone.
+    pub(crate) fn renew(&self, identity: &Identity) -> Option<Arc<Identity>> {
+        match &identity.digest {
+            Some(digest) => self.holder(digest).cloned(),
+            None => self.anonymous.clone(),
+        }
     }
 
     /// Does everyone get in?

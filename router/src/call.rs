@@ -3,20 +3,32 @@
 use crate::driver;
 use crate::execute::heard;
 use crate::gateway::{OpenAi, Upstream};
+use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{End, Event, Failure, Piece, Retry};
-use clawgate_core::id::{CallId, ModelId};
+use clawgate_core::id::{AgentId, CallId, ModelId};
 use clawgate_providers::openai_chat::{Decoder, Limits};
 use clawgate_providers::{Json, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// A call as its shard started it. It goes on by the configuration of its start: the ids are of that one.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) gateway: Current,
+    pub(crate) call: CallId,
+    pub(crate) agent: AgentId,
+    pub(crate) model: ModelId,
+    pub(crate) control: Rc<Control>,
+}
+
 /// Plays a script.
-pub(crate) async fn scripted(thread: Rc<Thread>, call: CallId, model: ModelId, control: Rc<Control>) {
-    let Upstream::Scripted(script) = &thread.shared.gateway.upstreams[usize::from(model.0)] else { return };
+pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
+    let Started { gateway, call, model, control, .. } = started;
+    let Upstream::Scripted(script) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
     let Some(text) = thread.shard.borrow().prompt(call.turn).map(|prompt| prompt.text.to_owned()) else {
         return;
@@ -50,11 +62,13 @@ pub(crate) async fn scripted(thread: Rc<Thread>, call: CallId, model: ModelId, c
 }
 
 /// Calls an endpoint that speaks chat completions.
-pub(crate) async fn openai(thread: Rc<Thread>, call: CallId, model: ModelId, control: Rc<Control>) {
-    let Upstream::OpenAi(target) = &thread.shared.gateway.upstreams[usize::from(model.0)] else { return };
+pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
+    let Started { gateway, call, agent, model, control } = started;
+    let Upstream::OpenAi(target) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
     let mut body = Vec::new();
-    let Some(request) = write_request(&thread, call, target, &mut body) else { return };
+    let system = gateway.systems.get(usize::from(agent.0)).map_or("", String::as_str);
+    let Some(request) = write_request(&thread, call, target, system, &mut body) else { return };
     if control.is_cancelled() {
         return;
     }
@@ -76,12 +90,12 @@ fn write_request(
     thread: &Thread,
     call: CallId,
     target: &OpenAi,
+    system: &str,
     body: &mut Vec<u8>,
 ) -> Option<http::Request<()>> {
     let shard = thread.shard.borrow();
     // The turn may be over before this task runs.
     let prompt = shard.prompt(call.turn)?;
-    let system = &thread.shared.gateway.systems[usize::from(prompt.agent.0)];
     let (mut context, mut history) = (prompt.variables, prompt.history);
     let turn = Turn {
         system,
@@ -105,7 +119,8 @@ async fn converse(
     request: &http::Request<()>,
     body: &[u8],
 ) -> Result<(), Fault> {
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     // The shard's own deadlines cancel; a stream may be as long as they let it.
     let (mut wire, mut answer) =
         upstream::exchange(thread, origin, control, request, body, u64::MAX, None).await?;
@@ -171,7 +186,8 @@ async fn bounded_body(
     answer: &mut upstream::Answer,
     control: &Control,
 ) -> Vec<u8> {
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     let deadline = thread.now() + limits.connect_age_max;
     let mut body = Vec::new();
     while body.len() < limits.upstream_body_bytes_max {

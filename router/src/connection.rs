@@ -192,7 +192,8 @@ impl Connection {
     /// much pile up.
     pub(crate) fn check_pressure(self: &Rc<Self>, thread: &Rc<Thread>) {
         let owed = self.owed();
-        let limits = &thread.shared.gateway.limits;
+        let gateway = thread.gateway();
+        let limits = &gateway.limits;
         if limits.outbox_bytes_max < owed {
             thread.count(|c| &mut c.slow_consumers);
             self.abort(thread, Code::SlowConsumer);
@@ -380,12 +381,14 @@ impl Connection {
 
     /// The reading task must wait: too much is owed, or too much waits to be handled.
     fn is_full(&self, thread: &Thread) -> bool {
-        let limits = &thread.shared.gateway.limits;
+        let gateway = thread.gateway();
+        let limits = &gateway.limits;
         limits.outbox_high_bytes < self.owed() || self.carry_max(thread) <= self.carry.borrow().len()
     }
 
     fn carry_max(&self, thread: &Thread) -> usize {
-        let limits = &thread.shared.gateway.limits;
+        let gateway = thread.gateway();
+        let limits = &gateway.limits;
         limits.head_bytes_max + limits.body_bytes_max.max(limits.frame_bytes_max) + 64 * 1024
     }
 
@@ -415,7 +418,7 @@ impl Connection {
             self.vanish();
             return None;
         }
-        let slow_max = thread.shared.gateway.plan.limits.slow_client_age_max;
+        let slow_max = thread.gateway().plan.limits.slow_client_age_max;
         if self.stuck.get() && slow_max <= now.since(self.stuck_since.get()) {
             thread.count(|c| &mut c.slow_consumers);
             self.vanish();
@@ -532,7 +535,7 @@ impl Thread {
 
 /// Waits for a socket that takes no more, until it has taken all.
 async fn write_task(thread: Rc<Thread>, connection: Rc<Connection>) {
-    let slow_max = thread.shared.gateway.plan.limits.slow_client_age_max;
+    let slow_max = thread.gateway().plan.limits.slow_client_age_max;
     connection.wake_at(&thread, thread.now() + slow_max);
     loop {
         if connection.socket.writable().await.is_err() {

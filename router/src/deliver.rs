@@ -2,6 +2,7 @@
 //! which decides whether to try again.
 use crate::clock::unix_seconds;
 use crate::driver;
+use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_adapters::{Destination, Platform};
@@ -28,8 +29,8 @@ pub(crate) fn begin(
     text: &str,
 ) {
     let parcel = Parcel { turn, part, attempt };
-    let shared = &thread.shared;
-    let platform = shared.gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
+    let (shared, gateway) = (&thread.shared, thread.gateway());
+    let platform = gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
     let shard = thread.shard.borrow();
     let address = shard.session_of(turn).and_then(|session| shard.address(session));
     let mut body = Vec::new();
@@ -46,31 +47,32 @@ pub(crate) fn begin(
         (None, _) | (_, None) => Err("the channel has no platform to post to".to_owned()),
     };
     drop(shard);
-    driver::spawn(post(thread.clone(), channel, parcel, request, body));
+    driver::spawn(post(thread.clone(), gateway.clone(), channel, parcel, request, body));
 }
 
 async fn post(
     thread: Rc<Thread>,
+    gateway: Current,
     channel: ChannelId,
     parcel: Parcel,
     request: Result<http::Request<()>, String>,
     body: Vec<u8>,
 ) {
     thread.touch();
-    let platform = thread.shared.gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
+    let platform = gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
     let mut detail = String::new();
     let (Ok(request), Some(platform)) = (&request, platform) else {
         let detail = request.as_ref().err().map_or("", String::as_str);
         return tell(&thread, parcel, Delivery::Refused { detail });
     };
-    let limit = thread.shared.gateway.plan.limits.delivery_age_max;
+    let limit = gateway.plan.limits.delivery_age_max;
     let deadline = thread.now() + limit;
-    let origin = Origin::of(request.uri(), &thread.shared.gateway.client_tls);
+    let origin = Origin::of(request.uri(), &gateway.client_tls);
     let Some(origin) = origin else {
         return tell(&thread, parcel, Delivery::Refused { detail: "the platform's address has no host" });
     };
     let control = Control::default();
-    let max = thread.shared.gateway.limits.upstream_body_bytes_max as u64;
+    let max = gateway.limits.upstream_body_bytes_max as u64;
     let exchanged = upstream::exchange(&thread, &origin, &control, request, &body, max, Some(deadline)).await;
     let answered = match exchanged {
         Ok((mut wire, mut answer)) => {

@@ -26,7 +26,8 @@ struct Notification {
 pub(crate) fn publish(thread: &Rc<Thread>, notice: Notice, session: SessionId, text: &str) {
     let shard = thread.shard.borrow();
     let Some(address) = shard.address(session) else { return };
-    let plan = &thread.shared.gateway.plan;
+    let gateway = thread.gateway();
+    let plan = &gateway.plan;
     let channel = &plan.channel(address.channel).name;
     let mut id = String::new();
     sessions::write_id(&mut id, channel, &address);
@@ -56,7 +57,8 @@ pub(crate) fn model_changed(thread: &Rc<Thread>, model: ModelId, state: State) {
     if thread.shared.subscribers.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let name = thread.shared.gateway.plan.model(model).name.clone();
+    let gateway = thread.gateway();
+    let name = gateway.model_name(model);
     let text = format!("{name}: breaker {}", crate::api::status::breaker_name(state));
     let unix_millis = crate::clock::unix_millis();
     let event = "model.updated";
@@ -110,7 +112,7 @@ pub(crate) fn subscribe(thread: &Rc<Thread>, place: Place) -> bool {
     if thread.subscribers.borrow().contains(&place) {
         return true;
     }
-    let max = thread.shared.gateway.limits.subscribers_max;
+    let max = thread.gateway().limits.subscribers_max;
     let taken = thread
         .shared
         .subscribers

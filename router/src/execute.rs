@@ -1,4 +1,5 @@
 //! Effects carried out: the one `match` on what a shard asks for. Nothing here decides about a message.
+use crate::call::Started;
 use crate::connection::{Place, Protocol};
 use crate::events;
 use crate::gateway::Upstream;
@@ -68,23 +69,25 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             }
         }
         Effect::Breaker { model, state } => {
-            let name = &thread.shared.gateway.plan.model(model).name;
-            tracing::warn!(shard = thread.id.0, model = &**name, ?state, "the breaker of a model changed");
+            let gateway = thread.gateway();
+            let name = gateway.model_name(model);
+            tracing::warn!(shard = thread.id.0, model = name, ?state, "the breaker of a model changed");
             events::model_changed(thread, model, state);
         }
     }
 }
 
-fn start(thread: &Rc<Thread>, call: CallId, _agent: AgentId, model: ModelId) {
-    match &thread.shared.gateway.upstreams[usize::from(model.0)] {
+fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
+    let gateway = thread.gateway();
+    match &gateway.upstreams[usize::from(model.0)] {
         Upstream::Echo(echo) => thread.next.borrow_mut().push_back(Next::Echo { call, echo: *echo }),
         Upstream::Scripted(_) => {
             let control = thread.upstreams.begin(call);
-            driver::spawn(call::scripted(thread.clone(), call, model, control));
+            driver::spawn(call::scripted(thread.clone(), Started { gateway, call, agent, model, control }));
         }
         Upstream::OpenAi(_) => {
             let control = thread.upstreams.begin(call);
-            driver::spawn(call::openai(thread.clone(), call, model, control));
+            driver::spawn(call::openai(thread.clone(), Started { gateway, call, agent, model, control }));
         }
     }
 }

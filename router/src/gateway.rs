@@ -1,8 +1,10 @@
-//! The configuration, compiled: what all threads share and never change, and the counters that hold for the process.
+//! The configuration, compiled, which never changes once it is; and what all threads share: the counters that hold for
+//! the process. Which configuration is in force is each thread's own to know: see `reload.rs`.
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::mesh::Mesh;
+use crate::reload::Reloads;
 use crate::resolve::Resolver;
 use crate::tls;
 use clawgate_adapters::{Platform, telegram, webhook};
@@ -10,7 +12,7 @@ use clawgate_core::bounds::Bounds;
 use clawgate_core::bucket::{Rate, Table, Verdict};
 use clawgate_core::event::{Class, Scope};
 use clawgate_core::home::Secret;
-use clawgate_core::id::{AgentId, ChannelId, ShardId, TurnId};
+use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, TurnId};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
@@ -48,6 +50,8 @@ pub(crate) struct OpenAi {
 /// The compiled configuration.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    /// Which one it is: 0 for the first of the process.
+    pub(crate) generation: u64,
     pub(crate) plan: Arc<Plan>,
     pub(crate) limits: config::limits::Limits,
     pub(crate) keys: Keys,
@@ -66,10 +70,16 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// `before` is the configuration that this one takes the place of: what keys have used of their rates stays used,
+    /// and connections to upstreams stay usable.
+    ///
     /// # Errors
     /// What cannot be used, in words for the operator.
-    pub(crate) fn compile(config: &Config) -> Result<Self, String> {
-        let client_tls = tls::client_config(None)?;
+    pub(crate) fn compile(config: &Config, before: Option<&Self>) -> Result<Self, String> {
+        let client_tls = match before {
+            Some(before) => before.client_tls.clone(),
+            None => tls::client_config(None)?,
+        };
         let plan = Plan {
             limits: config.limits.core.clone(),
             channels: channels(config),
@@ -88,9 +98,10 @@ impl Gateway {
             None => None,
         };
         Ok(Self {
+            generation: before.map_or(0, |before| before.generation + 1),
             plan: Arc::new(plan),
             limits: config.limits.clone(),
-            keys: Keys::new(config),
+            keys: Keys::new(config, before.map(|before| &before.keys)),
             guard: Guard::new(&config.server),
             upstreams,
             systems: config.agents.iter().map(|agent| agent.system.clone()).collect(),
@@ -100,6 +111,16 @@ impl Gateway {
             client_tls,
             address_rate: config.rates.address.as_ref().map(auth::rate),
         })
+    }
+
+    /// The name of a model; empty for one that is gone.
+    pub(crate) fn model_name(&self, model: ModelId) -> &str {
+        self.plan.models.get(usize::from(model.0)).map_or("", |model| &model.name)
+    }
+
+    /// The rate of one address, if there is one.
+    pub(crate) const fn address_rate(&self) -> Option<&Rate> {
+        self.address_rate.as_ref()
     }
 
     /// The channel of this name that takes webhooks.
@@ -316,7 +337,6 @@ const UPSTREAM_CELLS: usize = 1_024;
 
 /// What all threads share.
 pub(crate) struct Shared {
-    pub(crate) gateway: Gateway,
     pub(crate) mesh: Mesh,
     pub(crate) bounds: Arc<Bounds>,
     pub(crate) secret: Secret,
@@ -324,6 +344,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
     pub(crate) subscribers: AtomicU32,
+    pub(crate) reloads: Reloads,
     /// Threads that are not done with their drain.
     running: AtomicU16,
     /// By thread: it drains and has nothing left to do.
@@ -356,7 +377,7 @@ pub(crate) enum Crowded {
 impl Shared {
     /// # Errors
     /// No descriptors for the mesh, or no randomness.
-    pub(crate) fn new(gateway: Gateway, cores: u16, clock: Clock) -> std::io::Result<Self> {
+    pub(crate) fn new(gateway: &Gateway, cores: u16, clock: Clock) -> std::io::Result<Self> {
         let mut random = [0u8; 16];
         random_bytes(&mut random)?;
         let (low, high) = random.split_at(8);
@@ -370,6 +391,7 @@ impl Shared {
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),
+            reloads: Reloads::default(),
             running: AtomicU16::new(cores),
             quiet: (0..cores).map(|_| AtomicBool::new(false)).collect(),
             drained: AtomicBool::new(false),
@@ -379,7 +401,6 @@ impl Shared {
             addresses: Table::new(cells, secret),
             upstream_shares: (0..UPSTREAM_CELLS).map(|_| Arc::default()).collect(),
             cores,
-            gateway,
         })
     }
 
@@ -409,8 +430,11 @@ impl Shared {
     }
 
     /// Counts a connection in.
-    pub(crate) fn connection_opened(&self, address: IpAddr) -> Result<(), Crowded> {
-        let limits = &self.gateway.limits;
+    pub(crate) fn connection_opened(
+        &self,
+        address: IpAddr,
+        limits: &config::limits::Limits,
+    ) -> Result<(), Crowded> {
         let fits = |n: u32| (n < limits.connections_max).then_some(n + 1);
         if self.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_err() {
             return Err(Crowded::Process);
@@ -452,15 +476,14 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// One of the connections that the process may have to an upstream; `None` when all are taken.
-    pub(crate) fn upstream_share(&self, host: &str, port: u16) -> Option<Arc<AtomicU32>> {
+    /// One of the `max` connections that the process may have to an upstream; `None` when all are taken.
+    pub(crate) fn upstream_share(&self, host: &str, port: u16, max: u32) -> Option<Arc<AtomicU32>> {
         use std::hash::Hasher as _;
         let mut hasher = keyed(&self.secret, 3);
         hasher.write(host.as_bytes());
         hasher.write_u16(port);
         let at = (u128::from(hasher.finish()) * UPSTREAM_CELLS as u128) >> 64;
         let cell = &self.upstream_shares[usize::try_from(at).unwrap_or(0)];
-        let max = self.gateway.limits.upstream_connections_max;
         cell.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < max).then_some(n + 1)).ok()?;
         Some(cell.clone())
     }
@@ -474,10 +497,9 @@ impl Shared {
         u128::from(self.hash(&bytes, 4)) << 64 | u128::from(self.hash(&bytes, 5))
     }
 
-    /// Takes one request from the rate of an address, if there is one.
-    pub(crate) fn take_address(&self, address: IpAddr, now: Time) -> Option<Verdict> {
-        let rate = self.gateway.address_rate.as_ref()?;
-        Some(self.addresses.take(&address_key(address), now, rate))
+    /// Takes one request from the rate of an address.
+    pub(crate) fn take_address(&self, address: IpAddr, now: Time, rate: &Rate) -> Verdict {
+        self.addresses.take(&address_key(address), now, rate)
     }
 }
 

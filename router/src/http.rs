@@ -6,6 +6,7 @@ use crate::clock::{unix_millis, unix_seconds};
 use crate::connection::{Connection, Protocol};
 use crate::execute;
 use crate::mesh::Reply;
+use crate::reload::Current;
 use crate::thread::Thread;
 use crate::tickets::Form;
 use clawgate_adapters::rest;
@@ -60,8 +61,8 @@ pub(crate) struct Exchange {
     /// The head of an event stream is out.
     streaming: bool,
     beat: Time,
-    /// The channel whose webhook this is.
-    pub(crate) webhook: Option<ChannelId>,
+    /// The channel whose webhook this is, by the configuration that it came under.
+    pub(crate) webhook: Option<(Current, ChannelId)>,
     /// The body of a webhook's acknowledgement.
     pub(crate) ack: bytes::Bytes,
 }
@@ -117,7 +118,8 @@ pub(crate) fn on_bytes(thread: &Rc<Thread>, connection: &Rc<Connection>, bytes: 
 }
 
 fn head_limits(thread: &Thread) -> HeadLimits {
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     HeadLimits {
         head_bytes_max: limits.head_bytes_max,
         headers_max: limits.headers_max,
@@ -135,7 +137,7 @@ fn next_request(thread: &Rc<Thread>, connection: &Rc<Connection>, bytes: &[u8]) 
     })
     .unwrap_or_default();
     if first {
-        connection.wake_at(thread, now + thread.shared.gateway.limits.head_age_max);
+        connection.wake_at(thread, now + thread.gateway().limits.head_age_max);
     }
     if bytes.len() < need {
         return Step::Wait;
@@ -154,7 +156,7 @@ fn next_request(thread: &Rc<Thread>, connection: &Rc<Connection>, bytes: &[u8]) 
         Length::Chunked | Length::UntilClose => None,
     };
     if let Some(body) = ready {
-        if thread.shared.gateway.limits.body_bytes_max < body {
+        if thread.gateway().limits.body_bytes_max < body {
             return Step::Refuse(Refusal::BodyTooLong);
         }
         return Step::Whole(head.bytes, body);
@@ -184,7 +186,7 @@ fn await_body(
         });
         with(connection, |http| http.chunked = chunked);
     }
-    let body_age_max = thread.shared.gateway.limits.body_age_max;
+    let body_age_max = thread.gateway().limits.body_age_max;
     connection.wake_at(thread, thread.now() + body_age_max);
     let step = with(connection, |http| match &mut http.chunked {
         None => {
@@ -315,7 +317,7 @@ pub(crate) fn respond(
         }
     });
     if exchange.keep_alive {
-        let idle = thread.shared.gateway.limits.idle_age_max;
+        let idle = thread.gateway().limits.idle_age_max;
         connection.wake_at(thread, thread.now() + idle);
         connection.resume(thread);
     } else {
@@ -379,7 +381,7 @@ pub(crate) fn respond_error(
 
 /// Begins an event stream.
 fn begin_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
-    let heartbeat = thread.shared.gateway.limits.heartbeat;
+    let heartbeat = thread.gateway().limits.heartbeat;
     let head = with(connection, |http| {
         let exchange = http.exchange.as_mut()?;
         exchange.streaming = true;
@@ -509,7 +511,8 @@ fn finish(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, done: &
     let mut tickets = connection.tickets.borrow_mut();
     let Some(ticket) = tickets.get(number) else { return };
     let (form, began) = (ticket.form, ticket.began);
-    let model = &thread.shared.gateway.plan.model(done.model).name;
+    let gateway = thread.gateway();
+    let model = gateway.model_name(done.model);
     let (session, id) = (ticket.session(), ticket.id());
     let mut body = Vec::new();
     if form == Form::Events {
@@ -572,7 +575,8 @@ pub(crate) fn drain(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 
 /// Deadlines of what arrives and of idleness, heartbeats of streams. Returns when to look again.
 pub(crate) fn on_alarm(thread: &Rc<Thread>, connection: &Rc<Connection>) -> Time {
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     let now = thread.now();
     enum Due {
         Nothing(Time),

@@ -42,20 +42,21 @@ pub(crate) async fn accept_task(thread: Rc<Thread>, listener: OwnedFd) {
 
 fn admit(thread: &Rc<Thread>, fd: OwnedFd, peer: SocketAddr) {
     let address = peer.ip();
-    if let Err(crowded) = thread.shared.connection_opened(address) {
+    let gateway = thread.gateway();
+    if let Err(crowded) = thread.shared.connection_opened(address, &gateway.limits) {
         thread.refused(Code::TooManyConnections);
         let limit = match crowded {
             Crowded::Process => "limits.connectionsMax",
             Crowded::Address => "limits.connectionsPerAddressMax",
         };
         tracing::debug!(shard = thread.id.0, limit, "a connection was refused");
-        if thread.shared.gateway.server_tls.is_none() {
+        if gateway.server_tls.is_none() {
             // Best effort: a socket this new takes a short answer, and if not there is nobody to tell.
             net::send(&fd, REFUSAL);
         }
         return;
     }
-    let tls = match &thread.shared.gateway.server_tls {
+    let tls = match &gateway.server_tls {
         None => None,
         Some(config) => match ServerTls::new(config.clone()) {
             Ok(tls) => Some(Box::new(tls)),

@@ -15,12 +15,14 @@ mod events;
 mod execute;
 mod gateway;
 mod gather;
+mod helm;
 mod http;
 mod listen;
 mod log;
 mod mesh;
 mod metrics;
 mod net;
+mod reload;
 mod resolve;
 mod serve;
 mod sessions;
@@ -29,6 +31,7 @@ mod thread;
 mod tickets;
 mod tls;
 mod upstream;
+mod watch;
 mod websocket;
 
 use std::process::ExitCode;
@@ -37,8 +40,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::execute(cli::parse(), |config| {
-        let _written = log::start(config.logging);
-        serve::run(&config)
+    cli::execute(cli::parse(), |orders| {
+        let _written = log::start(orders.config.logging);
+        serve::run(orders)
     })
 }

@@ -358,14 +358,14 @@ impl Outgoing {
     }
 }
 
-/// The next batch for `me`, round robin over the senders from `cursor` on.
-pub(crate) fn next_batch(mesh: &Mesh, me: ShardId, cursor: &mut usize) -> Option<Box<Batch>> {
+/// The next batch for `me` and who sent it, round robin over the senders from `cursor` on.
+pub(crate) fn next_batch(mesh: &Mesh, me: ShardId, cursor: &mut usize) -> Option<(ShardId, Box<Batch>)> {
     let cores = mesh.cores();
     for _ in 0..cores {
         let from = *cursor % cores;
         *cursor = from + 1;
         if let Some(batch) = mesh.rings[from * cores + usize::from(me.0)].pop() {
-            return Some(batch);
+            return Some((ShardId(u16::try_from(from).unwrap_or(u16::MAX)), batch));
         }
     }
     None
@@ -397,7 +397,8 @@ mod tests {
         out.reply(Client { core: 1, ..Client::default() }, Reply::Duplicate, "später");
         out.inbound(ShardId(1), Client { ticket: 9, ..Client::default() }, &say(""));
         assert!(!out.flush(&mesh), "an empty queue takes a batch");
-        let mut batch = next_batch(&mesh, ShardId(1), &mut 0).unwrap();
+        let (from, mut batch) = next_batch(&mesh, ShardId(1), &mut 0).unwrap();
+        assert_eq!(from, ShardId(0));
         let mut seen = Vec::new();
         batch.open(|opened| match opened {
             Opened::Inbound { client, inbound } => {
@@ -425,7 +426,7 @@ mod tests {
         }
         let mut got = 0u32;
         loop {
-            while let Some(mut batch) = next_batch(&mesh, ShardId(0), &mut 0) {
+            while let Some((_, mut batch)) = next_batch(&mesh, ShardId(0), &mut 0) {
                 batch.open(|opened| {
                     if let Opened::Inbound { client, .. } = opened {
                         assert_eq!(client.ticket, got, "in the order in which they were sent");

@@ -4,12 +4,13 @@ use clawgate_core::codes::Code;
 use clawgate_core::counters::Counters;
 use clawgate_core::effect::Ignored;
 use clawgate_core::stage::Stage;
-use clawgate_core::view::Load;
+use clawgate_core::view::{AgentLoad, Load};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -160,26 +161,32 @@ pub(crate) struct Report {
     pub(crate) load: Load,
     pub(crate) connections: usize,
     pub(crate) calls: usize,
-    /// Per model: what its breaker lets pass.
-    pub(crate) breakers: Vec<clawgate_core::breaker::State>,
+    /// Per model of its configuration: what its breaker lets pass.
+    pub(crate) breakers: Vec<(String, clawgate_core::breaker::State)>,
+    /// Per agent of its configuration.
+    pub(crate) agents: Vec<(String, AgentLoad)>,
+}
+
+/// How the configuration came to be what it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reloaded {
+    pub(crate) taken: u64,
+    pub(crate) refused: u64,
+    /// Since the one in force was taken.
+    pub(crate) age: Duration,
 }
 
 /// The reports of all shards, as metrics.
 #[derive(Debug)]
 struct Reports {
     reports: Vec<Report>,
-    models: Vec<String>,
-    agents: Vec<String>,
+    reloaded: Reloaded,
 }
 
 /// All metrics as text, in the OpenMetrics format.
-pub(crate) fn encode(
-    reports: Vec<Report>,
-    models: Vec<String>,
-    agents: Vec<String>,
-) -> Result<String, fmt::Error> {
+pub(crate) fn encode(reports: Vec<Report>, reloaded: Reloaded) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, models, agents }));
+    registry.register_collector(Box::new(Reports { reports, reloaded }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -213,6 +220,7 @@ impl Collector for Reports {
         self.encode_traffic(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_reloads(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -316,15 +324,18 @@ impl Reports {
         )?;
         gauges(encoder, "upstream_calls", "Calls to models under way", rows(&|r| r.calls as u64))?;
         let mut queues = Rows::new();
-        for (at, agent) in self.agents.iter().enumerate() {
-            let waiting =
-                self.reports.iter().filter_map(|r| r.load.agents.get(at)).map(|a| u64::from(a.waiting)).sum();
-            queues.push((vec![("agent", agent.clone())], waiting));
+        // By name: while the configuration changes, shards may have different agents.
+        let mut by_agent = BTreeMap::<&str, u64>::new();
+        for (agent, load) in self.reports.iter().flat_map(|report| &report.agents) {
+            *by_agent.entry(agent).or_default() += u64::from(load.waiting);
+        }
+        for (agent, waiting) in by_agent {
+            queues.push((vec![("agent", agent.to_owned())], waiting));
         }
         gauges(encoder, "agent_waiting", "Messages that wait for an agent", queues)?;
         let mut breakers = Rows::new();
         for (labels, report) in self.shards() {
-            for (model, state) in self.models.iter().zip(&report.breakers) {
+            for (model, state) in &report.breakers {
                 let mut labels = labels.clone();
                 labels.push(("model", model.clone()));
                 breakers.push((labels, *state as u64));
@@ -336,6 +347,15 @@ impl Reports {
             "What a model's breaker lets pass: 0 all, 1 nothing, 2 probes",
             breakers,
         )
+    }
+
+    fn encode_reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Reloaded { taken, refused, age } = self.reloaded;
+        let rows = [("ok", taken), ("failed", refused)];
+        let rows = rows.map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count)).to_vec();
+        counters(encoder, "config_reloads", "Times that the configuration was read again, by how", rows)?;
+        let help = "Since the configuration in force was taken";
+        gauges(encoder, "config_age_seconds", help, vec![(Vec::new(), age.as_secs())])
     }
 
     fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

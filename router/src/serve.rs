@@ -1,17 +1,17 @@
 //! The process: listeners bound, a thread for each shard, signals, and the way out.
+use crate::cli::Orders;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::server;
 use crate::connection::Protocol;
 use crate::driver::{self, Driver, Kind, Wanted};
 use crate::gateway::{Gateway, Shared};
+use crate::helm::{self, Helm, Source};
 use crate::listen::accept_task;
 use crate::thread::{self, Thread};
 use crate::{http, net, websocket};
 use clawgate_core::event::Event;
 use clawgate_core::id::ShardId;
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -28,9 +28,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const COULD_NOT_START: u8 = 3;
 
 /// Runs the gateway until a signal ends it.
-pub(crate) fn run(config: &Config) -> ExitCode {
+pub(crate) fn run(orders: Orders) -> ExitCode {
     let clock = Clock::start();
-    match start(config, clock) {
+    match start(orders, clock) {
         Ok(code) => code,
         Err(why) => {
             tracing::error!("{why}");
@@ -39,18 +39,19 @@ pub(crate) fn run(config: &Config) -> ExitCode {
     }
 }
 
-fn start(config: &Config, clock: Clock) -> Result<ExitCode, String> {
+fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
+    let Orders { config, overrides } = orders;
     let cores = match config.server.shards {
         0 => available_cores(),
         shards => shards,
     };
-    let gateway = Gateway::compile(config)?;
+    let gateway = Arc::new(Gateway::compile(&config, None)?);
     let mut listeners = bind(&gateway.listen, cores)?;
     let bound: Vec<SocketAddr> =
         listeners[0].iter().filter_map(|listener| net::local_address(listener).ok()).collect();
-    let shared = Shared::new(gateway, cores, clock).map_err(|why| format!("cannot start: {why}"))?;
+    let shared = Shared::new(&gateway, cores, clock).map_err(|why| format!("cannot start: {why}"))?;
     let shared = Arc::new(shared);
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|why| format!("cannot take signals: {why}"))?;
+    let signals = helm::take_signals().map_err(|why| format!("cannot take signals: {why}"))?;
     let wanted = match config.server.driver {
         server::Driver::Auto => Wanted::Auto,
         server::Driver::IoUring => Wanted::IoUring,
@@ -61,9 +62,9 @@ fn start(config: &Config, clock: Clock) -> Result<ExitCode, String> {
     let mut threads = Vec::new();
     for core in (0..cores).rev() {
         let Some(listeners) = listeners.pop() else { continue };
-        let (shared, ready) = (shared.clone(), ready.clone());
+        let (shared, gateway, ready) = (shared.clone(), gateway.clone(), ready.clone());
         let pin = pins.get(usize::from(core) % pins.len().max(1)).copied();
-        let body = move || run_thread(ShardId(core), shared, wanted, pin, listeners, &ready);
+        let body = move || run_thread(ShardId(core), shared, gateway, wanted, pin, listeners, &ready);
         let spawned = std::thread::Builder::new().name(format!("shard-{core}")).spawn(body);
         threads.push(spawned.map_err(|why| format!("cannot start a thread: {why}"))?);
     }
@@ -72,8 +73,9 @@ fn start(config: &Config, clock: Clock) -> Result<ExitCode, String> {
     for started in starting.iter().take(usize::from(cores)) {
         kind = Some(started.map_err(|why| format!("the driver cannot be had: {why}"))?);
     }
-    announce(config, &shared, &bound, kind.unwrap_or(Kind::Epoll));
-    await_signals(signals, &shared, config.server.drain_age_max);
+    announce(&config, &shared, &gateway, &bound, kind.unwrap_or(Kind::Epoll));
+    let source = Source { started: config, overrides, bound };
+    Helm::new(shared, clock, signals, source, gateway).steer();
     for thread in threads {
         if thread.join().is_err() {
             return Err("a thread of ours failed".to_owned());
@@ -120,6 +122,7 @@ fn bind(addresses: &[SocketAddr], cores: u16) -> Result<Vec<Vec<OwnedFd>>, Strin
 fn run_thread(
     id: ShardId,
     shared: Arc<Shared>,
+    gateway: Arc<Gateway>,
     wanted: Wanted,
     pin: Option<usize>,
     listeners: Vec<OwnedFd>,
@@ -143,7 +146,7 @@ fn run_thread(
     };
     let kind = driver.kind();
     let _ = shared.drivers[usize::from(id.0)].set(kind.name());
-    let thread = Thread::new(id, shared);
+    let thread = Thread::new(id, shared, gateway);
     let ready = ready.clone();
     thread::run(driver, &thread, move |thread| {
         for listener in listeners {
@@ -159,8 +162,8 @@ fn run_thread(
 
 /// Closes upstream connections that nobody used for long.
 async fn sweep_task(thread: Rc<Thread>) {
-    let age_max = thread.shared.gateway.limits.upstream_idle_age_max;
     loop {
+        let age_max = thread.gateway().limits.upstream_idle_age_max;
         driver::sleep(age_max.max(Duration::from_secs(1))).await;
         thread.touch();
         thread.upstreams.sweep(thread.now(), age_max);
@@ -168,8 +171,8 @@ async fn sweep_task(thread: Rc<Thread>) {
 }
 
 /// The most memory, in bytes, that the limits let us take: every bound reached at once.
-pub(crate) fn worst_case(shared: &Shared) -> u64 {
-    let limits = &shared.gateway.limits;
+pub(crate) fn worst_case(gateway: &Gateway, cores: u16) -> u64 {
+    let limits = &gateway.limits;
     let core = &limits.core;
     let names = 4 * u64::from(core.name_bytes_max);
     let session = 512 + names + u64::from(core.history_bytes_max) + u64::from(core.context_bytes_max);
@@ -177,7 +180,7 @@ pub(crate) fn worst_case(shared: &Shared) -> u64 {
     let request = (limits.head_bytes_max + limits.body_bytes_max.max(limits.frame_bytes_max)) as u64;
     let connection = 2_048 + limits.outbox_bytes_max as u64 + request;
     let upstream = (limits.upstream_event_bytes_max.max(limits.upstream_body_bytes_max)) as u64 + 64 * 1024;
-    let upstreams = shared.gateway.upstreams.len() as u64 + shared.gateway.platforms.len() as u64;
+    let upstreams = gateway.upstreams.len() as u64 + gateway.platforms.len() as u64;
     let thread = 16 * 1024 * 1024;
     u64::from(core.sessions_max) * session
         + u64::from(core.turns_max) * turn
@@ -185,15 +188,15 @@ pub(crate) fn worst_case(shared: &Shared) -> u64 {
         + upstreams * u64::from(limits.upstream_connections_max) * upstream
         + u64::from(core.dedup_ids_max) * 64
         + u64::from(limits.addresses_max) * 16
-        + u64::from(shared.cores()) * thread
+        + u64::from(cores) * thread
 }
 
-fn announce(config: &Config, shared: &Shared, bound: &[SocketAddr], kind: Kind) {
-    let scheme = if shared.gateway.server_tls.is_some() { "https" } else { "http" };
+fn announce(config: &Config, shared: &Shared, gateway: &Gateway, bound: &[SocketAddr], kind: Kind) {
+    let scheme = if gateway.server_tls.is_some() { "https" } else { "http" };
     for address in bound {
         tracing::info!("listening on {scheme}://{address}");
     }
-    let gib = worst_case(shared) as f64 / f64::from(1u32 << 30);
+    let gib = worst_case(gateway, shared.cores()) as f64 / f64::from(1u32 << 30);
     tracing::info!(
         shards = shared.cores(),
         driver = kind.name(),
@@ -201,7 +204,7 @@ fn announce(config: &Config, shared: &Shared, bound: &[SocketAddr], kind: Kind) 
             config.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
         "memory, if every limit is reached at once: {gib:.1} GiB"
     );
-    if shared.gateway.keys.is_open() {
+    if gateway.keys.is_open() {
         tracing::info!("no keys are configured: whoever can reach this machine's loopback may chat");
     }
     let agents: Vec<_> = config.agents.iter().map(|agent| agent.name.as_str()).collect();
@@ -209,23 +212,16 @@ fn announce(config: &Config, shared: &Shared, bound: &[SocketAddr], kind: Kind) 
     tracing::info!(agents = agents.join(", "), channels = channels.join(", "), "ready");
 }
 
-/// Waits for the first signal, drains, and stops at once at the second.
-fn await_signals(mut signals: Signals, shared: &Arc<Shared>, drain_age_max: Duration) {
-    let handle = signals.handle();
-    let mut draining = false;
-    for signal in signals.forever() {
-        tracing::info!(signal, "{}", if draining { "stopping at once" } else { "draining" });
-        for core in 0..shared.cores() {
-            let limit = if draining { Duration::ZERO } else { drain_age_max };
-            let closing = handle.clone();
-            let errand = Box::new(move |thread: &Rc<Thread>| {
-                begin_drain(thread);
-                driver::spawn(drain_task(thread.clone(), limit, closing));
-            });
-            // Thousands of errands wait only if the thread is stuck: then the second signal's turn has come.
-            let _ = shared.mesh.errand(ShardId(core), errand);
-        }
-        draining = true;
+/// Tells all threads to drain, at most so long; the last one that is done closes `signals`.
+pub(crate) fn drain(shared: &Shared, limit: Duration, signals: &signal_hook::iterator::backend::Handle) {
+    for core in 0..shared.cores() {
+        let closing = signals.clone();
+        let errand = Box::new(move |thread: &Rc<Thread>| {
+            begin_drain(thread);
+            driver::spawn(drain_task(thread.clone(), limit, closing));
+        });
+        // Thousands of errands wait only if the thread is stuck: then the second signal's turn has come.
+        let _ = shared.mesh.errand(ShardId(core), errand);
     }
 }
 
@@ -247,7 +243,7 @@ fn begin_drain(thread: &Rc<Thread>) {
 
 /// Waits for what runs, at most so long, then ends the thread; the last one ends the process. No thread ends before all
 /// are done: another one's requests may need it.
-async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::iterator::Handle) {
+async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::iterator::backend::Handle) {
     let deadline = thread.now() + limit;
     loop {
         thread.touch();

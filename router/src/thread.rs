@@ -7,12 +7,14 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Place};
 use crate::driver::{self, Alarm, Driver, Socket};
 use crate::execute;
-use crate::gateway::Shared;
+use crate::gateway::{Gateway, Shared};
 use crate::gather::Gathers;
 use crate::mesh::{self, Letter, Opened, Outgoing};
 use crate::metrics::Counts;
+use crate::reload::{Current, Spoken};
 use crate::upstream::Upstreams;
 use clawgate_adapters::{Json, JsonLimits};
+use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Effects;
 use clawgate_core::event::{Event, Inbound};
@@ -26,6 +28,7 @@ use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,6 +57,10 @@ pub(crate) enum Next {
 pub(crate) struct Thread {
     pub(crate) id: ShardId,
     pub(crate) shared: Arc<Shared>,
+    /// The configuration that this thread works by.
+    pub(crate) gateway: RefCell<Current>,
+    /// By which the other cores speak.
+    pub(crate) spoken: RefCell<Spoken>,
     pub(crate) clock: Clock,
     now: Cell<Time>,
     awake: Cell<bool>,
@@ -86,6 +93,16 @@ pub(crate) struct Thread {
     pub(crate) listeners: RefCell<Vec<OwnedFd>>,
 }
 
+/// What this thread's reader of JSON takes.
+pub(crate) fn json_limits(gateway: &Gateway) -> JsonLimits {
+    let limits = &gateway.limits;
+    JsonLimits {
+        bytes_max: limits.body_bytes_max.max(limits.frame_bytes_max).max(limits.upstream_body_bytes_max),
+        depth_max: limits.json_depth_max,
+        keys_max: limits.json_keys_max,
+    }
+}
+
 impl std::fmt::Debug for Thread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Thread({})", self.id.0)
@@ -93,18 +110,13 @@ impl std::fmt::Debug for Thread {
 }
 
 impl Thread {
-    pub(crate) fn new(id: ShardId, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(id: ShardId, shared: Arc<Shared>, gateway: Arc<Gateway>) -> Rc<Self> {
         let cores = shared.cores();
-        let limits = &shared.gateway.limits;
-        let json = JsonLimits {
-            bytes_max: limits.body_bytes_max.max(limits.frame_bytes_max).max(limits.upstream_body_bytes_max),
-            depth_max: limits.json_depth_max,
-            keys_max: limits.json_keys_max,
-        };
         let seed = shared.seed(id);
-        let shard = Shard::new(id, cores, shared.gateway.plan.clone(), shared.bounds.clone(), seed);
+        let shard = Shard::new(id, cores, gateway.plan.clone(), shared.bounds.clone(), seed);
         Rc::new(Self {
             id,
+            spoken: RefCell::new(Spoken::new(cores)),
             clock: shared.clock,
             now: Cell::new(shared.clock.now()),
             awake: Cell::new(true),
@@ -125,8 +137,8 @@ impl Thread {
             plain_buffer: RefCell::default(),
             scratch: RefCell::default(),
             text: RefCell::default(),
-            json: RefCell::new(Json::new(json)),
-            upstreams: Upstreams::new(&shared.gateway, cores),
+            json: RefCell::new(Json::new(json_limits(&gateway))),
+            upstreams: Upstreams::new(&gateway, cores),
             gathers: RefCell::default(),
             counts: RefCell::default(),
             subscribers: RefCell::default(),
@@ -134,8 +146,20 @@ impl Thread {
             random: Cell::new(seed ^ 0x9E37_79B9_7F4A_7C15),
             stop: Cell::new(false),
             listeners: RefCell::default(),
+            gateway: RefCell::new(Current::new(gateway)),
             shared,
         })
+    }
+
+    /// The configuration in force. What began under one goes on under it: its ids mean nothing in another.
+    pub(crate) fn gateway(&self) -> Current {
+        self.gateway.borrow().clone()
+    }
+
+    /// Takes one request from the rate of an address, if there is one.
+    pub(crate) fn take_address(&self, address: IpAddr) -> Option<Verdict> {
+        let gateway = self.gateway();
+        Some(self.shared.take_address(address, self.now(), gateway.address_rate()?))
     }
 
     /// The time of this turn of the loop.
@@ -201,7 +225,8 @@ impl Thread {
 
     /// The shard on which this message's session lives.
     pub(crate) fn home(&self, inbound: &Inbound<'_>) -> ShardId {
-        let channel = &self.shared.gateway.plan.channel(inbound.channel).name;
+        let gateway = self.gateway();
+        let channel = &gateway.plan.channel(inbound.channel).name;
         let hash = session_hash(
             &self.shared.secret,
             channel,
@@ -262,10 +287,14 @@ impl Thread {
             let mut cursor = self.cursor.get();
             let batch = mesh::next_batch(&self.shared.mesh, self.id, &mut cursor);
             self.cursor.set(cursor);
-            let Some(mut batch) = batch else { break };
+            let Some((from, mut batch)) = batch else { break };
             batch.open(|opened| match opened {
-                Opened::Inbound { client, inbound } => self.handle(Event::Inbound { client, inbound }),
-                Opened::Reply { client, reply, text } => execute::reply(self, client, reply, text),
+                Opened::Inbound { client, inbound } => self.hear_inbound(from, client, inbound),
+                Opened::Reply { client, reply, text } => {
+                    let reply = self.in_our_words(from, reply);
+                    execute::reply(self, client, reply, text);
+                }
+                Opened::Other(Letter::Nudged { agent }) => self.hear_nudge(from, agent),
                 Opened::Other(letter) => self.open_letter(letter),
             });
             self.outgoing.borrow_mut().recycle(batch);

@@ -47,11 +47,7 @@ impl Origin {
     }
 
     fn key(&self) -> Key {
-        Key {
-            host: self.host.clone(),
-            port: self.port,
-            tls: self.tls.as_ref().map(|tls| Arc::as_ptr(tls).addr()),
-        }
+        Key { host: self.host.clone(), port: self.port, tls: self.tls.clone().map(Trust) }
     }
 }
 
@@ -59,8 +55,27 @@ impl Origin {
 struct Key {
     host: String,
     port: u16,
-    /// Which trust: connections made under one are not used under another.
-    tls: Option<usize>,
+    /// Connections made under one trust are not used under another.
+    tls: Option<Trust>,
+}
+
+/// What TLS trusts, told apart by identity. Held by those who use it: an address that was given to another one would
+/// take the old one's connections over.
+#[derive(Clone, Debug)]
+struct Trust(Arc<rustls::ClientConfig>);
+
+impl PartialEq for Trust {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Trust {}
+
+impl std::hash::Hash for Trust {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).addr().hash(state);
+    }
 }
 
 /// Why nothing, or no more, came.
@@ -158,7 +173,7 @@ pub(crate) struct Upstreams {
     idle: RefCell<HashMap<Key, Vec<Wire>>>,
     calls: RefCell<HashMap<CallId, Rc<Control>>>,
     names: RefCell<HashMap<(String, u16), Name>>,
-    idle_max: usize,
+    idle_max: Cell<usize>,
 }
 
 /// What is known about a name.
@@ -170,8 +185,19 @@ enum Name {
 
 impl Upstreams {
     pub(crate) fn new(gateway: &Gateway, cores: u16) -> Self {
-        let idle_max = (gateway.limits.upstream_connections_max / u32::from(cores)).max(1) as usize;
-        Self { idle: RefCell::default(), calls: RefCell::default(), names: RefCell::default(), idle_max }
+        let upstreams = Self {
+            idle: RefCell::default(),
+            calls: RefCell::default(),
+            names: RefCell::default(),
+            idle_max: Cell::new(1),
+        };
+        upstreams.reconfigure(gateway, cores);
+        upstreams
+    }
+
+    /// Goes on with another configuration.
+    pub(crate) fn reconfigure(&self, gateway: &Gateway, cores: u16) {
+        self.idle_max.set((gateway.limits.upstream_connections_max / u32::from(cores)).max(1) as usize);
     }
 
     /// Registers a call to a model.
@@ -226,7 +252,7 @@ impl Upstreams {
 
     /// Keeps a connection whose last answer was read to its end.
     pub(crate) fn keep(&self, mut wire: Wire, now: Time) {
-        if !wire.inbox.is_empty() || self.idle_max == 0 {
+        if !wire.inbox.is_empty() || self.idle_max.get() == 0 {
             return;
         }
         wire.idle_since = now;
@@ -235,7 +261,7 @@ impl Upstreams {
         wire.sealed = Vec::new();
         let mut idle = self.idle.borrow_mut();
         let pool = idle.entry(wire.key.clone()).or_default();
-        if pool.len() < self.idle_max {
+        if pool.len() < self.idle_max.get() {
             pool.push(wire);
         }
     }
@@ -311,7 +337,8 @@ impl Wire {
         control: &Control,
         fresh: bool,
     ) -> Result<Self, Fault> {
-        let limits = &thread.shared.gateway.limits;
+        let gateway = thread.gateway();
+        let limits = &gateway.limits;
         let key = origin.key();
         if !fresh
             && let Some(mut wire) =
@@ -321,7 +348,9 @@ impl Wire {
             control.socket.replace(Some(wire.socket.clone()));
             return Ok(wire);
         }
-        let share = thread.shared.upstream_share(&origin.host, origin.port).map(Share).ok_or(Fault::Full)?;
+        let max = limits.upstream_connections_max;
+        let share = thread.shared.upstream_share(&origin.host, origin.port, max);
+        let share = share.map(Share).ok_or(Fault::Full)?;
         let limit = limits.connect_age_max;
         let mut last = Fault::Unreachable("it has no address".to_owned());
         for address in resolve(thread, &origin.host, origin.port).await? {
@@ -362,7 +391,7 @@ impl Wire {
         host: &str,
         control: &Control,
     ) -> Result<(), Fault> {
-        let deadline = thread.now() + thread.shared.gateway.limits.connect_age_max;
+        let deadline = thread.now() + thread.gateway().limits.connect_age_max;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let mut tls = ClientTls::new(config.clone(), bare).map_err(|broken| Fault::Unreachable(broken.0))?;
         tls.seal(&[], &mut self.sealed);

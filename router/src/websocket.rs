@@ -55,7 +55,8 @@ pub(crate) struct WebSocket {
 impl WebSocket {
     /// A connection that was just upgraded.
     pub(crate) fn new(thread: &Thread, identity: Option<Arc<Identity>>) -> Self {
-        let limits = &thread.shared.gateway.limits;
+        let gateway = thread.gateway();
+        let limits = &gateway.limits;
         let max =
             if identity.is_some() { limits.frame_bytes_max } else { limits.frame_bytes_unauthenticated_max };
         Self {
@@ -69,6 +70,11 @@ impl WebSocket {
             missed: 0,
             beat: thread.now() + limits.heartbeat,
         }
+    }
+
+    /// The longest message that it takes, bytes.
+    pub(crate) fn set_message_bytes_max(&mut self, max: usize) {
+        self.decoder.set_message_bytes_max(max);
     }
 }
 
@@ -100,6 +106,10 @@ impl Moving {
             connection.bring(carry);
             connection
         });
+        // It may have left before a change of the configuration, and arrived after it.
+        if let Some(connection) = place.and_then(|place| thread.connection(place)) {
+            thread.renew(&connection);
+        }
         if let Some(place) = place
             && (subscribed.message || subscribed.status)
         {
@@ -276,7 +286,7 @@ fn on_message(
 }
 
 fn authenticate(thread: &Rc<Thread>, connection: &Rc<Connection>, token: &str) {
-    let gateway = &thread.shared.gateway;
+    let gateway = thread.gateway();
     let Some(identity) = gateway.keys.identify(Some(token)) else {
         let advice = Code::Unauthenticated.advice();
         send_error(thread, connection, Code::Unauthenticated, advice, "", "", 0);
@@ -340,9 +350,7 @@ fn on_said(
         return Some(home);
     }
     stay(connection);
-    if let Verdict::Refused { retry_after, .. } =
-        identity.take(&thread.shared, connection.address, thread.now())
-    {
+    if let Verdict::Refused { retry_after, .. } = identity.take(thread, connection.address, thread.now()) {
         let wait = u32::try_from(retry_after.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
         return refuse(Code::RateLimited, Code::RateLimited.advice(), wait.max(1));
     }
@@ -376,7 +384,7 @@ fn check_said(
     if said.agent.is_empty() {
         return Ok(None);
     }
-    let agent = thread.shared.gateway.agent(said.agent);
+    let agent = thread.gateway().agent(said.agent);
     agent.map(Some).ok_or((Code::NotFound, "there is no agent of this name"))
 }
 
@@ -494,7 +502,8 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             if ticket.form == Form::Message {
                 send_text(thread, connection, |out| protocol::write_message(out, text, session, id));
             }
-            let model = &thread.shared.gateway.plan.model(model).name;
+            let gateway = thread.gateway();
+            let model = gateway.model_name(model);
             send_text(thread, connection, |out| protocol::write_done(out, session, &usage, id, model, seq));
             thread.took(ticket.began);
             true
@@ -539,7 +548,8 @@ pub(crate) fn drain(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 
 /// Heartbeats, and the deadline for `auth`. Returns when to look again.
 pub(crate) fn on_alarm(thread: &Rc<Thread>, connection: &Rc<Connection>) -> Time {
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     let now = thread.now();
     let verdict = with(connection, |websocket| {
         if websocket.identity.is_none() && websocket.opened + limits.auth_age_max <= now {

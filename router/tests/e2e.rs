@@ -22,6 +22,8 @@ mod overload;
 mod peers;
 #[path = "e2e/rates.rs"]
 mod rates;
+#[path = "e2e/reload.rs"]
+mod reload;
 #[path = "e2e/sessions.rs"]
 mod sessions;
 #[path = "e2e/start.rs"]

@@ -41,7 +41,7 @@ pub(super) fn chat(call: &mut Call<'_>) {
     }
     let agent = match request.agent {
         "" => None,
-        name => match thread.shared.gateway.agent(name) {
+        name => match thread.gateway().agent(name) {
             Some(agent) => Some(agent),
             None => return refuse(Code::NotFound, "there is no agent of this name"),
         },

@@ -154,7 +154,8 @@ pub(crate) fn admit(
     if let Err(text) = check_browser(thread, connection, head) {
         return refuse(Code::BadOrigin, text);
     }
-    let limits = &thread.shared.gateway.limits;
+    let gateway = thread.gateway();
+    let limits = &gateway.limits;
     let (path, query) = split_target(head.target);
     match find(head.method, path) {
         Found::Route(route, _) => match route.needs {
@@ -178,7 +179,8 @@ fn check_browser(
     connection: &Connection,
     head: &RequestHead<'_>,
 ) -> Result<(), &'static str> {
-    let guard = &thread.shared.gateway.guard;
+    let gateway = thread.gateway();
+    let guard = &gateway.guard;
     let host = head.headers.get("host").unwrap_or_default();
     if !guard.allows_host(host) {
         return Err("this host is not one of ours; add it to `server.hosts`");
@@ -192,7 +194,8 @@ fn check_browser(
 
 /// Whose request this is: `Authorization: Bearer`, on the upgrade also `?token=` or the subprotocol after `bearer`.
 fn identify(thread: &Thread, head: &RequestHead<'_>, query: &str) -> Option<Arc<Identity>> {
-    let keys = &thread.shared.gateway.keys;
+    let gateway = thread.gateway();
+    let keys = &gateway.keys;
     if keys.is_open() {
         return keys.identify(None);
     }
@@ -275,8 +278,8 @@ fn take_rate(call: &Call<'_>, needs: Needs) -> bool {
     let verdict = match (&call.identity, needs) {
         // Health checks are answered under any load, and platforms have their own pace.
         (_, Needs::Nothing | Needs::Signature) => None,
-        (Some(identity), _) => Some(identity.take(&thread.shared, connection.address, thread.now())),
-        (None, _) => thread.shared.take_address(connection.address, thread.now()),
+        (Some(identity), _) => Some(identity.take(thread, connection.address, thread.now())),
+        (None, _) => thread.take_address(connection.address),
     };
     let Some(verdict) = verdict else { return true };
     http::with(connection, |http| {

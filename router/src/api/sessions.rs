@@ -14,7 +14,7 @@ use clawgate_adapters::rest::{self, SessionAction, decode_session};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Event, Operation};
 use clawgate_core::home::{home, session_hash};
-use clawgate_core::id::{AgentId, Client, ShardId};
+use clawgate_core::id::{Client, ShardId};
 use clawgate_core::view::{Role, SessionView, State};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -107,7 +107,8 @@ fn collect(thread: &Rc<Thread>, mut page: Page, mut rows: Vec<Value>, asker: (Sh
 }
 
 fn shows(thread: &Thread, page: &Page, view: &SessionView<'_>) -> bool {
-    let channel = &thread.shared.gateway.plan.channel(view.address.channel).name;
+    let gateway = thread.gateway();
+    let channel = &gateway.plan.channel(view.address.channel).name;
     let owned = match &page.owner {
         None => true,
         Some(user) => is_api(view.address.channel) && view.address.peer == user,
@@ -118,7 +119,8 @@ fn shows(thread: &Thread, page: &Page, view: &SessionView<'_>) -> bool {
 }
 
 fn row(thread: &Thread, view: &SessionView<'_>) -> Value {
-    let plan = &thread.shared.gateway.plan;
+    let gateway = thread.gateway();
+    let plan = &gateway.plan;
     let channel = &plan.channel(view.address.channel).name;
     let mut id = String::new();
     write_id(&mut id, channel, &view.address);
@@ -169,14 +171,14 @@ fn home_of(thread: &Thread, gateway: &Gateway, named: &Named<'_>) -> ShardId {
 pub(super) fn show(call: &mut Call<'_>) {
     let Some(identity) = call.identity.clone() else { return };
     let (thread, connection) = (call.thread, call.connection);
-    let gateway = &thread.shared.gateway;
+    let gateway = thread.gateway();
     let id = call.id.to_string();
-    let named = parse_id(gateway, &identity.user, &id);
+    let named = parse_id(&gateway, &identity.user, &id);
     if !may(&identity, &named, false) {
         return call.refuse(Code::Forbidden, Code::Forbidden.advice());
     }
     let (asker, place, user) = (thread.id, connection.place, identity.user.clone());
-    let to = home_of(thread, gateway, &named);
+    let to = home_of(thread, &gateway, &named);
     let errand = Box::new(move |there: &Rc<Thread>| {
         let found = describe(there, &user, &id);
         let back = Box::new(move |here: &Rc<Thread>| {
@@ -197,7 +199,8 @@ fn not_found(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 }
 
 fn describe(thread: &Rc<Thread>, user: &str, id: &str) -> Option<String> {
-    let named = parse_id(&thread.shared.gateway, user, id);
+    let gateway = thread.gateway();
+    let named = parse_id(&gateway, user, id);
     let shard = thread.shard.borrow();
     let session = shard.find(named.channel, named.scope, named.peer, named.chat, named.thread)?;
     let view = shard.sessions(session.slot).next().filter(|view| view.id == session)?;
@@ -227,7 +230,7 @@ enum Action {
     Close,
     Send(String),
     Set(String, String),
-    Assign(AgentId),
+    Assign(String),
     Stop,
 }
 
@@ -249,7 +252,7 @@ impl Action {
 pub(super) fn operate(call: &mut Call<'_>) {
     let Some(identity) = call.identity.clone() else { return };
     let (thread, connection) = (call.thread, call.connection);
-    let gateway = &thread.shared.gateway;
+    let gateway = thread.gateway();
     if !super::chat::is_json(call) {
         return call.refuse(Code::BadMediaType, Code::BadMediaType.advice());
     }
@@ -261,7 +264,8 @@ pub(super) fn operate(call: &mut Call<'_>) {
         Ok(SessionAction::Set { name, value }) => Action::Set(name.to_owned(), value.to_owned()),
         Ok(SessionAction::Stop) => Action::Stop,
         Ok(SessionAction::Assign { agent }) => match gateway.agent(agent) {
-            Some(agent) => Action::Assign(agent),
+            // By name: the session's core may work by another configuration.
+            Some(_) => Action::Assign(agent.to_owned()),
             None => return call.refuse(Code::NotFound, "there is no agent of this name"),
         },
         Err(Bad { code, text }) => {
@@ -271,14 +275,14 @@ pub(super) fn operate(call: &mut Call<'_>) {
     };
     drop(json);
     let id = call.id.to_string();
-    let named = parse_id(gateway, &identity.user, &id);
+    let named = parse_id(&gateway, &identity.user, &id);
     if !may(&identity, &named, true) {
         return call.refuse(Code::Forbidden, Code::Forbidden.advice());
     }
     let opened = connection.tickets.borrow_mut().open(Form::Operation, &id, "", thread.now());
     let Some(ticket) = opened else { return call.refuse(Code::Busy, Code::Busy.advice()) };
     let client = connection.client(thread, ticket);
-    let to = home_of(thread, gateway, &named);
+    let to = home_of(thread, &gateway, &named);
     tracing::info!(key = identity.id, session = id, action = action.name(), "a session is operated");
     let user: Arc<str> = identity.user.as_str().into();
     let errand = Box::new(move |there: &Rc<Thread>| carry_out(there, client, &user, &id, &action));
@@ -286,7 +290,8 @@ pub(super) fn operate(call: &mut Call<'_>) {
 }
 
 fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: &Action) {
-    let named = parse_id(&thread.shared.gateway, user, id);
+    let gateway = thread.gateway();
+    let named = parse_id(&gateway, user, id);
     let found = thread.shard.borrow().find(named.channel, named.scope, named.peer, named.chat, named.thread);
     let Some(session) = found else {
         let refused = crate::mesh::Reply::Operated { refused: Some(Code::NotFound) };
@@ -297,7 +302,13 @@ fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: 
         Action::Close => Operation::Close,
         Action::Send(text) => Operation::Send(text),
         Action::Set(name, value) => Operation::Set { name, value },
-        Action::Assign(agent) => Operation::Assign(*agent),
+        Action::Assign(agent) => match thread.gateway().agent(agent) {
+            Some(agent) => Operation::Assign(agent),
+            None => {
+                let refused = crate::mesh::Reply::Operated { refused: Some(Code::NotFound) };
+                return crate::execute::reply(thread, client, refused, "");
+            }
+        },
         Action::Stop => Operation::Stop,
     };
     thread.handle(Event::Operate { client, session, operation });

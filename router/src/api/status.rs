@@ -12,6 +12,7 @@ use clawgate_core::id::{AgentId, ChannelId, ModelId};
 use clawgate_core::time::Time;
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 /// The description of this API, served as it is.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
@@ -40,15 +41,19 @@ pub(super) fn openapi(call: &mut Call<'_>) {
 /// What this thread reports.
 fn report(thread: &Rc<Thread>) -> Report {
     let shard = thread.shard.borrow();
-    let models = u16::try_from(thread.shared.gateway.plan.models.len()).unwrap_or(u16::MAX);
+    let gateway = thread.gateway();
+    let load = shard.load();
+    let models = gateway.plan.models.iter().zip(0..).map(|(model, id)| (&model.name, ModelId(id)));
+    let agents = gateway.plan.agents.iter().zip(&load.agents);
     Report {
         shard: thread.id.0,
         counters: shard.counters().clone(),
         counts: thread.counts(),
-        load: shard.load(),
         connections: thread.connection_count(),
         calls: thread.upstreams.running(),
-        breakers: (0..models).map(|model| shard.breaker(ModelId(model))).collect(),
+        breakers: models.map(|(name, id)| (name.to_string(), shard.breaker(id))).collect(),
+        agents: agents.map(|(agent, load)| (agent.name.to_string(), *load)).collect(),
+        load,
     }
 }
 
@@ -64,8 +69,9 @@ fn with_reports(call: &Call<'_>, write: impl FnOnce(&Rc<Thread>, &Rc<Connection>
 }
 
 /// The worst of a model's breakers over all shards.
-fn breaker_of(reports: &[Report], model: usize) -> State {
-    let states = reports.iter().filter_map(|report| report.breakers.get(model).copied());
+fn breaker_of(reports: &[Report], model: &str) -> State {
+    let breakers = reports.iter().flat_map(|report| &report.breakers);
+    let states = breakers.filter(|(name, _)| name == model).map(|(_, state)| *state);
     states
         .max_by_key(|state| match state {
             State::Closed => 0,
@@ -76,22 +82,26 @@ fn breaker_of(reports: &[Report], model: usize) -> State {
 }
 
 fn models_of(thread: &Thread, reports: &[Report]) -> Vec<Value> {
-    let models = thread.shared.gateway.plan.models.iter().enumerate();
-    models
-        .map(|(at, model)| json!({ "name": &*model.name, "breaker": breaker_name(breaker_of(reports, at)) }))
-        .collect()
+    let gateway = thread.gateway();
+    let describe = |model: &clawgate_core::plan::Model| {
+        let breaker = breaker_name(breaker_of(reports, &model.name));
+        json!({ "name": &*model.name, "breaker": breaker })
+    };
+    gateway.plan.models.iter().map(describe).collect()
 }
 
 /// Everything about our health; `degraded` while a breaker is not closed.
 pub(super) fn detailed(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
-        let models = thread.shared.gateway.plan.models.len();
-        let degraded = (0..models).any(|model| breaker_of(&reports, model) != State::Closed);
+        let gateway = thread.gateway();
+        let mut models = gateway.plan.models.iter();
+        let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed);
         let status = match (thread.draining.get(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
             (false, false) => "ok",
         };
+        let worst_bytes = worst_case(&gateway, thread.shared.cores());
         let shards: Vec<_> = reports.iter().map(|report| shard_of(thread, report)).collect();
         let body = json!({
             "status": status,
@@ -99,12 +109,36 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "uptimeSeconds": thread.now().since(Time::ZERO).as_secs(),
             "providers": models_of(thread, &reports),
             "channels": channels_of(thread),
-            "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": worst_case(&thread.shared) },
+            "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": worst_bytes },
             "shards": shards,
+            "config": config_of(thread),
             "store": { "kind": "memory", "status": "ok" },
         });
         http::respond_json(thread, connection, 200, body.to_string().as_bytes());
     });
+}
+
+/// The configuration in force, and what became of the last attempt to change it.
+fn config_of(thread: &Thread) -> Value {
+    let reloads = &thread.shared.reloads;
+    let said = reloads.said();
+    json!({
+        "file": said.file,
+        "generation": reloads.in_force.load(Ordering::Acquire),
+        "ageSeconds": reloaded(thread).age.as_secs(),
+        "status": if said.refusal.is_empty() { "ok" } else { "refused" },
+        "problems": said.refusal,
+        "needsRestart": said.needs_restart,
+    })
+}
+
+fn reloaded(thread: &Thread) -> metrics::Reloaded {
+    let reloads = &thread.shared.reloads;
+    metrics::Reloaded {
+        taken: reloads.taken.load(Ordering::Relaxed),
+        refused: reloads.refused.load(Ordering::Relaxed),
+        age: thread.now().since(Time(reloads.taken_at.load(Ordering::Relaxed))),
+    }
 }
 
 fn shard_of(thread: &Thread, report: &Report) -> Value {
@@ -132,14 +166,15 @@ fn resident_bytes() -> u64 {
 pub(super) fn status(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
         let sum = |what: &dyn Fn(&Report) -> u64| -> u64 { reports.iter().map(what).sum() };
-        let plan = &thread.shared.gateway.plan;
+        let gateway = thread.gateway();
+        let plan = &gateway.plan;
         let agents: Vec<_> = plan
             .agents
             .iter()
-            .enumerate()
-            .map(|(at, agent)| {
+            .map(|agent| {
                 let of = |what: fn(&clawgate_core::view::AgentLoad) -> u32| -> u32 {
-                    reports.iter().filter_map(|report| report.load.agents.get(at)).map(what).sum()
+                    let all = reports.iter().flat_map(|report| &report.agents);
+                    all.filter(|(name, _)| **name == *agent.name).map(|(_, load)| what(load)).sum()
                 };
                 let models: Vec<_> =
                     agent.models.iter().map(|model| plan.model(*model).name.to_string()).collect();
@@ -178,7 +213,7 @@ pub(super) fn models(call: &mut Call<'_>) {
 }
 
 fn channels_of(thread: &Thread) -> Vec<Value> {
-    let gateway = &thread.shared.gateway;
+    let gateway = thread.gateway();
     let describe = |(at, channel): (usize, &clawgate_core::plan::Channel)| {
         let webhook = gateway.platforms.get(at).is_some_and(Option::is_some);
         let path = webhook.then(|| format!("/webhooks/{}", channel.name));
@@ -207,23 +242,11 @@ pub(super) fn channels(call: &mut Call<'_>) {
 
 /// All metrics, for Prometheus.
 pub(super) fn metrics(call: &mut Call<'_>) {
-    with_reports(call, |thread, connection, reports| {
-        let plan = &thread.shared.gateway.plan;
-        let models = plan.models.iter().map(|model| model.name.to_string()).collect();
-        let agents = plan.agents.iter().map(|agent| agent.name.to_string()).collect();
-        match metrics::encode(reports, models, agents) {
-            Ok(text) => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                http::respond(
-                    thread,
-                    connection,
-                    200,
-                    kind,
-                    &[("cache-control", "no-store")],
-                    text.as_bytes(),
-                );
-            }
-            Err(_) => http::respond_error(thread, connection, Code::Internal, Code::Internal.advice(), 0),
+    with_reports(call, |thread, connection, reports| match metrics::encode(reports, reloaded(thread)) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            http::respond(thread, connection, 200, kind, &[("cache-control", "no-store")], text.as_bytes());
         }
+        Err(_) => http::respond_error(thread, connection, Code::Internal, Code::Internal.advice(), 0),
     });
 }

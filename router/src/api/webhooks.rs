@@ -14,7 +14,7 @@ use std::rc::Rc;
 /// Takes a platform's request.
 pub(super) fn receive(call: &mut Call<'_>) {
     let (thread, connection) = (call.thread, call.connection);
-    let gateway = &thread.shared.gateway;
+    let gateway = thread.gateway();
     let Some((channel, platform)) = gateway.webhook(&call.id) else {
         return call.refuse(Code::NotFound, "there is no channel of this name that takes webhooks");
     };
@@ -34,7 +34,7 @@ pub(super) fn receive(call: &mut Call<'_>) {
     }
     http::with(connection, |http| {
         if let Some(exchange) = &mut http.exchange {
-            exchange.webhook = Some(channel);
+            exchange.webhook = Some((gateway.clone(), channel));
         }
     });
     let opened = connection.tickets.borrow_mut().open(Form::Webhook, "", "", thread.now());
@@ -104,9 +104,9 @@ fn settle(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, refused
         tickets.close(number);
         verdict
     };
-    let Some((channel, ack)) = http::with(connection, |http| {
+    let Some(((gateway, channel), ack)) = http::with(connection, |http| {
         let exchange = http.exchange.as_mut()?;
-        Some((exchange.webhook?, std::mem::take(&mut exchange.ack)))
+        Some((exchange.webhook.take()?, std::mem::take(&mut exchange.ack)))
     })
     .flatten() else {
         return;
@@ -115,9 +115,7 @@ fn settle(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, refused
         None => http::respond_json(thread, connection, 200, &ack),
         Some(millis) => {
             let seconds = millis.div_ceil(1_000);
-            let Some(Some(platform)) = thread.shared.gateway.platforms.get(usize::from(channel.0)) else {
-                return;
-            };
+            let Some(Some(platform)) = gateway.platforms.get(usize::from(channel.0)) else { return };
             let (status, body) = platform.busy(seconds);
             let retry_after = seconds.to_string();
             let extra = [("retry-after", retry_after.as_str()), ("cache-control", "no-store")];

@@ -109,19 +109,30 @@ pub(crate) fn parse() -> Invocation {
     Invocation::parse()
 }
 
+/// What serving is told.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub(crate) config: Config,
+    /// What stands above the file, also when it is read again.
+    pub(crate) overrides: Overrides,
+}
+
 /// Does what was asked; `serve` runs the gateway, and its exit code is that of the process.
-pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Orders) -> ExitCode) -> ExitCode {
     let Invocation { config: named, serve: before, command } = invocation;
     let file = Config::locate(named.as_deref());
     let file = file.as_deref();
     match command.unwrap_or_else(|| Command::Serve(ServeArguments::default())) {
-        Command::Serve(arguments) => match Config::open(file, &arguments.over(before)) {
-            Ok(config) => {
-                complain(&config.warnings);
-                serve(config)
+        Command::Serve(arguments) => {
+            let overrides = arguments.over(before);
+            match Config::open(file, &overrides) {
+                Ok(config) => {
+                    complain(&config.warnings);
+                    serve(Orders { config, overrides })
+                }
+                Err(problems) => refuse(&problems),
             }
-            Err(problems) => refuse(&problems),
-        },
+        }
         Command::Check { json, serve } => {
             let result = Config::open(file, &serve.over(before));
             let (text, code) =

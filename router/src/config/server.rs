@@ -30,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) driver: Driver,
     /// How long a shutdown waits for what runs.
     pub(crate) drain_age_max: Duration,
+    /// The files of the configuration are watched, and read again when they change.
+    pub(crate) watch: bool,
 }
 
 /// A certificate and its key; both files existed when the configuration was read.
@@ -80,6 +82,8 @@ pub(super) struct ServerSection {
     /// How long a shutdown waits for what runs.
     #[schemars(range(min = 0, max = 3600))]
     pub(super) drain_seconds: Seconds,
+    /// The configuration is read again when it, its `.env` or a certificate changes. SIGHUP does that in any case.
+    pub(super) watch: bool,
 }
 
 impl Default for ServerSection {
@@ -94,6 +98,7 @@ impl Default for ServerSection {
             pin: true,
             driver: Driver::Auto,
             drain_seconds: Seconds::whole(30),
+            watch: true,
         }
     }
 }
@@ -144,6 +149,7 @@ impl ServerSection {
             pin: self.pin,
             driver: self.driver,
             drain_age_max: self.drain_seconds.duration(),
+            watch: self.watch,
         }
     }
 

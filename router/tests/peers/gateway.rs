@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,6 +86,13 @@ fn common() -> Value {
     })
 }
 
+/// The text of a configuration: this, beside what all have.
+pub(crate) fn whole(config: Value) -> String {
+    let mut whole = common();
+    merge(&mut whole, config);
+    whole.to_string()
+}
+
 /// A folder of its own for one process.
 pub(crate) fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -111,9 +118,7 @@ impl Gateway {
 
     /// As [`Self::start`], in a folder that has files already, with more arguments.
     pub(crate) fn start_in(folder: PathBuf, config: Value, arguments: &[&str]) -> Self {
-        let mut whole = common();
-        merge(&mut whole, config);
-        std::fs::write(folder.join("clawgate.json"), whole.to_string()).unwrap();
+        std::fs::write(folder.join("clawgate.json"), whole(config)).unwrap();
         Self::spawn(folder, arguments)
     }
 
@@ -207,6 +212,42 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn await_status(&self, key: &str, value: u64) {
         ask_until(&format!("`{key}` becomes {value}"), || (self.status()[key] == value).then_some(()));
+    }
+
+    /// Writes another configuration beside what all have into its file, as an editor that writes in place.
+    pub(crate) fn rewrite(&self, config: Value) {
+        std::fs::write(self.folder.join("clawgate.json"), whole(config)).unwrap();
+    }
+
+    /// Puts a file with this text in the place of its configuration.
+    pub(crate) fn replace(&self, text: &str) {
+        std::fs::write(self.folder.join("clawgate.json.new"), text).unwrap();
+        std::fs::rename(self.folder.join("clawgate.json.new"), self.folder.join("clawgate.json")).unwrap();
+    }
+
+    /// Asks it to read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
+    /// Writes another configuration and asks for it to be read; returns when all threads work by it, as number
+    /// `generation`.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: Value, generation: u64) {
+        self.rewrite(config);
+        self.hang_up();
+        self.await_generation(generation);
+    }
+
+    /// Waits until all threads work by the configuration of this number.
+    #[track_caller]
+    pub(crate) fn await_generation(&self, generation: u64) {
+        self.await_line(&format!("the new configuration is in force generation={generation}"));
+    }
+
+    /// Where it runs, and its configuration lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The id of the process.
