@@ -139,9 +139,10 @@ pub(crate) fn delivered<'a>(
     json: &mut Json,
     detail: &'a mut String,
 ) -> Delivery<'a> {
-    // What every delivered message is answered with, whatever follows; nothing else of it is needed.
+    // What every delivered message is answered with, whatever follows: nothing else of it is needed.
     if status == 200 && body.starts_with(b"{\"ok\":true") {
-        return Delivery::Confirmed;
+        push_detail(detail, message_id(body));
+        return Delivery::Confirmed { message: detail };
     }
     let parsed = json.parse(body);
     let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
@@ -151,7 +152,7 @@ pub(crate) fn delivered<'a>(
         return Delivery::Retry { after: retry_after_of(retry_after), detail };
     };
     if reply.get("ok").and_then(Value::bool) == Some(true) {
-        return Delivery::Confirmed;
+        return Delivery::Confirmed { message: "" };
     }
     push_detail(detail, reply.str_of("description").unwrap_or("refused without a description"));
     let parameter = |key| reply.get("parameters").and_then(|parameters| parameters.get(key));
@@ -168,6 +169,13 @@ pub(crate) fn delivered<'a>(
         (408 | 429 | 500.., None) => Delivery::Retry { after: retry_after_of(retry_after), detail },
         (_, None) => Delivery::Refused { detail },
     }
+}
+
+/// The id of the message, which is the first thing that the Bot API says of one; empty where it is not.
+fn message_id(body: &[u8]) -> &str {
+    let digits = body.strip_prefix(b"{\"ok\":true,\"result\":{\"message_id\":").unwrap_or_default();
+    let len = digits.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();
+    core::str::from_utf8(&digits[..len]).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -250,6 +258,9 @@ mod tests {
         let mut body =
             format!("{{\"ok\":true,\"result\":{}0{}}}", "[".repeat(99), "]".repeat(99)).into_bytes();
         let (mut json, mut detail) = (Json::new(crate::JsonLimits::TEST), String::new());
-        assert_eq!(delivered(200, None, &mut body, &mut json, &mut detail), Delivery::Confirmed);
+        assert_eq!(
+            delivered(200, None, &mut body, &mut json, &mut detail),
+            Delivery::Confirmed { message: "" }
+        );
     }
 }

@@ -181,7 +181,7 @@ pub(crate) fn delivered<'a>(
     detail: &'a mut String,
 ) -> Delivery<'a> {
     if (200..300).contains(&status) {
-        return Delivery::Confirmed;
+        return Delivery::Confirmed { message: "" };
     }
     push_detail(detail, &format!("HTTP {status}: "));
     let start = body.get(..body.len().min(crate::DETAIL_BYTES_MAX)).unwrap_or_default();

@@ -146,7 +146,7 @@ fn run_answer(platform: &Platform, case: &Value) -> Vec<Value> {
     let delivery =
         platform.delivered(status, case["retry_after"].as_str(), &mut body, &mut json, &mut detail);
     vec![match delivery {
-        Delivery::Confirmed => json!("confirmed"),
+        Delivery::Confirmed { .. } => json!("confirmed"),
         Delivery::Retry { after, detail } => json!({"retry_after_secs": after.as_secs(), "detail": detail}),
         Delivery::Refused { detail } => json!({"refused": detail}),
     }]

@@ -7,7 +7,7 @@ use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_adapters::{Destination, Platform};
 use clawgate_core::event::{Delivery, Event};
-use clawgate_core::id::{ChannelId, TurnId};
+use clawgate_core::id::{ChannelId, TurnId, Uid};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ struct Parcel {
 /// Begins to post a part of an answer.
 pub(crate) fn begin(
     thread: &Rc<Thread>,
-    turn: TurnId,
+    (turn, uid): (TurnId, Uid),
     channel: ChannelId,
     (part, attempt): (u16, u16),
     text: &str,
@@ -40,7 +40,7 @@ pub(crate) fn begin(
                 chat: address.chat,
                 thread: address.thread,
                 peer: address.peer,
-                idempotency_key: shared.idempotency_key(thread.id, turn),
+                idempotency_key: shared.idempotency_key(uid),
             };
             platform.encode(&to, text, part, unix_seconds(), &mut body).map_err(|bad| bad.text.into_owned())
         }
@@ -116,7 +116,7 @@ fn read_answer(
     let mut json = thread.json.borrow_mut();
     let delivery = platform.delivered(answer.status, retry_after, body, &mut json, detail);
     drop(json);
-    if !matches!(delivery, Delivery::Confirmed) {
+    if !matches!(delivery, Delivery::Confirmed { .. }) {
         thread.count(|c| &mut c.deliveries_refused);
     }
     tell(thread, parcel, delivery);

@@ -15,9 +15,10 @@ use std::rc::Rc;
 /// Carries out one effect.
 pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
     match *effect {
-        Effect::Accepted { client, turn, session: _, ahead } => {
-            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead }, "");
+        Effect::Accepted { client, turn, session: _, ahead, durable } => {
+            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead, durable }, "");
         }
+        Effect::Durable { client, turn: _ } => reply(thread, client, Reply::Durable, ""),
         Effect::Duplicate { client } => reply(thread, client, Reply::Duplicate, ""),
         Effect::Ignored { client, why } => reply(thread, client, Reply::Ignored(why), ""),
         Effect::Refused { client, code, retry_after_millis } => {
@@ -36,8 +37,8 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         Effect::Fail { client, turn: _, seq, code, detail, retry_after_millis } => {
             reply(thread, client, Reply::Failed { seq, code, retry_after_millis }, effects.text(detail));
         }
-        Effect::Deliver { turn, channel, part, attempt, text } => {
-            deliver::begin(thread, turn, channel, (part, attempt), effects.text(text));
+        Effect::Deliver { turn, channel, uid, part, attempt, text } => {
+            deliver::begin(thread, (turn, uid), channel, (part, attempt), effects.text(text));
         }
         Effect::Settled { turn, session, outcome } => {
             tracing::trace!(
@@ -67,6 +68,10 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             } else {
                 thread.outgoing.borrow_mut().letter(shard, Letter::Nudged { agent });
             }
+        }
+        // Only a shard that was begun with a journal or a store asks for these.
+        Effect::Append { .. } | Effect::Load { .. } | Effect::Save { .. } => {
+            debug_assert!(false, "nothing is kept: {effect:?}");
         }
         Effect::Breaker { model, state } => {
             let gateway = thread.gateway();

@@ -12,7 +12,7 @@ use clawgate_core::bounds::Bounds;
 use clawgate_core::bucket::{Rate, Table, Verdict};
 use clawgate_core::event::{Class, Scope};
 use clawgate_core::home::Secret;
-use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, TurnId};
+use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, Uid};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
@@ -184,6 +184,7 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
         waiting_max: agent.waiting_max,
         attempts_max: agent.attempts_max,
         history: agent.history,
+        needs_history: agent.needs_history,
         failure_text: agent.failure_text.as_deref().map(Into::into),
     }
 }
@@ -488,12 +489,9 @@ impl Shared {
         Some(cell.clone())
     }
 
-    /// The same for every attempt at a turn's answer, and for no other turn of any process.
-    pub(crate) fn idempotency_key(&self, shard: ShardId, turn: TurnId) -> u128 {
-        let mut bytes = [0u8; 10];
-        bytes[..2].copy_from_slice(&shard.0.to_le_bytes());
-        bytes[2..6].copy_from_slice(&turn.slot.to_le_bytes());
-        bytes[6..].copy_from_slice(&turn.generation.to_le_bytes());
+    /// The same for every attempt at a turn's answer, also those after a restart, and for no other turn.
+    pub(crate) fn idempotency_key(&self, uid: Uid) -> u128 {
+        let bytes = uid.0.to_le_bytes();
         u128::from(self.hash(&bytes, 4)) << 64 | u128::from(self.hash(&bytes, 5))
     }
 

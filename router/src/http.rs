@@ -492,6 +492,8 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             drop(tickets);
             respond_error(thread, connection, Code::PolicyDenied, Code::PolicyDenied.advice(), 0);
         }
+        // Nobody who waits for an answer asks for a receipt.
+        Reply::Durable => {}
         Reply::Operated { refused } => {
             tickets.close(number);
             drop(tickets);

@@ -30,8 +30,10 @@ pub(crate) type Errand = Box<dyn FnOnce(&Rc<Thread>) + Send>;
 /// What becomes of a client's message, on its way to the core that owns the connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reply {
-    /// Admitted.
-    Accepted { shard: ShardId, turn: TurnId, ahead: u16 },
+    /// Admitted; where it is `durable`, `Durable` follows, and it is acknowledged with that.
+    Accepted { shard: ShardId, turn: TurnId, ahead: u16, durable: bool },
+    /// It is on disk.
+    Durable,
     /// Seen before.
     Duplicate,
     /// Policy.
@@ -59,6 +61,7 @@ pub(crate) struct InboundHead {
     mode: Mode,
     class: Class,
     agent: Option<AgentId>,
+    receipt: bool,
     /// Bytes of id, chat, thread, peer, name and text, one after the other in the batch.
     lens: [u32; 6],
 }
@@ -130,8 +133,10 @@ impl Batch {
             self.text.push_str(text);
             *len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         }
-        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *inbound;
-        let head = InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, lens };
+        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, .. } =
+            *inbound;
+        let head =
+            InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, lens };
         self.letters.push(Letter::Inbound { client, head });
     }
 }
@@ -144,7 +149,7 @@ fn take<'a>(rest: &mut &'a str, len: u32) -> &'a str {
 
 fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
     let [id, chat, thread, peer, name, text] = head.lens.map(|len| take(rest, len));
-    let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *head;
+    let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, .. } = *head;
     Inbound {
         id,
         chat,
@@ -160,6 +165,7 @@ fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
         mode,
         class,
         agent,
+        receipt,
     }
 }
 

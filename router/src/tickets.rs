@@ -34,6 +34,10 @@ pub(crate) struct Ticket {
     pub(crate) form: Form,
     /// The client asked to be told that the message was admitted.
     pub(crate) receipt: bool,
+    /// Its receipt waits for the disk.
+    pub(crate) unwritten: bool,
+    /// Its answer ended.
+    pub(crate) ended: bool,
     /// The shard was told that this client's outbox is full.
     pub(crate) clogged: bool,
     /// A piece was sent, so that the head of the answer is out.
@@ -54,12 +58,26 @@ impl Ticket {
             turn: None,
             form,
             receipt: false,
+            unwritten: false,
+            ended: false,
             clogged: false,
             started: false,
             began,
             waits: 0,
             refused: None,
         }
+    }
+
+    /// Is nothing more to come? `last` if its answer has ended; its receipt may follow that.
+    pub(crate) const fn is_over(&mut self, last: bool) -> bool {
+        self.ended |= last;
+        self.ended && !self.unwritten
+    }
+
+    /// It has its receipt; had it its answer before?
+    pub(crate) const fn is_over_once_written(&mut self) -> bool {
+        self.unwritten = false;
+        self.ended
     }
 
     /// The session id as the client gave it, or as we made it up.

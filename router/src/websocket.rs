@@ -344,6 +344,7 @@ fn on_said(
         mode,
         class: identity.class,
         agent,
+        receipt: said.receipt,
     };
     let home = thread.home(&inbound);
     if may_move && home != thread.id && connection.tickets.borrow().is_empty() {
@@ -483,12 +484,16 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
     };
     let (session, id) = (ticket.session(), ticket.id());
     let last = match reply {
-        Reply::Accepted { shard, turn, ahead: _ } => {
-            if ticket.receipt {
+        Reply::Accepted { shard, turn, ahead: _, durable } => {
+            if ticket.receipt && !durable {
                 send_text(thread, connection, |out| protocol::write_accepted(out, id, session, false));
             }
-            ticket.turn = Some((shard, turn));
+            (ticket.turn, ticket.unwritten) = (Some((shard, turn)), durable);
             false
+        }
+        Reply::Durable => {
+            send_text(thread, connection, |out| protocol::write_accepted(out, id, session, false));
+            ticket.is_over_once_written()
         }
         Reply::Piece { seq, .. } => {
             send_text(thread, connection, |out| protocol::write_chunk(out, text, session, id, seq));
@@ -527,7 +532,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         }
         Reply::Operated { .. } => true,
     };
-    if last {
+    if ticket.is_over(last) {
         tickets.close(number);
         if tickets.is_empty() && thread.draining.get() {
             drop(tickets);

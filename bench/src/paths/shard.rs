@@ -109,8 +109,12 @@ impl Routing {
         self.prompt = prompt;
         let mut settled = self.handle(Event::Ended { call, end: End::Finished(Stop::Complete) });
         if message.mode == Mode::Deliver {
-            let delivered =
-                Event::Delivered { turn: call.turn, part: 0, attempt: 0, delivery: Delivery::Confirmed };
+            let delivered = Event::Delivered {
+                turn: call.turn,
+                part: 0,
+                attempt: 0,
+                delivery: Delivery::Confirmed { message: "" },
+            };
             settled = self.handle(delivered);
         }
         assert!(settled, "the turn is over");
@@ -230,6 +234,7 @@ fn plan(sessions: usize) -> Plan {
         delivery_age_max: Duration::from_secs(20),
         backoff_min: Duration::from_secs(1),
         backoff_max: Duration::from_secs(30),
+        load_age_max: Duration::from_secs(2),
     };
     let channel = Channel {
         name: "api".into(),
@@ -249,6 +254,7 @@ fn plan(sessions: usize) -> Plan {
         waiting_max: 1_000,
         attempts_max: 2,
         history: false,
+        needs_history: true,
         failure_text: None,
     };
     let breaker = BreakerPlan {

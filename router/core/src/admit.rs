@@ -9,6 +9,8 @@ use crate::home::session_hash;
 use crate::id::{AgentId, Client};
 use crate::limits::Limits;
 use crate::list::Link;
+use crate::load::Memory;
+use crate::log::Await;
 use crate::policy;
 use crate::route::{self, Question, Standing};
 use crate::session::Session;
@@ -86,7 +88,11 @@ impl Shard {
         match answer {
             Answer::Duplicate => {
                 self.counters.duplicate += 1;
-                out.push(Effect::Duplicate { client });
+                // The message that it repeats may not be on disk yet: until then it is not acknowledged either.
+                match self.log.behind().filter(|_| self.is_written(inbound.mode, inbound.receipt)) {
+                    Some(lsn) => self.log.wait(lsn, Await::Repeated { client }),
+                    None => out.push(Effect::Duplicate { client }),
+                }
             }
             Answer::Ignored(why) => {
                 self.counters.ignore(why);
@@ -127,7 +133,18 @@ impl Shard {
             inbound.class
         };
         let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
-        self.accept(turn, out);
+        if let Some(turn) = self.turns.at_mut(turn) {
+            turn.asked = inbound.agent.is_some();
+        }
+        let written = self.is_written(inbound.mode, inbound.receipt);
+        self.accept(turn, written, out);
+        if written {
+            let lsn = self.write_accepted(turn, inbound.id, out);
+            self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
+            if let Some(mark) = known.mark {
+                self.save_seen(session, mark.words(), lsn, out);
+            }
+        }
         self.publish(Notice::Received, session, Some(turn), inbound.text, out);
         if self.listening {
             let name = self.places.desk(desk).map_or("", |desk| &desk.name);
@@ -157,8 +174,10 @@ impl Shard {
         let ignored = match judged {
             Err(why) => why,
             Ok(()) if policy::is_asked(inbound.kind) => {
-                let draining = Answer::Refused(Code::Draining, SOON);
-                return if self.draining { Err(draining) } else { Ok(known) };
+                let written = self.is_written(inbound.mode, inbound.receipt);
+                let shut =
+                    if self.draining { Some(Code::Draining) } else { self.unwritable().filter(|_| written) };
+                return shut.map_or(Ok(known), |code| Err(Answer::Refused(code, SOON)));
             }
             Ok(()) => {
                 self.only_publish(&known, out);
@@ -240,9 +259,15 @@ impl Shard {
             self.counters.evicted += 1;
             self.remove_session(self.idle.head(), "evicted", out);
         }
-        let session = Session::new(known.hash, known.post, known.inbound, self.now);
+        let session = Session::new(known.hash, known.post, known.inbound, self.now, self.log.store);
+        self.insert_session(session, out)
+    }
+
+    /// Takes a new session in, idle. Its unit of the bound was taken before.
+    pub(crate) fn insert_session(&mut self, session: Session, out: &mut Effects) -> u32 {
+        let hash = session.hash;
         let (slot, _) = self.sessions.insert(session);
-        self.index.insert(known.hash, slot);
+        self.index.insert(hash, slot);
         self.idle.push_back(&mut self.sessions, slot);
         self.publish(Notice::Created, slot, None, "", out);
         slot
@@ -285,6 +310,13 @@ impl Shard {
         Ok((desk, choice.keep))
     }
 
+    /// The agent that would answer this message of a session now.
+    pub(crate) fn route_again(&mut self, inbound: &Inbound<'_>, session: u32) -> Option<u16> {
+        let own = self.sessions.at(session)?;
+        let known = Known { inbound, post: own.post, hash: own.hash, mark: None, session: Some(session) };
+        self.route(&known).ok().map(|(desk, _)| desk)
+    }
+
     /// How an agent stands, over the process where it has limits.
     fn standing(&self, agent: AgentId) -> Standing {
         let Some(desk) = self.places.desk_of(agent).and_then(|place| self.places.desk(place)) else {
@@ -299,8 +331,9 @@ impl Shard {
     /// Whether there is room for one more turn of the session at this agent, and takes it.
     fn place(&mut self, session: Option<u32>, place: u16) -> Result<Beginning, Answer> {
         let session = session.and_then(|slot| self.sessions.at(slot));
-        let (busy, behind) =
-            session.map_or((false, 0), |session| (session.current != NONE, session.waiting.len()));
+        let (busy, behind, warm) = session.map_or((false, 0, !self.log.store), |session| {
+            (session.current != NONE, session.waiting.len(), session.memory == Memory::Warm)
+        });
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         if busy && u32::from(self.plan.limits.session_waiting_max) <= behind {
             let wait = desk.turn_millis.saturating_mul(behind + 1).clamp(1_000, 60_000);
@@ -309,18 +342,18 @@ impl Shard {
         if !self.turns_lease.take(&self.bounds.turns) {
             return Err(Answer::Refused(Code::Busy, desk.retry_after_millis(self.turns.len())));
         }
-        let refused = self.beginning(place, busy);
+        let refused = self.beginning(place, !busy && warm);
         if refused.is_err() {
             self.turns_lease.give(&self.bounds.turns);
         }
         refused
     }
 
-    fn beginning(&mut self, place: u16, busy: bool) -> Result<Beginning, Answer> {
+    fn beginning(&mut self, place: u16, ready: bool) -> Result<Beginning, Answer> {
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let choice = self.chosen(&desk.chain, 0);
         if let Some((chain, line)) = choice
-            && !busy
+            && ready
             && desk.is_empty()
             && self.take_places(place, line, true)
         {
@@ -348,6 +381,8 @@ impl Shard {
         words.push_str(message.text);
         let (slot, _) = self.turns.insert(Turn {
             link: Link::NONE,
+            uid: self.log.uid(self.now),
+            lsn: 0,
             session,
             client: message.client,
             mode: message.mode,
@@ -362,6 +397,8 @@ impl Shard {
             calls: 0,
             keeps: false,
             pressed: false,
+            asked: false,
+            replayed: false,
             forgets: false,
             seq: 0,
             words,
@@ -376,6 +413,7 @@ impl Shard {
             call: Call::default(),
             delivering: Delivering::default(),
             verdict: Outcome::Answered,
+            why: None,
             timer: Key::NONE,
             armed: Time::ZERO,
         });
@@ -383,7 +421,7 @@ impl Shard {
     }
 
     /// Puts a new turn into its session and says that it is admitted.
-    pub(crate) fn accept(&mut self, slot: u32, out: &mut Effects) {
+    pub(crate) fn accept(&mut self, slot: u32, durable: bool, out: &mut Effects) {
         let now = self.now;
         let Some(turn) = self.turns.at(slot) else { return };
         let (client, place) = (turn.client, turn.session);
@@ -391,6 +429,7 @@ impl Shard {
         let ahead = session.turns();
         session.messages = session.messages.saturating_add(1);
         session.active = now;
+        session.unsaved = true;
         if session.current == NONE {
             session.current = slot;
             self.idle.remove(&mut self.sessions, place);
@@ -404,6 +443,7 @@ impl Shard {
             turn: self.turn_id(slot),
             session: self.session_id(place),
             ahead,
+            durable,
         });
     }
 
@@ -416,14 +456,20 @@ impl Shard {
             }
             Beginning::Queue => {
                 turn.holds.waiting = true;
-                let first = self.sessions.at(turn.session).is_some_and(|session| session.current == slot);
-                if first {
-                    self.queue_up(slot);
-                    self.publish_state(slot, out);
-                }
-                self.arm(slot);
+                self.set_off_waiting(slot, out);
             }
         }
+    }
+
+    /// A turn that begins by waiting.
+    pub(crate) fn set_off_waiting(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let first = self.sessions.at(turn.session).is_some_and(|session| session.current == slot);
+        if first {
+            self.come_forward(slot, out);
+            self.publish_state(slot, out);
+        }
+        self.arm(slot);
     }
 }
 

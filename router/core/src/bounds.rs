@@ -113,6 +113,17 @@ impl Lease {
         true
     }
 
+    /// Takes one even beyond the limit: for what was promised before this limit was. Nothing more is taken until what is
+    /// used is within it again.
+    pub(crate) fn force(&mut self, count: &Count) {
+        if self.take(count) {
+            return;
+        }
+        (self.held, self.over) = (self.held + 1, true);
+        count.adopt(1);
+        self.used += 1;
+    }
+
     /// Gives one back.
     pub(crate) fn give(&mut self, count: &Count) {
         debug_assert!(0 < self.used, "given back more than was taken");

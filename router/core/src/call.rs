@@ -185,7 +185,7 @@ impl Shard {
         self.end_call(slot, Verdict::Good { slow }, out);
         self.learn(slot);
         let usage = self.usage(slot);
-        self.keep_history(slot);
+        self.keep_history(slot, out);
         let id = self.turn_id(slot);
         let Some(turn) = self.turns.at(slot) else { return };
         self.publish(Notice::Generated, turn.session, Some(slot), &turn.reply, out);
@@ -197,6 +197,8 @@ impl Shard {
             Mode::Whole => out.keep(&turn.reply),
             Mode::Stream => Span::default(),
         };
+        self.write_reply(slot, Outcome::Answered, out);
+        let Some(turn) = self.turns.at(slot) else { return };
         let (client, seq, model) = (turn.client, turn.seq.saturating_add(1), self.model_id(turn));
         out.push(Effect::Finish { client, turn: id, seq, text, usage, model, stop });
         self.publish(Notice::Delivered, turn.session, Some(slot), "", out);
@@ -223,12 +225,12 @@ impl Shard {
         }
     }
 
-    fn keeps_history(&self, desk: u16) -> bool {
+    pub(crate) fn keeps_history(&self, desk: u16) -> bool {
         self.places.desk(desk).is_some_and(|desk| desk.history)
     }
 
     /// What was said in a turn that was answered in full joins the session's history.
-    fn keep_history(&mut self, slot: u32) {
+    fn keep_history(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets {
             return;
@@ -239,6 +241,7 @@ impl Shard {
             history.push(Role::User, turn.text(), limits);
             history.push(Role::Agent, &turn.reply, limits);
         }
+        self.save_said(slot, out);
     }
 
     /// A call failed: the next attempt, or the end.

@@ -63,6 +63,7 @@ impl Shard {
         let Holds { waiting, agent, model } = turn.holds;
         let held = match turn.state {
             State::Waiting => waiting != turn.errand.is_some() && !agent && !model,
+            State::Loading => waiting && !agent && !model && turn.errand.is_none(),
             // Never started: a waiting place; started: the agent's.
             State::Ready => !model && waiting != agent && turn.errand.is_none(),
             State::Running => !waiting && agent && model,

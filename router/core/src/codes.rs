@@ -74,6 +74,7 @@ codes! {
     Draining            3007 "DRAINING"             503 4410 "The gateway is restarting; reconnect."
     HeadTimeout         3008 "HEAD_TIMEOUT"         408 4411 "The request or its next part did not arrive in time."
     ReplyTooLong        3009 "REPLY_TOO_LONG"       502 0    "The answer grew beyond the limit and was cut."
+    JournalFull         3010 "JOURNAL_FULL"         503 0    "The journal has reached its bound on disk; wait for Retry-After. Operators: `journal.diskBytesMax`, or a store that does not keep up."
     UpstreamFailed      4000 "UPSTREAM_FAILED"      502 0    "The model refused or failed; its own words are in the message."
     UpstreamTimeout     4001 "UPSTREAM_TIMEOUT"     504 0    "The model did not answer, or fell silent, within its limits."
     UpstreamTruncated   4002 "UPSTREAM_TRUNCATED"   502 0    "The model's answer broke off; what came is not complete."
@@ -83,4 +84,6 @@ codes! {
     DeliveryFailed      4006 "DELIVERY_FAILED"      502 0    "The platform did not take the answer."
     Cancelled           4007 "CANCELLED"            499 0    "The turn was cancelled by its client or an operator."
     Internal            5000 "INTERNAL"             500 1011 "A fault of the gateway; please report it."
+    JournalFailed       5001 "JOURNAL_FAILED"       503 0    "The journal cannot be written, so that nothing new is acknowledged; operators: see the log and the disk."
+    StoreUnavailable    5002 "STORE_UNAVAILABLE"    503 0    "The session's history could not be loaded in time; try again."
 }

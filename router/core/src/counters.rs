@@ -28,6 +28,12 @@ pub struct Counters {
     pub evicted: u64,
     /// Sessions forgotten because they were idle for too long.
     pub expired: u64,
+    /// Sessions that the store was asked for.
+    pub loads: u64,
+    /// Sessions that the store answered for.
+    pub loaded: u64,
+    /// Sessions that the store did not answer for, or not in time.
+    pub not_loaded: u64,
 }
 
 impl Counters {
@@ -46,6 +52,9 @@ impl Counters {
             fallbacks: 0,
             evicted: 0,
             expired: 0,
+            loads: 0,
+            loaded: 0,
+            not_loaded: 0,
         }
     }
 

@@ -17,6 +17,14 @@ const BLOCK: usize = 256;
 pub(crate) struct Mark([u64; 2]);
 
 impl Mark {
+    pub(crate) const fn words(self) -> [u64; 2] {
+        self.0
+    }
+
+    pub(crate) const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
     /// The mark of an event id in a conversation.
     pub(crate) fn new(secret: &Secret, session: u64, id: &str) -> Self {
         let mut hasher = SipHasher13::new_with_keys(secret.0[0], secret.0[1]);

@@ -5,7 +5,7 @@ use crate::effect::{Effect, Effects, Notice, Outcome};
 use crate::event::{Delivery, Mode};
 use crate::id::TurnId;
 use crate::shard::Shard;
-use crate::split;
+use crate::split::{self, Cursor};
 use crate::turn::{Delivering, Errand, State};
 use crate::view::{self, Role};
 use core::time::Duration;
@@ -19,8 +19,33 @@ impl Shard {
         // The agent's work is done: its next turn need not wait for a platform.
         self.free_places(slot, true);
         let Some(turn) = self.turns.at_mut(slot) else { return };
-        (turn.state, turn.verdict, turn.delivering) = (State::Delivering, verdict, Delivering::default());
+        turn.verdict = verdict;
+        match self.write_reply(slot, verdict, out) {
+            None => self.deliver_from(slot, verdict, Cursor::default(), 0, out),
+            Some(lsn) => {
+                self.begin_delivery(slot, verdict, Cursor::default(), 0);
+                self.deliver_after(slot, lsn);
+            }
+        }
+    }
+
+    /// Goes on with a delivery, from this part on.
+    pub(crate) fn deliver_from(
+        &mut self,
+        slot: u32,
+        verdict: Outcome,
+        at: Cursor,
+        part: u16,
+        out: &mut Effects,
+    ) {
+        self.begin_delivery(slot, verdict, at, part);
         self.deliver_part(slot, out);
+    }
+
+    fn begin_delivery(&mut self, slot: u32, verdict: Outcome, at: Cursor, part: u16) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        (turn.state, turn.verdict) = (State::Delivering, verdict);
+        turn.delivering = Delivering { at, part, ..Delivering::default() };
     }
 
     /// What an operator says as the bot.
@@ -37,6 +62,8 @@ impl Shard {
         {
             history.push(Role::Agent, &turn.reply, &self.plan.limits);
         }
+        self.save_said(slot, out);
+        let Some(turn) = self.turns.at(slot) else { return };
         self.publish(Notice::Generated, session, Some(slot), &turn.reply, out);
         match mode {
             Mode::Deliver => {
@@ -59,7 +86,7 @@ impl Shard {
     }
 
     /// Sends the part that begins where the delivery is, or ends the turn if there is none.
-    fn deliver_part(&mut self, slot: u32, out: &mut Effects) {
+    pub(crate) fn deliver_part(&mut self, slot: u32, out: &mut Effects) {
         let (id, now) = (self.turn_id(slot), self.now);
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let post = self.sessions.at(turn.session).map(|session| session.post);
@@ -80,7 +107,8 @@ impl Shard {
         (delivering.next, delivering.in_flight) = (next, true);
         let (part, attempt) = (delivering.part, delivering.attempt);
         turn.until = now + self.plan.limits.delivery_age_max;
-        out.push(Effect::Deliver { turn: id, channel, part, attempt, text });
+        let uid = turn.uid;
+        out.push(Effect::Deliver { turn: id, channel, uid, part, attempt, text });
         self.arm(slot);
     }
 
@@ -99,14 +127,36 @@ impl Shard {
             return;
         }
         match delivery {
-            Delivery::Confirmed => {
-                let (at, part) = (delivering.next, delivering.part.saturating_add(1));
-                *delivering = Delivering { at, part, ..Delivering::default() };
-                self.deliver_part(id.slot, out);
+            Delivery::Confirmed { message } => self.on_confirmed(id.slot, message, out),
+            Delivery::Retry { after, detail } => {
+                self.keep_why(id.slot, detail);
+                self.retry_part(id.slot, after, out);
             }
-            Delivery::Retry { after, .. } => self.retry_part(id.slot, after, out),
-            Delivery::Refused { .. } => self.give_up_delivery(id.slot, out),
+            Delivery::Refused { detail } => {
+                self.keep_why(id.slot, detail);
+                self.give_up_delivery(id.slot, out);
+            }
         }
+    }
+
+    /// A part was confirmed. The next one waits until that is on disk, so that no more than one part can be in doubt.
+    fn on_confirmed(&mut self, slot: u32, message: &str, out: &mut Effects) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let confirmed = turn.delivering.part;
+        let (at, part) = (turn.delivering.next, confirmed.saturating_add(1));
+        turn.delivering = Delivering { at, part, ..Delivering::default() };
+        match self.write_delivered(slot, confirmed, message, out) {
+            Some(lsn) if self.has_part(slot) => self.deliver_after(slot, lsn),
+            Some(_) | None => self.deliver_part(slot, out),
+        }
+    }
+
+    /// Is there anything left to deliver?
+    fn has_part(&self, slot: u32) -> bool {
+        let Some(turn) = self.turns.at(slot) else { return false };
+        let post = self.sessions.at(turn.session).and_then(|session| self.places.post(session.post)?.id);
+        let Some(plan) = post.map(|channel| self.plan.channel(channel)) else { return false };
+        split::part(&turn.reply, plan.unit, plan.text_max, turn.delivering.at).is_some()
     }
 
     /// An attempt ran out of time, or the next one is due.

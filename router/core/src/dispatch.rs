@@ -95,7 +95,7 @@ impl Shard {
         };
         let first = turn.calls == 0;
         // Listeners are told whole answers, also of turns that are streamed.
-        turn.keeps = turn.mode != Mode::Stream || history || self.listening;
+        turn.keeps = turn.mode != Mode::Stream || history || turn.lsn != 0 || self.listening;
         if !first && turn.line == place {
             turn.tries = turn.tries.saturating_add(1);
             self.counters.retries += 1;
@@ -515,6 +515,7 @@ impl Shard {
         match turn.errand {
             Some(Errand::Outbound) => self.speak(slot, out),
             Some(Errand::Apology(outcome)) => self.apologise(slot, outcome, out),
+            Some(Errand::Resume(verdict)) => self.resume(slot, verdict, out),
             None => {}
         }
     }
@@ -526,7 +527,11 @@ impl Shard {
             return;
         }
         let Some(turn) = self.turns.at(slot) else { return };
-        let state = if turn.state == State::Ready { view::State::Waiting } else { view::State::Processing };
+        let state = if matches!(turn.state, State::Ready | State::Loading) {
+            view::State::Waiting
+        } else {
+            view::State::Processing
+        };
         self.publish(Notice::Updated, turn.session, Some(slot), state.name(), out);
     }
 }

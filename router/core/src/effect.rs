@@ -1,7 +1,8 @@
 //! What a shard asks its shell to do: plain values, compared in tests.
 use crate::codes::Code;
 use crate::event::{Stop, Usage};
-use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
+use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId, Uid};
+use crate::record::Record;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -61,6 +62,73 @@ pub enum Outcome {
     Dead(Code),
 }
 
+/// What is kept of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// What was said in a turn joins the history. A row that is there already stays as it is.
+    Said {
+        /// The turn.
+        uid: Uid,
+        /// What the person wrote; empty for an operator's words.
+        text: Span,
+        /// What the agent answered.
+        reply: Span,
+    },
+    /// The session's own data: read it with `Shard::session` and `Shard::memory`. A later `revision` wins.
+    Session {
+        /// Grows.
+        revision: Uid,
+        /// History before this is forgotten.
+        history_from: Uid,
+    },
+    /// The session and its history are forgotten.
+    Closed {
+        /// Grows.
+        revision: Uid,
+    },
+    /// An event id was seen.
+    Seen {
+        /// Its mark.
+        mark: [u64; 2],
+        /// When: Unix milliseconds.
+        unix_millis: u64,
+    },
+    /// A message could not be answered, or its answer not delivered: a dead letter.
+    Dead(Dead),
+    /// A dead letter was taken up again: it is none any more.
+    Revived {
+        /// The turn.
+        uid: Uid,
+    },
+}
+
+/// A dead letter, beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// The turn.
+    pub uid: Uid,
+    /// When it was admitted: Unix milliseconds.
+    pub unix_millis: u64,
+    /// Why.
+    pub code: Code,
+    /// Attempts at what failed in the end.
+    pub attempts: u16,
+    /// It is what an operator said as the bot.
+    pub outbound: bool,
+    /// The answer is known (`reply`); only its delivery failed.
+    pub answered: bool,
+    /// Parts of the answer that were confirmed.
+    pub parts: u16,
+    /// Whoever failed in its own words.
+    pub detail: Span,
+    /// Who wrote, as people see it.
+    pub name: Span,
+    /// What was written.
+    pub text: Span,
+    /// The answer, if it is known.
+    pub reply: Span,
+}
+
 /// Something for the shell to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -74,6 +142,15 @@ pub enum Effect {
         session: SessionId,
         /// How many of its session are before it; 0 if it runs at once.
         ahead: u16,
+        /// It is being written: `Durable` follows once it is on disk, and that is when it may be acknowledged.
+        durable: bool,
+    },
+    /// An admitted message is on disk: acknowledge it.
+    Durable {
+        /// Who sent it.
+        client: Client,
+        /// Its turn. May be over by now.
+        turn: TurnId,
     },
     /// It was admitted before: acknowledge it again, answer nothing.
     Duplicate {
@@ -169,6 +246,8 @@ pub enum Effect {
         turn: TurnId,
         /// The channel to post by.
         channel: ChannelId,
+        /// The turn's name for ever: with `part` the same for all attempts, also those after a restart.
+        uid: Uid,
         /// Counts the parts from 0.
         part: u16,
         /// Counts the attempts at this part from 0.
@@ -212,6 +291,27 @@ pub enum Effect {
         /// The agent.
         agent: AgentId,
     },
+    /// Write this record to the journal. Answered by `Event::Durable` once it is on disk.
+    Append {
+        /// Its number: one more than the last one's.
+        lsn: u64,
+        /// Its bytes; see [`Effects::bytes`].
+        record: Span,
+    },
+    /// Ask the store for this session. It sees all that was saved of it before. Answered by `Event::Loaded`.
+    Load {
+        /// The session.
+        session: SessionId,
+    },
+    /// Save this in the store, in order. Confirmed by `Event::Saved`.
+    Save {
+        /// Its number: one more than the last one's.
+        save: u64,
+        /// Whose it is; its address is still readable when this effect is executed.
+        session: SessionId,
+        /// What.
+        saved: Saved,
+    },
     /// A model's breaker changed its state, for the log and the metrics.
     Breaker {
         /// The model.
@@ -226,13 +326,14 @@ pub enum Effect {
 pub struct Effects {
     list: Vec<Effect>,
     texts: String,
+    records: Vec<u8>,
 }
 
 impl Effects {
     /// None, with no memory yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), texts: String::new() }
+        Self { list: Vec::new(), texts: String::new(), records: Vec::new() }
     }
 
     /// Adds one.
@@ -256,6 +357,21 @@ impl Effects {
         Span { start: span(start), len: span(self.texts.len().saturating_sub(start)) }
     }
 
+    /// Keeps a record's bytes for an effect of this drain.
+    pub fn keep_record(&mut self, record: &Record<'_>) -> Span {
+        let span = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = self.records.len();
+        record.encode(&mut self.records);
+        Span { start: span(start), len: span(self.records.len() - start) }
+    }
+
+    /// The bytes of a record that [`Self::keep_record`] kept since the last [`Self::clear`]; none for any other.
+    #[must_use]
+    pub fn bytes(&self, record: Span) -> &[u8] {
+        let start = record.start as usize;
+        self.records.get(start..start + record.len as usize).unwrap_or_default()
+    }
+
     /// The text of a span that [`Self::keep`] returned since the last [`Self::clear`]; empty for any other.
     #[must_use]
     pub fn text(&self, span: Span) -> &str {
@@ -273,6 +389,7 @@ impl Effects {
     pub fn clear(&mut self) {
         self.list.clear();
         self.texts.clear();
+        self.records.clear();
     }
 
     /// Is there nothing to do?

@@ -1,6 +1,10 @@
 //! What can happen to a shard: the one closed list of inputs.
 use crate::codes::Code;
+use crate::effect::Outcome;
 use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId};
+use crate::log::JournalState;
+use crate::record::Accepted;
+use crate::view::Role;
 use core::time::Duration;
 
 /// What kind of thing a platform told us; adapters map every platform to these.
@@ -94,6 +98,9 @@ pub struct Inbound<'a> {
     pub class: Class,
     /// The agent that the client asked for, before all that the configuration says; for this turn alone.
     pub agent: Option<AgentId>,
+    /// The client asks to be told once the message is on disk; from then on it is answered even if the client leaves.
+    /// What a platform sends ([`Mode::Deliver`]) is treated so always.
+    pub receipt: bool,
 }
 
 const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");
@@ -171,7 +178,10 @@ pub enum Retry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery<'a> {
     /// The platform confirmed it.
-    Confirmed,
+    Confirmed {
+        /// The platform's id of the message that it became; empty where it said none.
+        message: &'a str,
+    },
     /// It may be tried again, not before this long.
     Retry {
         /// The platform's own word on when, zero where it said none.
@@ -206,6 +216,30 @@ pub enum Operation<'a> {
     Assign(AgentId),
     /// Cancel the turn that runs.
     Stop,
+}
+
+/// A turn of the last run, or a dead letter that is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored<'a> {
+    /// Its message.
+    pub accepted: Accepted<'a>,
+    /// How it ends, and its answer, where that was known.
+    pub reply: Option<(Outcome, &'a str)>,
+    /// Parts of the answer that the platform has confirmed.
+    pub parts: u16,
+}
+
+/// What a store knows of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// The agent that an operator gave it; empty for none.
+    pub agent: &'a str,
+    /// Messages in all.
+    pub messages: u32,
+    /// What was said, oldest first.
+    pub history: &'a [(Role, &'a str)],
+    /// Context variables, in the order in which they were set.
+    pub context: &'a [(&'a str, &'a str)],
 }
 
 /// Everything that can happen to a shard.
@@ -268,6 +302,42 @@ pub enum Event<'a> {
     Nudged {
         /// The agent.
         agent: AgentId,
+    },
+    /// A turn of the last run goes on, or a dead letter is tried again. One that a client waits for (an operator) is
+    /// answered by `Effect::Operated` once it is on disk.
+    Restore {
+        /// Who waits; [`Client::NOBODY`] at the start.
+        client: Client,
+        /// The turn.
+        restored: Restored<'a>,
+    },
+    /// All records up to this one are on disk.
+    Durable {
+        /// Its number, as `Effect::Append` named it.
+        lsn: u64,
+    },
+    /// The journal can take no more, or can again.
+    Journal {
+        /// How it stands.
+        state: JournalState,
+    },
+    /// The journal would like to forget its records up to this one: what is still needed of them is appended again. Not
+    /// all at once; it asks again.
+    Carry {
+        /// The last of them.
+        lsn: u64,
+    },
+    /// What the store knows of a session that `Effect::Load` asked for.
+    Loaded {
+        /// The session.
+        session: SessionId,
+        /// `None` where it could not be asked, or not in time; a session that is not in the store is an empty one.
+        stored: Option<Stored<'a>>,
+    },
+    /// The store has all that was saved up to this number.
+    Saved {
+        /// The number, as `Effect::Save` named it.
+        save: u64,
     },
     /// Somebody listens to `Effect::Publish` (`true`), or nobody does.
     Listeners {

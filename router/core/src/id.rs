@@ -60,3 +60,19 @@ impl Client {
     /// Nobody waits: what an operator's `send` or a replay is answered to.
     pub const NOBODY: Self = Self { core: u16::MAX, slot: u32::MAX, generation: u32::MAX, ticket: u32::MAX };
 }
+
+/// A turn for ever: over restarts, other numbers of shards, and in every file that tells of it. Later ones are greater
+/// within a session; the number is a time in microseconds, made unique, and the shard that gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(pub u64);
+
+impl Uid {
+    /// Bits that name the shard; the configuration allows no more shards than they hold.
+    pub const SHARD_BITS: u32 = 10;
+
+    /// The microsecond in it.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0 >> Self::SHARD_BITS
+    }
+}

@@ -40,6 +40,8 @@ pub struct Limits {
     pub delivery_age_max: Duration,
     /// First pause between attempts (upstream and delivery); doubles up to [`Self::backoff_max`], with jitter.
     pub backoff_min: Duration,
+    /// The store may take this long to say what it knows of a session.
+    pub load_age_max: Duration,
     /// Longest pause between attempts; a platform's own Retry-After is honoured up to this.
     pub backoff_max: Duration,
 }
@@ -66,5 +68,6 @@ impl Limits {
         delivery_age_max: Duration::from_secs(10),
         backoff_min: Duration::from_secs(1),
         backoff_max: Duration::from_secs(30),
+        load_age_max: Duration::from_secs(2),
     };
 }

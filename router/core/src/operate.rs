@@ -1,10 +1,11 @@
 //! What operators do to sessions.
 use crate::admit::Message;
 use crate::codes::Code;
-use crate::effect::{Effect, Effects, Notice};
+use crate::effect::{Effect, Effects, Notice, Saved};
 use crate::event::{Class, Operation};
 use crate::history::{Context, Unset};
 use crate::id::{AgentId, Client, SessionId};
+use crate::log::Await;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::{Errand, NOWHERE};
@@ -32,7 +33,13 @@ impl Shard {
         } else {
             Err(Code::NotFound)
         };
-        out.push(Effect::Operated { client, refused: done.err() });
+        match (done, self.log.behind()) {
+            // What the bot says for an operator is acknowledged as any message is: once it is on disk.
+            (Ok(()), Some(lsn)) if matches!(operation, Operation::Send(_)) => {
+                self.log.wait(lsn, Await::Operated { client });
+            }
+            (done, _) => out.push(Effect::Operated { client, refused: done.err() }),
+        }
     }
 
     fn reset(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
@@ -43,6 +50,11 @@ impl Shard {
             turn.forgets = turn.calls != 0;
         }
         self.publish(Notice::Updated, slot, None, "reset", out);
+        let from = self.log.uid(self.now);
+        if let Some(session) = self.sessions.at_mut(slot) {
+            session.history_from = from;
+        }
+        self.save_session(slot, out);
         Ok(())
     }
 
@@ -54,6 +66,14 @@ impl Shard {
             self.cancel(waiting, true, out);
         }
         self.stop(slot, out)?;
+        if let Some(session) = self.sessions.at_mut(slot) {
+            session.unsaved = false;
+        }
+        if self.log.store {
+            let (session, revision) = (self.session_id(slot), self.log.uid(self.now));
+            let save = self.log.save(0);
+            out.push(Effect::Save { save, session, saved: Saved::Closed { revision } });
+        }
         self.forget(slot, "closed", out);
         Ok(())
     }
@@ -79,6 +99,9 @@ impl Shard {
         if self.draining {
             return Err(Code::Draining);
         }
+        if let Some(code) = self.unwritable().filter(|_| self.is_written(session.mode, false)) {
+            return Err(code);
+        }
         let idle = session.current == NONE;
         if !idle && u32::from(limits.session_waiting_max) <= session.waiting.len() {
             return Err(Code::SessionFull);
@@ -89,9 +112,13 @@ impl Shard {
         let (mode, errand) = (session.mode, Some(Errand::Outbound));
         let (client, class, desk) = (Client::NOBODY, Class::Normal, NOWHERE);
         let turn = self.turn_for(slot, Message { client, mode, class, desk, name: "", text, errand });
-        self.accept(turn, out);
+        let written = self.is_written(mode, false);
+        self.accept(turn, written, out);
+        if written {
+            self.write_accepted(turn, "", out);
+        }
         if idle {
-            self.queue_up(turn);
+            self.come_forward(turn, out);
         }
         Ok(())
     }
@@ -104,6 +131,7 @@ impl Shard {
             Unset::Full => Code::TooLarge,
         })?;
         self.publish(Notice::Updated, slot, None, "context", out);
+        self.save_session(slot, out);
         Ok(())
     }
 
@@ -112,6 +140,7 @@ impl Shard {
         let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
         (session.desk, session.assigned) = (desk, true);
         self.publish(Notice::Updated, slot, None, "assigned", out);
+        self.save_session(slot, out);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use core::time::Duration;
 /// A channel.
 #[derive(Debug)]
 pub(crate) struct Post {
-    name: Box<str>,
+    pub(crate) name: Box<str>,
     /// Its id in the present plan; `None` once it is gone.
     pub(crate) id: Option<ChannelId>,
 }
@@ -32,6 +32,7 @@ pub(crate) struct Desk {
     pub(crate) chain: Vec<u16>,
     pub(crate) attempts_max: u16,
     pub(crate) history: bool,
+    pub(crate) needs_history: bool,
     pub(crate) failure_text: Option<Box<str>>,
     pub(crate) waiting: Lease,
     pub(crate) running: Lease,
@@ -195,6 +196,7 @@ impl Places {
             desk.chain.extend(agent.models.iter().filter_map(|model| line_of.get(usize::from(model.0))));
             desk.attempts_max = agent.attempts_max;
             desk.history = agent.history;
+            desk.needs_history = agent.needs_history;
             desk.failure_text = agent.failure_text.clone().filter(|text| !text.trim().is_empty());
             desk.waiting.set_max(agent.waiting_max, shards, &counts.waiting);
             desk.running.set_max(agent.running_max, shards, &counts.running);
@@ -212,6 +214,7 @@ impl Desk {
             chain: Vec::new(),
             attempts_max: 1,
             history: false,
+            needs_history: true,
             failure_text: None,
             waiting: Lease::default(),
             running: Lease::default(),

@@ -117,6 +117,8 @@ pub struct Agent {
     pub attempts_max: u16,
     /// Does a session keep what was said for this agent's prompts?
     pub history: bool,
+    /// A turn whose history the store does not tell in time fails; else it goes on without.
+    pub needs_history: bool,
     /// What people on a platform read where no answer can be given ([`crate::event::Mode::Deliver`]); `None` for silence.
     pub failure_text: Option<Box<str>>,
 }

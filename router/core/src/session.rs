@@ -1,7 +1,9 @@
 //! One conversation: who and where, what it remembers, and its turns in order.
 use crate::event::{Inbound, Mode, Scope};
 use crate::history::{Context, History};
+use crate::id::Uid;
 use crate::list::{Link, Linked, List};
+use crate::load::Memory;
 use crate::slots::NONE;
 use crate::time::Time;
 use crate::turn::NOWHERE;
@@ -30,6 +32,9 @@ pub(crate) struct Session {
     pub(crate) mode: Mode,
     /// It is forgotten; only its address is readable until the next event.
     pub(crate) dead: bool,
+    pub(crate) memory: Memory,
+    /// Something of it changed since it was saved.
+    pub(crate) unsaved: bool,
     /// The turn that is first: ready, running or being delivered; [`NONE`] for none.
     pub(crate) current: u32,
     /// The turns behind it.
@@ -37,6 +42,10 @@ pub(crate) struct Session {
     pub(crate) messages: u32,
     pub(crate) created: Time,
     pub(crate) active: Time,
+    /// When it was last saved; when it was created, before that.
+    pub(crate) saved: Time,
+    /// What was said before this is forgotten.
+    pub(crate) history_from: Uid,
     pub(crate) history: Option<Box<History>>,
     pub(crate) context: Option<Box<Context>>,
 }
@@ -45,7 +54,7 @@ const _: () = assert!(size_of::<Session>() <= 256, "a million of them must fit")
 
 impl Session {
     /// A session of the conversation that this message belongs to.
-    pub(crate) fn new(hash: u64, post: u16, inbound: &Inbound<'_>, now: Time) -> Self {
+    pub(crate) fn new(hash: u64, post: u16, inbound: &Inbound<'_>, now: Time, is_stored: bool) -> Self {
         let peer = owner(inbound.scope, inbound.peer);
         let short = |text: &str| u16::try_from(text.len()).unwrap_or(u16::MAX);
         Self {
@@ -60,11 +69,15 @@ impl Session {
             scope: inbound.scope,
             mode: inbound.mode,
             dead: false,
+            memory: if is_stored { Memory::Cold } else { Memory::Warm },
+            unsaved: false,
             current: NONE,
             waiting: List::new(),
             messages: 0,
             created: now,
             active: now,
+            saved: now,
+            history_from: Uid(0),
             history: None,
             context: None,
         }
@@ -135,7 +148,7 @@ mod tests {
     #[test]
     fn identity_and_address() {
         let inbound = Inbound { peer: "ann", chat: "c1", thread: "t", ..Inbound::default() };
-        let mut direct = Session::new(1, 2, &inbound, Time::ZERO);
+        let mut direct = Session::new(1, 2, &inbound, Time::ZERO, false);
         assert_eq!((direct.peer(), direct.thread(), direct.chat()), ("ann", "t", "c1"));
         assert!(direct.is(2, Scope::Direct, "ann", "elsewhere", "t"));
         assert!(
@@ -144,7 +157,7 @@ mod tests {
         direct.remember_chat("c22");
         direct.remember_chat("");
         assert_eq!((direct.peer(), direct.thread(), direct.chat()), ("ann", "t", "c22"));
-        let mut group = Session::new(1, 2, &Inbound { scope: Scope::Group, ..inbound }, Time::ZERO);
+        let mut group = Session::new(1, 2, &Inbound { scope: Scope::Group, ..inbound }, Time::ZERO, false);
         assert!(group.is(2, Scope::Group, "bob", "c1", "t") && !group.is(2, Scope::Direct, "ann", "c1", "t"));
         group.remember_chat("c3");
         assert_eq!((group.peer(), group.chat()), ("", "c1"));

@@ -4,7 +4,7 @@ use crate::breaker::Verdict;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Outcome};
 use crate::event::Mode;
-use crate::id::TurnId;
+use crate::id::{Client, TurnId};
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::stage::Stage;
@@ -17,7 +17,16 @@ impl Shard {
         let Some(turn) = self.turn(id) else { return };
         match turn.mode {
             Mode::Deliver => {}
+            Mode::Stream | Mode::Whole if turn.lsn != 0 => self.go_on_alone(id, out),
             Mode::Stream | Mode::Whole => self.cancel(id.slot, false, out),
+        }
+    }
+
+    /// The client has a receipt: its message is answered, whether it hears that or not.
+    fn go_on_alone(&mut self, id: TurnId, out: &mut Effects) {
+        self.on_pressure(id, false, out);
+        if let Some(turn) = self.turns.get_mut(id.slot, id.generation) {
+            turn.client = Client::NOBODY;
         }
     }
 
@@ -54,6 +63,7 @@ impl Shard {
         out: &mut Effects,
     ) {
         self.publish_failure(slot, code, out);
+        self.keep_why(slot, detail);
         let Some(turn) = self.turns.at(slot) else { return };
         let behind = turn.state == State::Waiting;
         match turn.mode {
@@ -102,6 +112,7 @@ impl Shard {
         if holds.agent || holds.model {
             self.free_places(slot, true);
         }
+        self.write_settled(slot, outcome, out);
         out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
         self.count(outcome);
         if state == State::Waiting {
@@ -143,13 +154,14 @@ impl Shard {
         match session.waiting.pop_front(&mut self.turns) {
             Some(next) => {
                 session.current = next;
-                self.queue_up(next);
+                self.come_forward(next, out);
                 self.publish_state(next, out);
             }
             None => {
                 session.current = NONE;
                 self.idle.push_back(&mut self.sessions, place);
                 self.publish(Notice::Updated, place, None, "idle", out);
+                self.save_idle(place, out);
             }
         }
     }
@@ -164,6 +176,10 @@ impl Shard {
     pub(crate) fn remove_session(&mut self, slot: u32, why: &str, out: &mut Effects) {
         let Some(session) = self.sessions.at_mut(slot) else { return };
         debug_assert!(session.current == NONE && !session.dead, "only idle sessions are forgotten");
+        if session.unsaved {
+            self.save_session(slot, out);
+        }
+        let Some(session) = self.sessions.at_mut(slot) else { return };
         session.dead = true;
         self.index.remove(session.hash, slot);
         self.idle.remove(&mut self.sessions, slot);

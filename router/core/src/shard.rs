@@ -15,6 +15,7 @@ use crate::home::Secret;
 use crate::id::{AgentId, CallId, SessionId, ShardId, TurnId};
 use crate::index::Index;
 use crate::list::List;
+use crate::log::Log;
 use crate::places::Places;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -56,6 +57,7 @@ pub struct Shard {
     pub(crate) due: Vec<TurnId>,
     pub(crate) dedup: Dedup,
     pub(crate) texts: Texts,
+    pub(crate) log: Log,
     /// Agents to be served at the end of the event.
     pub(crate) marked: Vec<u16>,
     /// Turns that ask no model and are first of their session: to be carried out at the end of the event.
@@ -101,6 +103,7 @@ impl Shard {
             due: Vec::new(),
             dedup: Dedup::new(),
             texts: Texts::new(),
+            log: Log::none(id.0),
             marked: Vec::new(),
             errands: Vec::new(),
             counters: Counters::new(),
@@ -129,6 +132,12 @@ impl Shard {
                 self.on_delivered(turn, part, attempt, delivery, out)
             }
             Event::Operate { client, session, operation } => self.on_operate(client, session, operation, out),
+            Event::Restore { client, restored } => self.on_restore(client, &restored, out),
+            Event::Durable { lsn } => self.on_durable(lsn, out),
+            Event::Journal { state } => self.log.state = state,
+            Event::Carry { lsn } => self.on_carry(lsn, out),
+            Event::Loaded { session, stored } => self.on_loaded(session, stored.as_ref(), out),
+            Event::Saved { save } => self.log.on_saved(save),
             Event::Nudged { agent } => self.on_nudged(agent),
             Event::Listeners { any } => self.listening = any,
             Event::Drain => self.draining = true,
@@ -234,6 +243,7 @@ impl Shard {
         }
         match turn.state {
             State::Waiting | State::Ready => self.on_waited_too_long(id.slot, out),
+            State::Loading => self.on_load_due(id.slot, out),
             State::Running => self.on_call_due(id.slot, out),
             State::BackingOff => {
                 self.queue_up(id.slot);

@@ -2,12 +2,13 @@
 use crate::breaker::Pass;
 use crate::effect::Outcome;
 use crate::event::{Class, Mode, Usage};
-use crate::id::Client;
+use crate::id::{Client, Uid};
 use crate::limits::Limits;
 use crate::list::{Link, Linked};
 use crate::split::Cursor;
 use crate::time::Time;
 use crate::timers::Key;
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
@@ -19,6 +20,8 @@ pub(crate) const NOWHERE: u16 = u16::MAX;
 pub(crate) enum State {
     /// Behind another turn of its session.
     Waiting,
+    /// First of its session, until the store has said what it knows of that; `until` is the latest.
+    Loading,
     /// First of its session, in a queue of its agent (or, with an [`Errand`], about to run it).
     Ready,
     /// Its call runs.
@@ -36,6 +39,8 @@ pub(crate) enum Errand {
     Outbound,
     /// A message that failed before it was first of its session: its apology goes out when it is.
     Apology(Outcome),
+    /// Its answer was known before a restart: what of it was not delivered goes out, and it ends so.
+    Resume(Outcome),
 }
 
 /// What a turn has taken of the bounds, beside its own unit.
@@ -160,12 +165,18 @@ pub(crate) struct Delivering {
     pub(crate) deferred: u16,
     /// An answer of the platform's is awaited.
     pub(crate) in_flight: bool,
+    /// What must be on disk before the part is posted is not.
+    pub(crate) unwritten: bool,
 }
 
 /// One turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) link: Link,
+    /// Its name for ever.
+    pub(crate) uid: Uid,
+    /// Its first record in the journal, as last written; 0 where it is not written.
+    pub(crate) lsn: u64,
     /// Its session's slot. The session stays as long as it has turns.
     pub(crate) session: u32,
     pub(crate) client: Client,
@@ -187,6 +198,10 @@ pub(crate) struct Turn {
     pub(crate) keeps: bool,
     /// The client's outbox is full.
     pub(crate) pressed: bool,
+    /// Its client named the agent.
+    pub(crate) asked: bool,
+    /// It is a dead letter that is tried again, and the letter is still there.
+    pub(crate) replayed: bool,
     /// The history was forgotten while it ran: it must not come back through the answer.
     pub(crate) forgets: bool,
     /// Sends so far.
@@ -207,6 +222,8 @@ pub(crate) struct Turn {
     pub(crate) delivering: Delivering,
     /// How it ends once all is delivered.
     pub(crate) verdict: Outcome,
+    /// Whoever failed in its own words, for the dead letters.
+    pub(crate) why: Option<Box<str>>,
     pub(crate) timer: Key,
     /// When the timer fires; the turn's own deadline may have moved on since.
     pub(crate) armed: Time,
@@ -223,6 +240,14 @@ impl Turn {
         self.words.get(..self.name_len as usize).unwrap_or_default()
     }
 
+    /// Attempts at what it does now: at the part that is delivered, or at its models.
+    pub(crate) fn attempts(&self) -> u16 {
+        match self.state {
+            State::Delivering => self.delivering.attempt.saturating_add(u16::from(self.delivering.in_flight)),
+            State::Waiting | State::Loading | State::Ready | State::Running | State::BackingOff => self.calls,
+        }
+    }
+
     /// Was anything of an answer shown?
     pub(crate) const fn is_shown(&self) -> bool {
         self.seq != 0
@@ -235,7 +260,9 @@ impl Turn {
                 self.holds.waiting.then(|| self.admitted + limits.waiting_age_max)
             }
             State::Running => Some(self.call.deadline(limits.slow_client_age_max)),
-            State::BackingOff | State::Delivering => Some(self.until),
+            State::Loading | State::BackingOff => Some(self.until),
+            // The journal has its own clocks.
+            State::Delivering => (!self.delivering.unwritten).then_some(self.until),
         }
     }
 }

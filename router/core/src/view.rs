@@ -261,7 +261,7 @@ impl Shard {
     fn view<'a>(&self, id: SessionId, session: &'a Session) -> SessionView<'a> {
         let state = match self.turns.at(session.current).map(|turn| turn.state) {
             None => State::Idle,
-            Some(turn::State::Waiting | turn::State::Ready) => State::Waiting,
+            Some(turn::State::Waiting | turn::State::Loading | turn::State::Ready) => State::Waiting,
             Some(turn::State::Running | turn::State::BackingOff | turn::State::Delivering) => {
                 State::Processing
             }
@@ -294,7 +294,7 @@ impl Shard {
         };
         for (_, _, turn) in self.turns.iter_from(0) {
             match turn.state {
-                turn::State::Waiting => load.waiting += 1,
+                turn::State::Waiting | turn::State::Loading => load.waiting += 1,
                 turn::State::Ready => load.ready += 1,
                 turn::State::Running => load.running += 1,
                 turn::State::BackingOff => load.backing_off += 1,

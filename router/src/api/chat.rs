@@ -76,6 +76,7 @@ pub(super) fn chat(call: &mut Call<'_>) {
         mode,
         class: identity.class,
         agent,
+        receipt: false,
     };
     thread.submit(connection.client(thread, ticket), &inbound);
 }

@@ -75,11 +75,14 @@ fn expect(connection: &Connection, ticket: u32, more: u32) {
 /// One message of a webhook was admitted, ignored or refused.
 pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, ticket: u32, reply: Reply) {
     let refused = match reply {
+        // `Durable` follows, and says that it may be acknowledged.
+        Reply::Accepted { durable: true, .. } => return,
         // Waiting helps: the platform is asked to come back. Whatever else was admitted is known by its id then.
         Reply::Refused { code, retry_after_millis } if matches!(code.status(), 429 | 503) => {
             Some(retry_after_millis.max(1_000))
         }
         Reply::Accepted { .. }
+        | Reply::Durable
         | Reply::Duplicate
         | Reply::Ignored(_)
         | Reply::Refused { .. }

@@ -19,6 +19,8 @@ pub(crate) struct Agent {
     pub(crate) system: String,
     /// Does a session keep what was said for this agent's prompts?
     pub(crate) history: bool,
+    /// A turn whose history the store does not tell in time fails; else it goes on without.
+    pub(crate) needs_history: bool,
     /// Turns that run at once, process; 0 for no bound.
     pub(crate) running_max: u32,
     /// Messages that wait, process.
@@ -41,6 +43,9 @@ pub(super) struct AgentEntry {
     /// What was said before in a session is part of the prompt, as far as `limits.historyMessagesMax` and
     /// `limits.historyBytesMax` let it be kept.
     pub(super) history: bool,
+    /// What to do where the store does not tell a session's history within `limits.loadSeconds`: `true` fails the message
+    /// and says so, `false` answers without the history.
+    pub(super) needs_history: bool,
     /// Messages that it answers at once, all together. 0: no bound but `limits.turnsMax`.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub(super) running_max: u32,
@@ -60,6 +65,7 @@ impl Default for AgentEntry {
             models: Vec::new(),
             system: String::new(),
             history: true,
+            needs_history: true,
             running_max: 0,
             waiting_max: 1_000,
             attempts_max: 3,
@@ -78,6 +84,7 @@ impl AgentEntry {
             models: self.models(&at.key("models"), models, report),
             system: self.system.clone(),
             history: self.history,
+            needs_history: self.needs_history,
             running_max: self.running_max,
             waiting_max: self.waiting_max,
             attempts_max: self.attempts_max,

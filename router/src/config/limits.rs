@@ -125,6 +125,9 @@ pub(super) struct LimitsSection {
     /// The longest pause between attempts. A platform's Retry-After is honoured up to this.
     #[schemars(range(min = 1, max = 3_600_000))]
     backoff_max_millis: u32,
+    /// The store may take this long to say what it knows of a session that is written to again.
+    #[schemars(range(min = 0.01, max = 60))]
+    load_seconds: Seconds,
     /// Client connections, all together.
     #[schemars(range(min = 1, max = 10_000_000))]
     connections_max: u32,
@@ -224,6 +227,7 @@ impl Default for LimitsSection {
             delivery_seconds: Seconds::whole(20),
             backoff_min_millis: 1_000,
             backoff_max_millis: 30_000,
+            load_seconds: Seconds::whole(2),
             connections_max: 20_000,
             connections_per_address_max: 1_000,
             addresses_max: 65_536,
@@ -308,6 +312,7 @@ impl LimitsSection {
             delivery_age_max: self.delivery_seconds.duration(),
             backoff_min: Duration::from_millis(u64::from(self.backoff_min_millis)),
             backoff_max: Duration::from_millis(u64::from(self.backoff_max_millis)),
+            load_age_max: self.load_seconds.duration(),
         }
     }
 

@@ -57,7 +57,7 @@ fn what_comes_late_is_dropped() {
     assert_eq!(scene.text(call(0, 1, 0), "late"), [""; 0]);
     assert_eq!(scene.finishes(call(0, 1, 0)), [""; 0]);
     assert_eq!(scene.event(Event::Pressure { turn: turn(0, 1), high: true }), [""; 0]);
-    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed), [""; 0]);
+    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }), [""; 0]);
 }
 
 #[test]
@@ -184,7 +184,10 @@ fn an_answer_that_grows_too_long_is_cut() {
     scene.text(call(0, 1, 0), &long);
     let lines = scene.text(call(0, 1, 0), "aéé");
     assert_eq!((lines[0].as_str(), lines[1].contains("éa]")), ("cancel 0.1#0", true));
-    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed), ["settled 0.1 failed REPLY_TOO_LONG"]);
+    assert_eq!(
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        ["settled 0.1 failed REPLY_TOO_LONG"]
+    );
 }
 
 #[test]

@@ -17,14 +17,22 @@ fn parts_go_out_one_after_the_other_and_then_the_next_message() {
     let (mut scene, lines) = delivering("The first sentence. And the second one.");
     assert_eq!(lines, ["deliver 0.1 part 0 attempt 0 [The first sentence.]"]);
     assert_eq!(scene.send(posts("ann", "more")), ["accepted 1.1 ahead 1"]);
-    assert_eq!(scene.delivered(turn(0, 1), 1, 0, Delivery::Confirmed), [""; 0], "not that part");
     assert_eq!(
-        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed),
+        scene.delivered(turn(0, 1), 1, 0, Delivery::Confirmed { message: "" }),
+        [""; 0],
+        "not that part"
+    );
+    assert_eq!(
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
         ["deliver 0.1 part 1 attempt 0 [And the second one.]"]
     );
-    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed), [""; 0], "confirmed twice");
     assert_eq!(
-        scene.delivered(turn(0, 1), 1, 0, Delivery::Confirmed),
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        [""; 0],
+        "confirmed twice"
+    );
+    assert_eq!(
+        scene.delivered(turn(0, 1), 1, 0, Delivery::Confirmed { message: "" }),
         ["settled 0.1 answered", "start 1.1#0 agent 0 model 0"]
     );
 }
@@ -34,7 +42,11 @@ fn a_part_is_tried_again_and_then_given_up() {
     let (mut scene, _) = delivering("hello");
     assert_eq!(scene.delivered(turn(0, 1), 0, 0, LATER), [""; 0]);
     assert_eq!(scene.next().1, ["deliver 0.1 part 0 attempt 1 [hello]"]);
-    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed), [""; 0], "late, of the first attempt");
+    assert_eq!(
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        [""; 0],
+        "late, of the first attempt"
+    );
     let (at, lines) = scene.next();
     assert_eq!(
         lines,
@@ -92,7 +104,10 @@ fn a_failed_turn_apologises_if_its_agent_has_words_for_it() {
     let mut scene = scene(plan);
     scene.send(posts("ann", "hi"));
     assert_eq!(scene.ends(call(0, 1, 0), end), ["deliver 0.1 part 0 attempt 0 [Sorry.]"]);
-    assert_eq!(scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed), ["settled 0.1 dead UPSTREAM_FAILED"]);
+    assert_eq!(
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        ["settled 0.1 dead UPSTREAM_FAILED"]
+    );
     scene.send(posts("ann", "hi"));
     scene.ends(call(0, 2, 0), end);
     let refused = Delivery::Refused { detail: "" };
@@ -117,10 +132,13 @@ fn a_message_that_waited_too_long_is_told_in_its_turn() {
     scene.text(call(0, 1, 0), "one");
     scene.finishes(call(0, 1, 0));
     assert_eq!(
-        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed),
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
         ["settled 0.1 answered", "deliver 1.1 part 0 attempt 0 [Sorry.]"]
     );
-    assert_eq!(scene.delivered(turn(1, 1), 0, 0, Delivery::Confirmed), ["settled 1.1 dead WAITED_TOO_LONG"]);
+    assert_eq!(
+        scene.delivered(turn(1, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        ["settled 1.1 dead WAITED_TOO_LONG"]
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod admission;
 mod calls;
 mod delivery;
+mod durable;
 mod operations;
 mod places;
 mod reload;
@@ -17,13 +18,14 @@ mod threads;
 
 use crate::bounds::Bounds;
 use crate::codes::Code;
-use crate::effect::{Effect, Effects, Notice, Outcome};
+use crate::effect::{Dead, Effect, Effects, Notice, Outcome, Saved};
 use crate::event::{
     Class, Delivery, End, Event, Failure, Inbound, Mode, Operation, Piece, Retry, Scope, Stop,
 };
 use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
 use crate::limits::Limits;
 use crate::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit};
+use crate::record::Record;
 use crate::route::Strategy;
 use crate::shard::Shard;
 use crate::time::Time;
@@ -65,6 +67,7 @@ pub(crate) fn agent(name: &str, models: &[u16]) -> Agent {
         waiting_max: 0,
         attempts_max: 2,
         history: false,
+        needs_history: true,
         failure_text: None,
     }
 }
@@ -274,9 +277,43 @@ fn line(effect: &Effect, out: &Effects) -> String {
         Effect::Operated { refused, .. } => format!("operated {}", refused.map_or("ok", Code::name)),
         Effect::Nudge { shard, agent } => format!("nudge {} agent {}", shard.0, agent.0),
         Effect::Breaker { model, state } => format!("breaker {} {state:?}", model.0),
+        Effect::Durable { turn, .. } => format!("durable {}", of(turn)),
+        Effect::Append { lsn, record } => format!("append {lsn} {}", written(out.bytes(record))),
+        Effect::Load { session } => format!("load {}.{}", session.slot, session.generation),
+        Effect::Save { save, saved, .. } => format!("save {save} {}", kept(saved, out)),
     }
 }
 
 fn publish(notice: Notice, text: &str) -> String {
     format!("publish {notice:?} [{text}]")
+}
+
+fn written(bytes: &[u8]) -> String {
+    match Record::decode(bytes) {
+        Some(Record::Accepted(accepted)) => format!("accepted {} {}", accepted.id, accepted.text),
+        Some(Record::Reply { verdict, text, .. }) => format!("reply {} {text}", outcome(verdict)),
+        Some(Record::Delivered { part, message, .. }) => format!("delivered {part} {message}"),
+        Some(Record::Settled { outcome: how, attempts, detail, .. }) => {
+            format!("settled {} {attempts} {detail}", outcome(how))
+        }
+        Some(Record::Cursor { channel, value }) => format!("cursor {channel} {value}"),
+        None => "nothing".to_string(),
+    }
+}
+
+fn kept(saved: Saved, out: &Effects) -> String {
+    match saved {
+        Saved::Said { text, reply, .. } => format!("said {:?} {:?}", out.text(text), out.text(reply)),
+        Saved::Session { .. } => "session".to_string(),
+        Saved::Closed { .. } => "closed".to_string(),
+        Saved::Seen { .. } => "seen".to_string(),
+        Saved::Dead(Dead { code, attempts, answered, parts, detail, text, reply, .. }) => format!(
+            "dead {} {attempts} {:?} {:?} answered {answered} {parts} {:?}",
+            code.name(),
+            out.text(detail),
+            out.text(text),
+            out.text(reply)
+        ),
+        Saved::Revived { .. } => "revived".to_string(),
+    }
 }

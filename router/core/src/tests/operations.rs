@@ -54,10 +54,13 @@ fn the_bot_speaks_in_the_order_of_the_session() {
     scene.text(call(0, 1, 0), "one");
     scene.finishes(call(0, 1, 0));
     assert_eq!(
-        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed),
+        scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" }),
         ["settled 0.1 answered", "deliver 1.1 part 0 attempt 0 [From us.]"]
     );
-    assert_eq!(scene.delivered(turn(1, 1), 0, 0, Delivery::Confirmed), ["settled 1.1 answered"]);
+    assert_eq!(
+        scene.delivered(turn(1, 1), 0, 0, Delivery::Confirmed { message: "" }),
+        ["settled 1.1 answered"]
+    );
     let lines = scene.operates(session, Operation::Send("Again."));
     assert_eq!(lines, ["accepted 1.2 ahead 0", "operated ok", "deliver 1.2 part 0 attempt 0 [Again.]"]);
     assert_eq!(scene.operates(session, Operation::Send(" ")), ["operated TEXT_EMPTY"]);

@@ -296,6 +296,12 @@ impl Board {
             Event::Listeners { any } => self.listeners = any,
             Event::Drain => self.draining = true,
             Event::Nudged { .. } => {}
+            Event::Restore { .. }
+            | Event::Durable { .. }
+            | Event::Journal { .. }
+            | Event::Carry { .. }
+            | Event::Loaded { .. }
+            | Event::Saved { .. } => unreachable!("{event:?}: these shards keep nothing"),
         }
     }
 
@@ -381,7 +387,8 @@ impl Board {
 
     fn effect(&mut self, step: &mut Step<'_>, effect: &Effect) {
         match *effect {
-            Effect::Accepted { client, turn, session, ahead } => {
+            Effect::Accepted { client, turn, session, ahead, durable } => {
+                assert!(!durable, "these shards keep nothing");
                 self.on_accepted(step, client, turn, session, ahead)
             }
             Effect::Duplicate { client } => self.answered(step, client, Answer::Duplicate),
@@ -412,7 +419,7 @@ impl Board {
                 let detail = step.effects.text(detail);
                 self.on_fail(step, turn, &Fail { client, seq, code, detail, retry_after_millis });
             }
-            Effect::Deliver { turn, channel, part, attempt, text } => {
+            Effect::Deliver { turn, channel, uid: _, part, attempt, text } => {
                 let text = step.effects.text(text);
                 self.on_deliver(step, turn, &Deliver { channel, part, attempt, text });
             }
@@ -424,6 +431,9 @@ impl Board {
             Effect::Operated { client, refused } => self.on_operated(step, client, refused),
             Effect::Nudge { shard, agent } => self.on_nudge(step, shard, agent),
             Effect::Breaker { model, state } => self.on_breaker(step, model, state),
+            Effect::Durable { .. } | Effect::Append { .. } | Effect::Load { .. } | Effect::Save { .. } => {
+                panic!("these shards keep nothing: {effect:?}")
+            }
         }
     }
 
@@ -507,6 +517,12 @@ impl Board {
             | Event::Operate { .. }
             | Event::Nudged { .. }
             | Event::Listeners { .. }
+            | Event::Restore { .. }
+            | Event::Durable { .. }
+            | Event::Journal { .. }
+            | Event::Carry { .. }
+            | Event::Loaded { .. }
+            | Event::Saved { .. }
             | Event::Drain => false,
         };
         let streams =
@@ -530,7 +546,14 @@ impl Board {
             | Event::Left { .. }
             | Event::Pressure { .. }
             | Event::Delivered { .. } => step.subject.is_none(),
-            Event::Listeners { .. } | Event::Drain => true,
+            Event::Listeners { .. }
+            | Event::Restore { .. }
+            | Event::Durable { .. }
+            | Event::Journal { .. }
+            | Event::Carry { .. }
+            | Event::Loaded { .. }
+            | Event::Saved { .. }
+            | Event::Drain => true,
             Event::Inbound { .. } | Event::Operate { .. } | Event::Nudged { .. } => false,
         };
         // Where time passed, models may take calls again, and turns be started.

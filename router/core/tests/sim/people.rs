@@ -62,6 +62,7 @@ impl Draft {
             mentioned: self.mentioned,
             mode: self.mode,
             class: self.person.class,
+            receipt: false,
         }
     }
 }

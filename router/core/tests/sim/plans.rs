@@ -238,6 +238,7 @@ impl Draft {
             waiting_max: draft.waiting_max,
             attempts_max: draft.attempts_max,
             history: draft.history,
+            needs_history: true,
             failure_text: draft.failure_text.then(|| FAILURE_TEXT.into()),
         }
     }

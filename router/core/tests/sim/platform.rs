@@ -16,7 +16,7 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn event(&self, turn: TurnId, part: u16, attempt: u16) -> Event<'_> {
         let delivery = match self {
-            Self::Confirmed => Delivery::Confirmed,
+            Self::Confirmed => Delivery::Confirmed { message: "" },
             Self::Retry { after, detail } => Delivery::Retry { after: *after, detail },
             Self::Refused { detail } => Delivery::Refused { detail },
         };

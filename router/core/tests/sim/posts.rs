@@ -78,7 +78,7 @@ impl Board {
         (step.subject, post.since) = (Some(id), None);
         step.owed.push(id);
         match delivery {
-            Delivery::Confirmed => {
+            Delivery::Confirmed { .. } => {
                 step.mark("delivery Confirmed");
                 let current = std::mem::take(&mut post.current);
                 post.posted.push_str(&current);

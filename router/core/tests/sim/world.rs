@@ -510,6 +510,10 @@ impl World {
             | Effect::Fail { .. }
             | Effect::Publish { .. }
             | Effect::Operated { .. }
+            | Effect::Durable { .. }
+            | Effect::Append { .. }
+            | Effect::Load { .. }
+            | Effect::Save { .. }
             | Effect::Breaker { .. } => {}
         }
     }

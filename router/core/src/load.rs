@@ -1,0 +1,188 @@
+//! What a session remembers beyond this process: asked for when somebody writes to it again, saved as it changes.
+//!
+//! A session that was not asked for yet is *cold*. The first turn that needs a model waits until the store has answered,
+//! at most so long; then the agent decides whether it goes on without.
+use crate::codes::Code;
+use crate::effect::{Effect, Effects, Saved};
+use crate::event::Stored;
+use crate::history::{Context, History};
+use crate::id::SessionId;
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::turn::State;
+use alloc::boxed::Box;
+use core::time::Duration;
+
+/// A session that only talks is saved no more often than this; its history is saved with each turn.
+const SAVE_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a session knows of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// All there is.
+    #[default]
+    Warm,
+    /// The store was not asked.
+    Cold,
+    /// The store was asked.
+    Loading,
+}
+
+impl Shard {
+    /// The first turn of a session waits for its places, or before that for what the store knows of the session.
+    pub(crate) fn come_forward(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let (place, errand) = (turn.session, turn.errand.is_some());
+        let Some(session) = self.sessions.at_mut(place) else { return };
+        if session.memory == Memory::Warm || errand {
+            self.queue_up(slot);
+            return;
+        }
+        (turn.state, turn.until) = (State::Loading, self.now + self.plan.limits.load_age_max);
+        if core::mem::replace(&mut session.memory, Memory::Loading) == Memory::Cold {
+            self.counters.loads += 1;
+            let session = self.session_id(place);
+            out.push(Effect::Load { session });
+        }
+        self.arm(slot);
+    }
+
+    pub(crate) fn on_loaded(&mut self, id: SessionId, stored: Option<&Stored<'_>>, out: &mut Effects) {
+        let session = self.sessions.get_mut(id.slot, id.generation);
+        let Some(session) = session.filter(|session| !session.dead && session.memory == Memory::Loading)
+        else {
+            return;
+        };
+        match stored {
+            Some(stored) => {
+                session.memory = Memory::Warm;
+                self.counters.loaded += 1;
+                self.fill(id.slot, stored);
+            }
+            None => {
+                session.memory = Memory::Cold;
+                self.counters.not_loaded += 1;
+            }
+        }
+        let current = self.sessions.at(id.slot).map_or(NONE, |session| session.current);
+        if self.turns.at(current).is_some_and(|turn| turn.state == State::Loading) {
+            self.go_on(current, stored.is_some(), out);
+        }
+    }
+
+    /// The store did not answer in time.
+    pub(crate) fn on_load_due(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        if let Some(session) = self.sessions.at_mut(turn.session) {
+            session.memory = Memory::Cold;
+        }
+        self.counters.not_loaded += 1;
+        self.go_on(slot, false, out);
+    }
+
+    fn go_on(&mut self, slot: u32, loaded: bool, out: &mut Effects) {
+        let desk = self.turns.at(slot).and_then(|turn| self.places.desk(turn.desk));
+        if !loaded && desk.is_some_and(|desk| desk.history && desk.needs_history) {
+            let wait = crate::turn::millis(self.plan.limits.load_age_max);
+            self.fail(slot, Code::StoreUnavailable, "", wait, out);
+            return;
+        }
+        self.queue_up(slot);
+        self.arm(slot);
+    }
+
+    fn fill(&mut self, slot: u32, stored: &Stored<'_>) {
+        let limits = &self.plan.limits;
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        session.messages = session.messages.saturating_add(stored.messages);
+        let mut history = History::default();
+        for &(role, text) in stored.history {
+            history.push(role, text, limits);
+        }
+        session.history = (!stored.history.is_empty()).then(|| Box::new(history));
+        if !stored.context.is_empty() {
+            // What an operator set since then is newer.
+            let newer = session.context.take();
+            let mut context = Context::default();
+            let newer = newer.as_deref().map(Context::iter).unwrap_or_default();
+            for (name, value) in stored.context.iter().copied().chain(newer) {
+                // Where limits have become smaller, the first ones stay.
+                let _ = context.set(name, value, limits);
+            }
+            session.context = Some(Box::new(context));
+        }
+        if !session.assigned && !stored.agent.is_empty() {
+            self.assign_again(slot, stored.agent);
+        }
+    }
+
+    /// An operator gave the session this agent in an earlier life: it answers what waits, unless that was asked of
+    /// another one by name.
+    fn assign_again(&mut self, slot: u32, agent: &str) {
+        let found = self.places.desks.iter().position(|desk| *desk.name == *agent && desk.id.is_some());
+        let Some(desk) = found.and_then(|at| u16::try_from(at).ok()) else { return };
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        (session.desk, session.assigned) = (desk, true);
+        let (current, mut next) = (session.current, session.waiting.head());
+        self.move_to_desk(current, desk);
+        while let Some(turn) = self.turns.at(next) {
+            let following = turn.link.next();
+            self.move_to_desk(next, desk);
+            next = following;
+        }
+    }
+
+    fn move_to_desk(&mut self, slot: u32, to: u16) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        if turn.asked || turn.desk == to || !turn.holds.waiting {
+            return;
+        }
+        let from = core::mem::replace(&mut turn.desk, to);
+        if let Some(desk) = self.places.desks.get_mut(usize::from(from)) {
+            desk.waiting.give(&self.bounds.agent_at(desk.seat).waiting);
+        }
+        if let Some(desk) = self.places.desks.get_mut(usize::from(to)) {
+            desk.waiting.force(&self.bounds.agent_at(desk.seat).waiting);
+        }
+    }
+
+    /// Saves a session's own data.
+    pub(crate) fn save_session(&mut self, slot: u32, out: &mut Effects) {
+        if !self.log.store {
+            return;
+        }
+        let (now, revision) = (self.now, self.log.uid(self.now));
+        let session = self.session_id(slot);
+        let Some(own) = self.sessions.at_mut(slot) else { return };
+        (own.unsaved, own.saved) = (false, now);
+        let history_from = own.history_from;
+        let save = self.log.save(0);
+        out.push(Effect::Save { save, session, saved: Saved::Session { revision, history_from } });
+    }
+
+    /// Saves a session that became idle, if it has been long since the last time.
+    pub(crate) fn save_idle(&mut self, slot: u32, out: &mut Effects) {
+        let session = self.sessions.at(slot).filter(|session| session.unsaved);
+        let due = session.is_some_and(|own| own.saved == own.created || own.saved + SAVE_PAUSE <= self.now);
+        if due {
+            self.save_session(slot, out);
+        }
+    }
+
+    /// Saves what was said in a turn.
+    pub(crate) fn save_said(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot).filter(|_| self.log.store) else { return };
+        let (uid, floor, session) = (turn.uid, turn.lsn, self.session_id(turn.session));
+        let asked = if turn.errand.is_some() { "" } else { turn.text() };
+        let (text, reply) = (out.keep(asked), out.keep(&turn.reply));
+        let save = self.log.save(floor);
+        out.push(Effect::Save { save, session, saved: Saved::Said { uid, text, reply } });
+    }
+
+    /// Saves that an event id was seen; what says so in the journal is kept until then.
+    pub(crate) fn save_seen(&mut self, session: u32, mark: [u64; 2], floor: u64, out: &mut Effects) {
+        let save = self.log.save(floor);
+        let (session, unix_millis) = (self.session_id(session), self.log.unix_millis(self.now));
+        out.push(Effect::Save { save, session, saved: Saved::Seen { mark, unix_millis } });
+    }
+}

@@ -1,0 +1,282 @@
+//! What a shard knows of its journal and its store: the number of each record, who waits for one to be on disk, and
+//! from where on records are still needed. Plain counting; what is written is decided by those who write it.
+//!
+//! A record is needed until its turn is settled *and* the store has confirmed all that was saved because of it. Both
+//! are queues with one watermark each; [`Log::released`] is the smaller one.
+use crate::effect::{Effect, Effects};
+use crate::home::Secret;
+use crate::id::{Client, TurnId, Uid};
+use crate::record::Record;
+use crate::time::Time;
+use alloc::collections::VecDeque;
+
+/// How a shard with a past begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// The key of the hashes of sessions and event ids: the same as in the last run.
+    pub secret: Secret,
+    /// Unix time of [`Time::ZERO`] in microseconds.
+    pub unix_micros: u64,
+    /// Every [`Uid`] of this run is greater.
+    pub uid_after: Uid,
+    /// The number of the first record.
+    pub lsn: u64,
+    /// Acknowledged messages are journalled.
+    pub journal: bool,
+    /// Sessions are kept in a store: saved as they change, loaded when they are written to again.
+    pub store: bool,
+}
+
+/// How the journal stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum JournalState {
+    /// It takes records.
+    #[default]
+    Open,
+    /// Its bound on disk is reached: nothing new that must be written is admitted.
+    Full,
+    /// It cannot be written: nothing new that must be written is admitted.
+    Failed,
+}
+
+/// What goes on once a record is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Await {
+    /// Its message is acknowledged.
+    Ack { client: Client, turn: TurnId },
+    /// The repetition of a message that may not be on disk itself is acknowledged.
+    Repeated { client: Client },
+    /// An operation is acknowledged.
+    Operated { client: Client },
+    /// A dead letter is tried again: that is acknowledged, and the letter goes.
+    Replayed { client: Client, turn: TurnId },
+    /// A dead letter that was tried again was answered before that was known to be on disk: the letter goes.
+    Revived { uid: Uid, floor: u64 },
+    /// The turn's next part is delivered.
+    Part { turn: TurnId },
+}
+
+/// The books.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) journal: bool,
+    pub(crate) store: bool,
+    pub(crate) state: JournalState,
+    shard: u64,
+    unix_micros: u64,
+    /// The microsecond of the last uid.
+    last: u64,
+    /// The number of the next record, and of the last one that is on disk.
+    next: u64,
+    durable: u64,
+    waits: VecDeque<(u64, Await)>,
+    /// Turns by the record that admitted them. One that is over, or was written again, is left in until it is first.
+    live: VecDeque<(u64, TurnId)>,
+    /// The number of the last save.
+    saves: u64,
+    /// Saves that are not confirmed and the record that each needs, reduced to those that are the least of all that
+    /// follow.
+    unsaved: VecDeque<(u64, u64)>,
+}
+
+impl Log {
+    /// The books of a shard that keeps nothing.
+    pub(crate) const fn none(shard: u16) -> Self {
+        Self {
+            journal: false,
+            store: false,
+            state: JournalState::Open,
+            shard: shard as u64,
+            unix_micros: 0,
+            last: 0,
+            next: 1,
+            durable: 0,
+            waits: VecDeque::new(),
+            live: VecDeque::new(),
+            saves: 0,
+            unsaved: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, start: &Start) {
+        (self.journal, self.store) = (start.journal, start.store);
+        (self.unix_micros, self.last) = (start.unix_micros, start.uid_after.micros());
+        (self.next, self.durable) = (start.lsn.max(1), start.lsn.max(1) - 1);
+    }
+
+    /// A name for ever: later than all before it, whatever the clock does.
+    pub(crate) fn uid(&mut self, now: Time) -> Uid {
+        let micros = self.unix_micros.saturating_add(now.0 / 1_000);
+        self.last = micros.max(self.last.saturating_add(1));
+        Uid(self.last << Uid::SHARD_BITS | self.shard & ((1 << Uid::SHARD_BITS) - 1))
+    }
+
+    pub(crate) const fn unix_millis(&self, now: Time) -> u64 {
+        self.unix_micros.saturating_add(now.0 / 1_000) / 1_000
+    }
+
+    /// Writes a record down; its number.
+    pub(crate) fn append(&mut self, record: &Record<'_>, out: &mut Effects) -> u64 {
+        let lsn = self.next;
+        self.next += 1;
+        let record = out.keep_record(record);
+        out.push(Effect::Append { lsn, record });
+        lsn
+    }
+
+    /// The number of the last record, if it is not on disk yet.
+    pub(crate) fn behind(&self) -> Option<u64> {
+        (self.durable + 1 < self.next).then_some(self.next - 1)
+    }
+
+    /// From this record on a turn is needed.
+    pub(crate) fn live(&mut self, lsn: u64, turn: TurnId) {
+        self.live.push_back((lsn, turn));
+    }
+
+    pub(crate) fn wait(&mut self, lsn: u64, what: Await) {
+        self.waits.push_back((lsn, what));
+    }
+
+    pub(crate) fn on_durable(&mut self, lsn: u64) {
+        self.durable = self.durable.max(lsn.min(self.next - 1));
+    }
+
+    /// The next one who waited for what is on disk.
+    pub(crate) fn next_ready(&mut self) -> Option<Await> {
+        let (lsn, _) = self.waits.front()?;
+        if self.durable < *lsn {
+            return None;
+        }
+        self.waits.pop_front().map(|(_, what)| what)
+    }
+
+    /// The number of a save that needs the records from `floor` on until it is confirmed; none where it is 0.
+    pub(crate) fn save(&mut self, floor: u64) -> u64 {
+        self.saves += 1;
+        if floor != 0 {
+            while self.unsaved.back().is_some_and(|(_, other)| floor <= *other) {
+                self.unsaved.pop_back();
+            }
+            self.unsaved.push_back((self.saves, floor));
+        }
+        self.saves
+    }
+
+    pub(crate) fn on_saved(&mut self, save: u64) {
+        while self.unsaved.front().is_some_and(|(other, _)| *other <= save) {
+            self.unsaved.pop_front();
+        }
+    }
+
+    /// The turns that need records up to this one, each once, and no more of them than this.
+    pub(crate) fn take_live(&mut self, lsn: u64, max: usize, mut each: impl FnMut(u64, TurnId)) {
+        for _ in 0..max {
+            match self.live.front() {
+                Some((first, _)) if *first <= lsn => {}
+                Some(_) | None => return,
+            }
+            if let Some((first, turn)) = self.live.pop_front() {
+                each(first, turn);
+            }
+        }
+    }
+
+    /// The last record that nobody needs any more, nor any before it. `lives` tells of a turn whether it still needs the
+    /// record of this number.
+    pub(crate) fn released(&mut self, lives: impl Fn(u64, TurnId) -> bool) -> u64 {
+        while self.live.front().is_some_and(|(lsn, turn)| !lives(*lsn, *turn)) {
+            self.live.pop_front();
+        }
+        let needed = self.live.front().map_or(self.next, |(lsn, _)| *lsn);
+        let unsaved = self.unsaved.front().map_or(self.next, |(_, floor)| *floor);
+        needed.min(unsaved).saturating_sub(1).min(self.durable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: TurnId = TurnId { slot: 0, generation: 1 };
+
+    fn log() -> Log {
+        let mut log = Log::none(3);
+        log.begin(&Start {
+            secret: Secret([1, 2]),
+            unix_micros: 1_790_000_000_000_000,
+            uid_after: Uid(0),
+            lsn: 11,
+            journal: true,
+            store: true,
+        });
+        log
+    }
+
+    #[test]
+    fn uids_grow_whatever_the_clock_does() {
+        let mut log = log();
+        let mut last = Uid(0);
+        for at in [5_000_u64, 5_000, 1_000, 9_000_000, 0] {
+            let uid = log.uid(Time(at));
+            assert!(last < uid && uid.0 & 1_023 == 3, "{at}");
+            last = uid;
+        }
+        let mut later = Log::none(3);
+        later.begin(&Start {
+            secret: Secret([1, 2]),
+            unix_micros: 7,
+            uid_after: last,
+            lsn: 1,
+            journal: true,
+            store: false,
+        });
+        assert!(last < later.uid(Time(0)), "the system's clock was set back over a restart");
+    }
+
+    #[test]
+    fn who_waits_goes_on_in_order_once_it_is_on_disk() {
+        let (mut log, mut out) = (log(), Effects::new());
+        let client = Client::default();
+        assert_eq!(log.behind(), None);
+        let cursor = Record::Cursor { channel: "c", value: "1" };
+        let first = log.append(&cursor, &mut out);
+        log.wait(first, Await::Ack { client, turn: TURN });
+        let second = log.append(&cursor, &mut out);
+        log.wait(second, Await::Repeated { client });
+        assert_eq!((first, second, log.behind()), (11, 12, Some(12)));
+        assert_eq!(log.next_ready(), None);
+        log.on_durable(11);
+        assert_eq!(log.next_ready(), Some(Await::Ack { client, turn: TURN }));
+        assert_eq!(log.next_ready(), None);
+        log.on_durable(99);
+        assert_eq!((log.next_ready(), log.behind()), (Some(Await::Repeated { client }), None));
+        let Effect::Append { lsn: 11, record } = out.list()[0] else { panic!("{:?}", out.list()) };
+        assert_eq!(Record::decode(out.bytes(record)), Some(cursor));
+    }
+
+    #[test]
+    fn a_record_is_released_when_neither_a_turn_nor_a_save_needs_it() {
+        let (mut log, mut out) = (log(), Effects::new());
+        let cursor = Record::Cursor { channel: "c", value: "1" };
+        for _ in 0..9 {
+            log.append(&cursor, &mut out);
+        }
+        log.on_durable(19);
+        let other = TurnId { slot: 1, generation: 1 };
+        log.live(11, TURN);
+        log.live(14, other);
+        assert_eq!(log.released(|_, _| true), 10);
+        assert_eq!(log.released(|_, turn| turn == other), 13, "the first is over");
+        let saves = [log.save(12), log.save(0), log.save(16), log.save(15)];
+        assert_eq!(log.released(|_, _| false), 11, "a save needs what its turn did");
+        log.on_saved(saves[1]);
+        assert_eq!(log.released(|_, _| false), 14, "the least of those that are left");
+        log.on_saved(saves[2]);
+        assert_eq!(log.released(|_, _| false), 14);
+        log.on_saved(saves[3]);
+        assert_eq!(log.released(|_, _| false), 19);
+        log.append(&cursor, &mut out);
+        assert_eq!(log.released(|_, _| false), 19, "what is not on disk is not released");
+    }
+}

@@ -1,0 +1,361 @@
+//! What a shard writes down, so that another one can go on after a crash: one closed list of records, and their bytes.
+//!
+//! A record is a kind, fixed fields in little endian, and texts with their lengths before them. Framing, checksums and
+//! the number of each record are the journal's. Channels and agents go in by name, because their ids move with the
+//! configuration. A record of a later version has a kind that is not known here: it reads as nothing, and is reported.
+use crate::codes::Code;
+use crate::effect::Outcome;
+use crate::event::{Class, Mode, Scope};
+use crate::id::Uid;
+use alloc::vec::Vec;
+
+/// An admitted message, as far as an answer to it needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted<'a> {
+    /// The turn's name for ever.
+    pub uid: Uid,
+    /// When it was admitted: Unix milliseconds.
+    pub unix_millis: u64,
+    /// Direct or group.
+    pub scope: Scope,
+    /// How its answer travels.
+    pub mode: Mode,
+    /// Its priority.
+    pub class: Class,
+    /// It is what an operator says as the bot: no model is asked.
+    pub outbound: bool,
+    /// It was a dead letter, and takes that one's place.
+    pub replayed: bool,
+    /// The channel's name.
+    pub channel: &'a str,
+    /// The name of the agent that answers; empty where none does.
+    pub agent: &'a str,
+    /// The platform's id of the event; empty where it has none, or where it is remembered elsewhere already.
+    pub id: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub chat: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub thread: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub peer: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub name: &'a str,
+    /// What was written.
+    pub text: &'a str,
+}
+
+/// Something that must not be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A message was admitted.
+    Accepted(Accepted<'a>),
+    /// Its whole answer is known. From here on no model is asked again.
+    Reply {
+        /// The turn.
+        uid: Uid,
+        /// How the turn ends once the answer is delivered.
+        verdict: Outcome,
+        /// The session's agent remembers it.
+        history: bool,
+        /// The answer.
+        text: &'a str,
+    },
+    /// The platform confirmed a part of the answer.
+    Delivered {
+        /// The turn.
+        uid: Uid,
+        /// Which part, from 0.
+        part: u16,
+        /// The platform's id of the message that it became; empty where it said none.
+        message: &'a str,
+    },
+    /// The turn is over.
+    Settled {
+        /// The turn.
+        uid: Uid,
+        /// How it ended.
+        outcome: Outcome,
+        /// Attempts at what failed in the end.
+        attempts: u16,
+        /// Whoever failed in its own words, bounded; may be empty.
+        detail: &'a str,
+    },
+    /// A channel that is polled or streamed was read up to here.
+    Cursor {
+        /// The channel's name.
+        channel: &'a str,
+        /// The platform's own word for the place.
+        value: &'a str,
+    },
+}
+
+const ACCEPTED: u8 = 1;
+const REPLY: u8 = 2;
+const DELIVERED: u8 = 3;
+const SETTLED: u8 = 4;
+const CURSOR: u8 = 5;
+
+impl<'a> Record<'a> {
+    /// Appends the record's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Accepted(ref accepted) => encode_accepted(accepted, out),
+            Self::Reply { uid, verdict, history, text } => {
+                out.push(REPLY);
+                put(out, &uid.0.to_le_bytes());
+                put_outcome(out, verdict);
+                out.push(u8::from(history));
+                put_text(out, text);
+            }
+            Self::Delivered { uid, part, message } => {
+                out.push(DELIVERED);
+                put(out, &uid.0.to_le_bytes());
+                put(out, &part.to_le_bytes());
+                put_text(out, message);
+            }
+            Self::Settled { uid, outcome, attempts, detail } => {
+                out.push(SETTLED);
+                put(out, &uid.0.to_le_bytes());
+                put_outcome(out, outcome);
+                put(out, &attempts.to_le_bytes());
+                put_text(out, detail);
+            }
+            Self::Cursor { channel, value } => {
+                out.push(CURSOR);
+                put_text(out, channel);
+                put_text(out, value);
+            }
+        }
+    }
+
+    /// Reads a record; `None` for what is none of this version.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut from = Reader { rest: bytes };
+        let record = match from.byte()? {
+            ACCEPTED => Self::Accepted(decode_accepted(&mut from)?),
+            REPLY => Self::Reply {
+                uid: from.uid()?,
+                verdict: from.outcome()?,
+                history: from.flag()?,
+                text: from.text()?,
+            },
+            DELIVERED => Self::Delivered { uid: from.uid()?, part: from.short()?, message: from.text()? },
+            SETTLED => Self::Settled {
+                uid: from.uid()?,
+                outcome: from.outcome()?,
+                attempts: from.short()?,
+                detail: from.text()?,
+            },
+            CURSOR => Self::Cursor { channel: from.text()?, value: from.text()? },
+            _ => return None,
+        };
+        from.rest.is_empty().then_some(record)
+    }
+}
+
+fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
+    let Accepted { uid, unix_millis, scope, mode, class, outbound, replayed, .. } = *accepted;
+    out.push(ACCEPTED);
+    put(out, &uid.0.to_le_bytes());
+    put(out, &unix_millis.to_le_bytes());
+    let scope = match scope {
+        Scope::Direct => 0,
+        Scope::Group => 1,
+    };
+    let mode = match mode {
+        Mode::Stream => 0,
+        Mode::Whole => 1,
+        Mode::Deliver => 2,
+    };
+    put(out, &[scope, mode, class as u8, u8::from(outbound) | u8::from(replayed) << 1]);
+    let Accepted { channel, agent, id, chat, thread, peer, name, text, .. } = *accepted;
+    for text in [channel, agent, id, chat, thread, peer, name, text] {
+        put_text(out, text);
+    }
+}
+
+fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
+    let (uid, unix_millis) = (from.uid()?, from.long()?);
+    let scope = match from.byte()? {
+        0 => Scope::Direct,
+        1 => Scope::Group,
+        _ => return None,
+    };
+    let mode = match from.byte()? {
+        0 => Mode::Stream,
+        1 => Mode::Whole,
+        2 => Mode::Deliver,
+        _ => return None,
+    };
+    let class = match from.byte()? {
+        0 => Class::Low,
+        1 => Class::Normal,
+        2 => Class::Vip,
+        _ => return None,
+    };
+    let flags = from.byte().filter(|flags| *flags <= 3)?;
+    Some(Accepted {
+        uid,
+        unix_millis,
+        scope,
+        mode,
+        class,
+        outbound: flags & 1 != 0,
+        replayed: flags & 2 != 0,
+        channel: from.text()?,
+        agent: from.text()?,
+        id: from.text()?,
+        chat: from.text()?,
+        thread: from.text()?,
+        peer: from.text()?,
+        name: from.text()?,
+        text: from.text()?,
+    })
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, &u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    put(out, text.as_bytes());
+}
+
+fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
+    let (kind, code) = match outcome {
+        Outcome::Answered => (0_u8, 0),
+        Outcome::Failed(code) => (1, code as u16),
+        Outcome::Cancelled => (2, 0),
+        Outcome::Dead(code) => (3, code as u16),
+    };
+    out.push(kind);
+    put(out, &code.to_le_bytes());
+}
+
+/// What is left of a record.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        self.byte().filter(|byte| *byte <= 1).map(|byte| byte == 1)
+    }
+
+    fn short(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn long(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn uid(&mut self) -> Option<Uid> {
+        self.long().map(Uid)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = self.take().map(u32::from_le_bytes)?;
+        let (text, rest) = self.rest.split_at_checked(len as usize)?;
+        self.rest = rest;
+        core::str::from_utf8(text).ok()
+    }
+
+    fn outcome(&mut self) -> Option<Outcome> {
+        let (kind, number) = (self.byte()?, self.short()?);
+        // A code of a later version is still a failure.
+        let code = Code::ALL.iter().copied().find(|code| *code as u16 == number).unwrap_or(Code::Internal);
+        Some(match kind {
+            0 => Outcome::Answered,
+            1 => Outcome::Failed(code),
+            2 => Outcome::Cancelled,
+            3 => Outcome::Dead(code),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn each() -> [Record<'static>; 7] {
+        let uid = Uid(0x0102_0304_0506_0708);
+        let accepted = Accepted {
+            uid,
+            unix_millis: 1_790_000_000_123,
+            scope: Scope::Group,
+            mode: Mode::Deliver,
+            class: Class::Vip,
+            outbound: false,
+            replayed: true,
+            channel: "telegram",
+            agent: "main",
+            id: "77",
+            chat: "-100",
+            thread: "4",
+            peer: "9",
+            name: "Żółw",
+            text: "good evening 🌆",
+        };
+        [
+            Record::Accepted(accepted),
+            Record::Accepted(Accepted { outbound: true, replayed: false, ..Accepted::default() }),
+            Record::Reply { uid, verdict: Outcome::Failed(Code::ReplyTooLong), history: true, text: "so" },
+            Record::Delivered { uid, part: 258, message: "4711" },
+            Record::Settled { uid, outcome: Outcome::Dead(Code::DeliveryFailed), attempts: 3, detail: "403" },
+            Record::Settled { uid, outcome: Outcome::Cancelled, attempts: 0, detail: "" },
+            Record::Cursor { channel: "telegram", value: "815" },
+        ]
+    }
+
+    #[test]
+    fn each_is_read_as_it_was_written() {
+        for record in each() {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            assert_eq!(Record::decode(&bytes), Some(record));
+        }
+    }
+
+    #[test]
+    fn no_part_of_one_is_another() {
+        for record in each() {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            for len in 0..bytes.len() {
+                assert_eq!(Record::decode(&bytes[..len]), None, "{record:?} cut to {len}");
+            }
+            bytes.push(0);
+            assert_eq!(Record::decode(&bytes), None, "{record:?} and a byte");
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_read_or_not_but_do_no_harm() {
+        let mut random = crate::random::Random::new(5);
+        for record in each() {
+            for _ in 0..2_000 {
+                let mut bytes = Vec::new();
+                record.encode(&mut bytes);
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] = random.next() as u8;
+                let _ = Record::decode(&bytes);
+            }
+        }
+        assert_eq!(Record::decode(&[99, 1, 2]), None, "a kind of a later version");
+    }
+}

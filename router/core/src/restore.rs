@@ -1,0 +1,178 @@
+//! A turn of the last run goes on, or a dead letter is tried again: it takes its place in its session as if it had just
+//! been admitted, with the name for ever that it had. What was admitted before is not refused for want of room.
+use crate::admit::Message;
+use crate::codes::Code;
+use crate::effect::{Effect, Effects, Outcome};
+use crate::event::{Inbound, Restored, Scope};
+use crate::home::session_hash;
+use crate::id::{ChannelId, Client, Uid};
+use crate::log::Await;
+use crate::record::Accepted;
+use crate::session::Session;
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::split::{self, Cursor};
+use crate::turn::{Errand, NOWHERE};
+
+impl Shard {
+    pub(crate) fn on_restore(&mut self, client: Client, restored: &Restored<'_>, out: &mut Effects) {
+        let done = if client == Client::NOBODY { Ok(()) } else { self.may_replay() };
+        let done = done.and_then(|()| self.restore(client, restored, out));
+        if client != Client::NOBODY {
+            match done {
+                Err(code) => out.push(Effect::Operated { client, refused: Some(code) }),
+                Ok(_) if self.log.journal => {}
+                Ok(_) => out.push(Effect::Operated { client, refused: None }),
+            }
+        }
+    }
+
+    /// An operator's wish is admitted as any message is.
+    fn may_replay(&mut self) -> Result<(), Code> {
+        if self.draining {
+            return Err(Code::Draining);
+        }
+        self.unwritable().filter(|_| self.log.journal).map_or(Ok(()), Err)
+    }
+
+    fn restore(&mut self, client: Client, restored: &Restored<'_>, out: &mut Effects) -> Result<(), Code> {
+        let accepted = &restored.accepted;
+        let channel = self.places.posts.iter().position(|post| *post.name == *accepted.channel);
+        let channel = channel.and_then(|at| self.places.posts[at].id).ok_or(Code::NotFound)?;
+        let session = self.restore_session(channel, accepted, out)?;
+        if self.has_turn(session, accepted.uid) {
+            return Err(Code::Duplicate);
+        }
+        let desk = self.restore_desk(session, accepted, restored.reply.is_some());
+        let errand = match restored.reply {
+            Some((verdict, _)) => Some(Errand::Resume(verdict)),
+            None if accepted.outbound => Some(Errand::Outbound),
+            None => None,
+        };
+        if errand.is_none() && desk == NOWHERE {
+            return Err(Code::NotFound);
+        }
+        self.turns_lease.force(&self.bounds.turns);
+        let Accepted { mode, class, name, text, .. } = *accepted;
+        let message = Message { client: Client::NOBODY, mode, class, desk, name, text, errand };
+        let slot = self.turn_for(session, message);
+        if let Some(turn) = self.turns.at_mut(slot) {
+            (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed);
+            if let Some((_, reply)) = restored.reply {
+                turn.reply.push_str(reply);
+                turn.reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
+                turn.delivering.part = restored.parts;
+            }
+        }
+        if errand.is_none() {
+            self.force_waiting(slot, desk);
+        }
+        self.accept(slot, self.log.journal, out);
+        if self.log.journal {
+            self.write_again(slot, out);
+            let lsn = self.turns.at(slot).map_or(0, |turn| turn.lsn);
+            if client != Client::NOBODY {
+                self.log.wait(lsn, Await::Replayed { client, turn: self.turn_id(slot) });
+            }
+        }
+        self.set_off_waiting(slot, out);
+        Ok(())
+    }
+
+    fn restore_session(
+        &mut self,
+        channel: ChannelId,
+        accepted: &Accepted<'_>,
+        out: &mut Effects,
+    ) -> Result<u32, Code> {
+        let Accepted { scope, peer, chat, thread, .. } = *accepted;
+        let post = self.places.post_of(channel).ok_or(Code::NotFound)?;
+        let name = &self.plan.channel(channel).name;
+        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
+        if let Some(slot) = self.lookup(hash, post, scope, peer, chat, thread) {
+            return Ok(slot);
+        }
+        self.sessions_lease.force(&self.bounds.sessions);
+        let inbound =
+            Inbound { channel, scope, peer, chat, thread, mode: accepted.mode, ..Inbound::default() };
+        let session = Session::new(hash, post, &inbound, self.now, self.log.store);
+        Ok(self.insert_session(session, out))
+    }
+
+    /// The agent that was to answer, if there still is one of its name; else the one that would be asked now.
+    fn restore_desk(&mut self, session: u32, accepted: &Accepted<'_>, answered: bool) -> u16 {
+        let named = self.places.desks.iter().position(|desk| *desk.name == *accepted.agent);
+        let named = named.filter(|&at| self.places.desks[at].id.is_some());
+        if let Some(at) = named.and_then(|at| u16::try_from(at).ok()) {
+            return at;
+        }
+        if accepted.outbound || answered {
+            return NOWHERE;
+        }
+        let channel = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
+        let Accepted { scope, peer, chat, thread, text, .. } = *accepted;
+        let channel = channel.unwrap_or_default();
+        let inbound = Inbound { channel, scope, peer, chat, thread, text, ..Inbound::default() };
+        self.route_again(&inbound, session).unwrap_or(NOWHERE)
+    }
+
+    /// A turn of this name is under way already.
+    fn has_turn(&self, session: u32, uid: Uid) -> bool {
+        let Some(session) = self.sessions.at(session) else { return false };
+        let is = |slot: u32| self.turns.at(slot).is_some_and(|turn| turn.uid == uid);
+        let mut next = session.waiting.head();
+        while let Some(turn) = self.turns.at(next) {
+            if is(next) {
+                return true;
+            }
+            next = turn.link.next();
+        }
+        session.current != NONE && is(session.current)
+    }
+
+    fn force_waiting(&mut self, slot: u32, desk: u16) {
+        if let Some(desk) = self.places.desks.get_mut(usize::from(desk)) {
+            desk.waiting.force(&self.bounds.agent_at(desk.seat).waiting);
+        }
+        if let Some(turn) = self.turns.at_mut(slot) {
+            turn.holds.waiting = true;
+        }
+    }
+
+    /// Goes on with an answer that was known before the restart, from the part that was not confirmed.
+    pub(crate) fn resume(&mut self, slot: u32, verdict: Outcome, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let (parts, session) = (turn.delivering.part, turn.session);
+        let post = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
+        let Some(channel) = post else {
+            self.deliver_from(slot, verdict, Cursor::default(), 0, out);
+            return;
+        };
+        let plan = self.plan.channel(channel);
+        let mut at = Cursor::default();
+        for _ in 0..parts {
+            let Some((_, next)) = split::part(&turn.reply, plan.unit, plan.text_max, at) else { break };
+            at = next;
+        }
+        self.deliver_from(slot, verdict, at, parts, out);
+    }
+
+    /// Remembers an event id of an earlier run by its mark.
+    pub fn remember_mark(&mut self, mark: [u64; 2]) {
+        let limits = &self.plan.limits;
+        let share = limits.dedup_ids_max / u32::from(self.bounds.shards());
+        let mark = crate::dedup::Mark::from_words(mark);
+        if !self.dedup.knows(mark, self.now, limits.dedup_age_max) {
+            self.dedup.remember(mark, self.now, limits.dedup_age_max, share);
+        }
+    }
+
+    /// A group's conversation belongs to its chat, a direct one to its peer: an empty one is nobody's.
+    #[must_use]
+    pub fn is_addressed(accepted: &Accepted<'_>) -> bool {
+        match accepted.scope {
+            Scope::Direct => !accepted.peer.is_empty() || !accepted.thread.is_empty(),
+            Scope::Group => !accepted.chat.is_empty(),
+        }
+    }
+}

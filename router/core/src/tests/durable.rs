@@ -1,0 +1,305 @@
+//! What is acknowledged is on disk before, goes on after a restart from where it was, and is released when nobody needs
+//! it; what a session remembers is asked for once and saved as it changes.
+use super::*;
+use crate::event::{Restored, Stored};
+use crate::home::Secret;
+use crate::id::Uid;
+use crate::log::{JournalState, Start};
+use crate::record::Accepted;
+use crate::view::Role;
+
+const OK: Delivery<'static> = Delivery::Confirmed { message: "m1" };
+
+/// A shard that journals, and keeps sessions in a store if `store`.
+fn keeps(plan: Plan, store: bool) -> Scene {
+    let mut scene = scene(plan);
+    let secret = Secret([3, 4]);
+    let unix_micros = 1_790_000_000_000_000;
+    let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal: true, store };
+    scene.shard().begin_with(&start);
+    scene
+}
+
+fn durable(scene: &mut Scene, lsn: u64) -> Vec<String> {
+    scene.event(Event::Durable { lsn })
+}
+
+/// A message of a platform's, and its answer up to the end of the call.
+fn answered(scene: &mut Scene, answer: &str) -> Vec<String> {
+    scene.send(Inbound { id: "e1", ..posts("ann", "hi") });
+    scene.text(call(0, 1, 0), answer);
+    scene.finishes(call(0, 1, 0))
+}
+
+#[test]
+fn a_message_is_acknowledged_and_its_answer_posted_once_what_came_before_is_on_disk() {
+    let mut scene = keeps(plan(), false);
+    assert_eq!(
+        scene.send(Inbound { id: "e1", ..posts("ann", "hi") }),
+        ["accepted 0.1 ahead 0", "append 1 accepted e1 hi", "save 1 seen", "start 0.1#0 agent 0 model 0"],
+        "the turn does not wait"
+    );
+    scene.text(call(0, 1, 0), "a long answer, and the rest of it");
+    assert_eq!(
+        scene.finishes(call(0, 1, 0)),
+        ["append 2 reply answered a long answer, and the rest of it"],
+        "nothing is posted"
+    );
+    assert_eq!(durable(&mut scene, 1), ["durable 0.1"]);
+    assert_eq!(durable(&mut scene, 2), ["deliver 0.1 part 0 attempt 0 [a long answer, and]"]);
+    assert_eq!(
+        scene.delivered(turn(0, 1), 0, 0, OK),
+        ["append 3 delivered 0 m1"],
+        "one part in doubt is enough"
+    );
+    assert_eq!(durable(&mut scene, 3), ["deliver 0.1 part 1 attempt 0 [the rest of it]"]);
+    assert_eq!(
+        scene.delivered(turn(0, 1), 1, 0, OK),
+        ["append 4 delivered 1 m1", "append 5 settled answered 0 ", "settled 0.1 answered"]
+    );
+    assert_eq!(scene.shard().released(), 0, "the store does not know of the event id yet");
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.shard().released(), 3);
+    durable(&mut scene, 5);
+    assert_eq!(scene.shard().released(), 5);
+}
+
+#[test]
+fn a_repetition_is_not_acknowledged_before_what_it_repeats() {
+    let mut scene = keeps(plan(), false);
+    scene.send(Inbound { id: "e1", ..posts("ann", "hi") });
+    assert_eq!(scene.send(Inbound { id: "e1", ..posts("ann", "hi") }), [""; 0]);
+    assert_eq!(durable(&mut scene, 1), ["durable 0.1", "duplicate"]);
+    assert_eq!(scene.send(Inbound { id: "e1", ..posts("ann", "hi") }), ["duplicate"]);
+}
+
+#[test]
+fn only_what_must_be_on_disk_is_written() {
+    let mut scene = keeps(plan(), false);
+    assert_eq!(scene.send(says("ann", "hi")), ["accepted 0.1 ahead 0", "start 0.1#0 agent 0 model 0"]);
+    let receipt = Inbound { receipt: true, ..says("bob", "hi") };
+    assert_eq!(scene.send(receipt)[1], "append 1 accepted  hi");
+    scene.event(Event::Journal { state: JournalState::Full });
+    assert_eq!(scene.send(Inbound { id: "e2", ..posts("cyd", "hi") }), ["refused JOURNAL_FULL 1000"]);
+    assert_eq!(scene.send(Inbound { receipt: true, ..says("cyd", "hi") }), ["refused JOURNAL_FULL 1000"]);
+    assert_eq!(scene.send(says("cyd", "hi"))[0], "accepted 2.1 ahead 0", "what needs no disk goes on");
+    scene.event(Event::Journal { state: JournalState::Failed });
+    assert_eq!(scene.send(posts("dan", "hi")), ["refused JOURNAL_FAILED 1000"]);
+    scene.event(Event::Journal { state: JournalState::Open });
+    let again = Inbound { id: "e2", ..posts("cyd", "hi") };
+    assert_eq!(scene.send(again)[0], "accepted 3.1 ahead 1", "what was refused was not remembered");
+}
+
+#[test]
+fn who_has_a_receipt_is_answered_also_when_gone() {
+    let mut scene = keeps(plan(), false);
+    scene.send(Inbound { receipt: true, ..says("ann", "hi") });
+    assert_eq!(scene.event(Event::Left { turn: turn(0, 1) }), [""; 0]);
+    scene.text(call(0, 1, 0), "hello");
+    let end = scene.finishes(call(0, 1, 0));
+    assert_eq!(end[0], "append 2 reply answered hello");
+    assert_eq!(end.last().unwrap(), "settled 0.1 answered");
+    assert!(scene.out.list().iter().all(|effect| match effect {
+        Effect::Finish { client, .. } => *client == Client::NOBODY,
+        _ => true,
+    }));
+}
+
+fn accepted() -> Accepted<'static> {
+    Accepted {
+        uid: Uid(77 << Uid::SHARD_BITS),
+        mode: Mode::Deliver,
+        channel: "web",
+        agent: "ada",
+        chat: "room",
+        peer: "ann",
+        text: "hi",
+        ..Accepted::default()
+    }
+}
+
+fn restore(scene: &mut Scene, restored: Restored<'_>) -> Vec<String> {
+    scene.event(Event::Restore { client: Client::NOBODY, restored })
+}
+
+#[test]
+fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
+    let mut scene = keeps(plan(), false);
+    let asked = Restored { accepted: accepted(), reply: None, parts: 0 };
+    assert_eq!(
+        restore(&mut scene, asked),
+        ["accepted 0.1 ahead 0", "append 1 accepted  hi", "start 0.1#0 agent 0 model 0"]
+    );
+    let text = "a long answer, and the rest of it";
+    let accepted = Accepted { peer: "bob", uid: Uid(78 << Uid::SHARD_BITS), ..accepted() };
+    let replied = Restored { accepted, reply: Some((Outcome::Answered, text)), parts: 1 };
+    assert_eq!(
+        restore(&mut scene, replied),
+        [
+            "accepted 1.1 ahead 0",
+            "append 2 accepted  hi",
+            "append 3 reply answered a long answer, and the rest of it",
+            "append 4 delivered 0 ",
+            "deliver 1.1 part 1 attempt 0 [the rest of it]"
+        ],
+        "no model is asked, no part posted twice"
+    );
+    let behind = Accepted { uid: Uid(79 << Uid::SHARD_BITS), text: "more", ..accepted };
+    let behind = Restored { accepted: behind, reply: Some((Outcome::Answered, "so")), parts: 0 };
+    assert_eq!(
+        restore(&mut scene, behind),
+        ["accepted 2.1 ahead 1", "append 5 accepted  more", "append 6 reply answered so"]
+    );
+    let end = scene.delivered(turn(1, 1), 1, 0, OK);
+    assert_eq!(end.last().unwrap(), "deliver 2.1 part 0 attempt 0 [so]", "in the order of the session");
+}
+
+#[test]
+fn what_was_promised_is_kept_beyond_smaller_limits() {
+    let mut small = plan();
+    (small.limits.turns_max, small.limits.sessions_max, small.agents[0].waiting_max) = (1, 1, 1);
+    let mut scene = keeps(small, false);
+    for (number, peer) in (1_u64..).zip(["ann", "bob", "cyd"]) {
+        let accepted = Accepted { peer, uid: Uid(number), ..accepted() };
+        let lines = restore(&mut scene, Restored { accepted, reply: None, parts: 0 });
+        assert!(lines[0].starts_with("accepted"), "{lines:?}");
+    }
+    assert_eq!(scene.send(posts("dan", "hi"))[0], "refused BUSY 1000");
+    for slot in 0..3 {
+        scene.finishes(call(slot, 1, 0));
+    }
+    durable(&mut scene, 99);
+    assert_eq!(scene.send(posts("ann", "hi"))[0], "accepted 2.2 ahead 0");
+}
+
+#[test]
+fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
+    let mut scene = keeps(plan(), false);
+    answered(&mut scene, "a long answer, and the rest of it");
+    durable(&mut scene, 2);
+    scene.delivered(turn(0, 1), 0, 0, OK);
+    durable(&mut scene, 3);
+    assert_eq!(
+        scene.delivered(turn(0, 1), 1, 0, Delivery::Refused { detail: "blocked" })[..2],
+        [
+            "append 4 settled dead DELIVERY_FAILED 1 blocked",
+            "save 2 dead DELIVERY_FAILED 1 \"blocked\" \"hi\" answered true 1 \
+             \"a long answer, and the rest of it\""
+        ]
+    );
+    let text = "a long answer, and the rest of it";
+    let accepted = Accepted { replayed: true, ..accepted() };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), parts: 1 };
+    let client = Client { ticket: 5, ..Client::default() };
+    let lines = scene.event(Event::Restore { client, restored });
+    assert_eq!(lines.last().unwrap(), "deliver 0.2 part 1 attempt 0 [the rest of it]");
+    assert_eq!(
+        scene.event(Event::Restore { client, restored }),
+        ["operated DUPLICATE"],
+        "not twice at a time"
+    );
+    assert_eq!(durable(&mut scene, 5), ["operated ok", "save 3 revived"], "and only now the letter goes");
+    let end = scene.delivered(turn(0, 2), 1, 0, OK);
+    assert_eq!(end.last().unwrap(), "settled 0.2 answered");
+}
+
+#[test]
+fn a_letter_that_is_answered_before_that_is_on_disk_goes_once_it_is() {
+    let mut scene = keeps(plan(), false);
+    let accepted = Accepted { replayed: true, ..accepted() };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, "so")), parts: 0 };
+    let client = Client { ticket: 5, ..Client::default() };
+    scene.event(Event::Restore { client, restored });
+    scene.delivered(turn(0, 1), 0, 0, OK);
+    assert_eq!(durable(&mut scene, 99), ["operated ok", "save 1 revived"]);
+}
+
+#[test]
+fn old_records_are_written_again_when_the_journal_asks() {
+    let mut scene = keeps(plan(), false);
+    answered(&mut scene, "hello");
+    durable(&mut scene, 2);
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.shard().released(), 0);
+    assert_eq!(
+        scene.event(Event::Carry { lsn: 2 }),
+        ["append 3 accepted  hi", "append 4 reply answered hello"]
+    );
+    durable(&mut scene, 4);
+    assert_eq!(scene.shard().released(), 2);
+    assert_eq!(scene.delivered(turn(0, 1), 0, 0, OK).len(), 3);
+    durable(&mut scene, 9);
+    assert_eq!(scene.shard().released(), 6);
+}
+
+fn remembers() -> Plan {
+    let mut plan = plan();
+    plan.agents[0].history = true;
+    plan.agents.push(agent("bea", &[1]));
+    plan
+}
+
+#[test]
+fn a_session_is_asked_for_once_and_its_turns_wait_for_that() {
+    let mut scene = keeps(remembers(), true);
+    assert_eq!(scene.send(says("ann", "hi")), ["accepted 0.1 ahead 0", "load 0.1"]);
+    assert_eq!(scene.send(says("ann", "again")), ["accepted 1.1 ahead 1"]);
+    let session = scene.find("ann").unwrap();
+    let history = [(Role::User, "before"), (Role::Agent, "so")];
+    let stored = Stored { agent: "bea", messages: 7, history: &history, context: &[("lang", "pl")] };
+    assert_eq!(
+        scene.event(Event::Loaded { session, stored: Some(stored) }),
+        ["start 0.1#0 agent 1 model 1"],
+        "the agent that an operator gave it in an earlier life"
+    );
+    let view = scene.shards[0].session(session).unwrap();
+    assert_eq!((view.messages, view.agent), (9, Some(AgentId(1))));
+    let prompt = scene.shards[0].prompt(turn(0, 1)).unwrap();
+    assert_eq!(prompt.variables.collect::<Vec<_>>(), [("lang", "pl")]);
+    scene.finishes(call(0, 1, 0));
+    scene.finishes(call(1, 1, 0));
+    assert_eq!(scene.send(says("ann", "more")), ["accepted 1.2 ahead 0", "start 1.2#0 agent 1 model 1"]);
+}
+
+#[test]
+fn what_is_said_is_saved_and_the_session_now_and_then() {
+    let mut scene = keeps(remembers(), true);
+    scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
+    let session = scene.find("ann").unwrap();
+    scene.event(Event::Loaded { session, stored: Some(Stored::default()) });
+    scene.text(call(0, 1, 0), "hello");
+    let end = scene.finishes(call(0, 1, 0));
+    assert!(end.contains(&"save 1 said \"hi\" \"hello\"".to_string()), "{end:?}");
+    assert_eq!(end.last().unwrap(), "save 2 session");
+    assert_eq!(
+        scene.operates(session, Operation::Set { name: "a", value: "1" }),
+        ["save 3 session", "operated ok"]
+    );
+    assert_eq!(
+        scene.operates(session, Operation::Close)[..1],
+        ["save 4 closed"],
+        "and nothing saves it again"
+    );
+    assert_eq!(scene.out.list().len(), 2);
+}
+
+#[test]
+fn a_store_that_does_not_answer_fails_who_needs_it_and_nobody_else() {
+    let mut plan = remembers();
+    plan.agents[0].needs_history = false;
+    let mut scene = keeps(plan, true);
+    scene.send(says("ann", "hi"));
+    let session = scene.find("ann").unwrap();
+    assert_eq!(scene.next(), (3_000, vec!["start 0.1#0 agent 0 model 0".to_string()]), "goes on without");
+    assert_eq!(scene.event(Event::Loaded { session, stored: Some(Stored::default()) }), [""; 0], "late");
+    let mut scene = keeps(remembers(), true);
+    scene.send(says("ann", "hi"));
+    scene.send(says("ann", "again"));
+    let session = scene.find("ann").unwrap();
+    let lines = scene.event(Event::Loaded { session, stored: None });
+    assert_eq!(
+        lines[..3],
+        ["fail 0.1 1 STORE_UNAVAILABLE [] 2000", "settled 0.1 failed STORE_UNAVAILABLE", "load 0.1"],
+        "the next one asks again"
+    );
+}
