@@ -48,6 +48,7 @@ mod history;
 pub mod home;
 pub mod id;
 mod index;
+pub mod journal;
 pub mod limits;
 mod list;
 mod load;

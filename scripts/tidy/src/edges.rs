@@ -15,7 +15,7 @@ struct Edges {
 }
 
 const WIRE: &[&str] = &["base64", "httparse", "itoa", "memchr", "sha1", "simdutf8"];
-const CORE: &[&str] = &["aho-corasick", "hashbrown", "regex-automata", "siphasher", "slab"];
+const CORE: &[&str] = &["aho-corasick", "hashbrown", "regex-automata", "siphasher", "slab", "twox-hash"];
 /// Codecs use what `wire` uses, and what simd-json, signatures and `http`'s types need beside it.
 const CODEC: &[&str] = &[
     "base64",
