@@ -369,21 +369,23 @@ impl AgentCounts {
         is_set(&self.tried) || is_set(&self.waiters)
     }
 
-    /// Does any shard wait? Asked after a place was given back.
+    /// Does any shard wait? Asked after a place was given back. A bit that is being recalled may be in neither set: then
+    /// whoever recalls it looks for a waiter after this, and that one finds this place too.
     pub(crate) fn is_awaited(&self) -> bool {
         let mut words = self.waiters.iter().zip(&self.tried);
-        // A bit moves from `tried` to `waiters`: read in this order it is seen in one of them.
         words.any(|(waiters, tried)| tried.load(Ordering::SeqCst) != 0 || waiters.load(Ordering::SeqCst) != 0)
     }
 
-    /// A place was given back: those who were woken in vain should be woken again. A bit is in both sets on its way, so
-    /// that nobody is overlooked meanwhile.
+    /// A place was given back: those who were woken in vain should be woken again. The caller looks for the next waiter
+    /// after this.
+    ///
+    /// The bits are taken out first. Were they set among the waiters before they are cleared here, a shard could be woken
+    /// by another in between and set its bit here anew, which the clearing would then take away: it would wait, and
+    /// nobody would know.
     pub(crate) fn recall(&self) {
         for (waiters, tried) in self.waiters.iter().zip(&self.tried) {
-            let set = tried.load(Ordering::SeqCst);
-            if set != 0 {
-                waiters.fetch_or(set, Ordering::SeqCst);
-                tried.fetch_and(!set, Ordering::SeqCst);
+            if tried.load(Ordering::SeqCst) != 0 {
+                waiters.fetch_or(tried.swap(0, Ordering::SeqCst), Ordering::SeqCst);
             }
         }
     }
