@@ -186,7 +186,7 @@ impl Board {
         if inbound.scope == Scope::Direct && !inbound.chat.is_empty() {
             inbound.chat.clone_into(&mut owner.chat);
         }
-        if keeps && owner.agent.is_none() {
+        if keeps && !owner.assigned {
             owner.agent = Some(agent);
         }
         let address = step.shard.address(session);

@@ -220,11 +220,14 @@ impl Board {
         }
     }
 
-    /// The shard was given another plan.
+    /// The shard was given another plan. An agent that is not in it goes with the limits that it had: what was changed
+    /// of it since is heard of when it comes back.
     pub(crate) fn reconfigured(&mut self, setup: &Setup) {
         self.plan = setup.plan.clone();
         self.route = setup.route.clone();
-        self.roster = setup.roster.clone();
+        let entries = setup.roster.iter().zip(self.roster.iter());
+        let entries = entries.map(|(new, old)| if self.employs(new.name) { new } else { old });
+        self.roster = entries.cloned().collect();
         self.renewed = true;
     }
 
