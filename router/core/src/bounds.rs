@@ -151,6 +151,13 @@ impl Lease {
         }
     }
 
+    /// Another shard went on under another limit. What it had in use without one may be more than is left: then nothing
+    /// is kept in reserve here either.
+    pub(crate) fn renew(&mut self, count: &Count) {
+        self.give_spare(count);
+        self.over |= self.is_bounded() && self.max < count.0.load(Ordering::SeqCst);
+    }
+
     /// Goes on under another limit. What is in use stays in use, even beyond a smaller one.
     pub(crate) fn set_max(&mut self, max: u32, shards: u16, count: &Count) {
         if !self.is_bounded() && max != 0 {

@@ -339,15 +339,15 @@ impl Shard {
     /// All reserves go back, because limits changed. Whoever waits for them is told at the next tick.
     pub(crate) fn give_all_reserves(&mut self) {
         let bounds = &self.bounds;
-        self.sessions_lease.give_spare(&bounds.sessions);
-        self.turns_lease.give_spare(&bounds.turns);
+        self.sessions_lease.renew(&bounds.sessions);
+        self.turns_lease.renew(&bounds.turns);
         for desk in &mut self.places.desks {
             let counts = bounds.agent_at(desk.seat);
-            desk.waiting.give_spare(&counts.waiting);
-            desk.running.give_spare(&counts.running);
+            desk.waiting.renew(&counts.waiting);
+            desk.running.renew(&counts.running);
         }
         for line in &mut self.places.lines {
-            line.running.give_spare(&bounds.model_at(line.seat).running);
+            line.running.renew(&bounds.model_at(line.seat).running);
         }
     }
 

@@ -39,6 +39,8 @@ mod memory;
 mod notices;
 #[path = "sim/operations.rs"]
 mod operations;
+#[path = "sim/paces.rs"]
+mod paces;
 #[path = "sim/people.rs"]
 mod people;
 #[path = "sim/plans.rs"]

@@ -221,6 +221,7 @@ impl Board {
             text: text.to_owned(),
             class,
             admitted: self.now,
+            began: self.now,
             agent: None,
             others: Vec::new(),
             seq: 0,

@@ -6,6 +6,7 @@ use crate::admission::{self, Answer};
 use crate::answers::{Fail, Finish};
 use crate::breakers::Breaker;
 use crate::memory::Memory;
+use crate::paces::Paces;
 use crate::plans::{AgentDraft, Name, Route, Setup, known};
 use crate::posts::Deliver;
 use crate::turn::{Finale, Phase, Turn, fired};
@@ -92,6 +93,7 @@ pub(crate) struct Board {
     pub(crate) calm: BTreeMap<Name, Time>,
     /// First starts, by agent and class, since a turn of each lower or higher class was started.
     pub(crate) shares: BTreeMap<Name, crate::fairness::Shares>,
+    pub(crate) paces: Paces,
     pub(crate) tally: Tally,
     /// Numbers what must keep its order.
     order: u64,
@@ -137,6 +139,8 @@ pub(crate) struct Step<'a> {
     /// Turns that must have gone on by the end of the step.
     pub(crate) owed: Vec<TurnId>,
     pub(crate) started: Vec<TurnId>,
+    /// Agents whose turns took as long as is known by now.
+    pub(crate) learned: Vec<Name>,
     /// What breakers must be now: the model, the period in which it was found, the state.
     pub(crate) verdicts: Vec<(Name, u32, State)>,
     pub(crate) published: crate::notices::Published,
@@ -181,6 +185,7 @@ impl<'a> Step<'a> {
             claims: Vec::new(),
             owed: Vec::new(),
             started: Vec::new(),
+            learned: Vec::new(),
             verdicts: Vec::new(),
             published: crate::notices::Published::default(),
             marks: Vec::new(),
@@ -215,6 +220,7 @@ impl Board {
             breakers: BTreeMap::new(),
             calm: BTreeMap::new(),
             shares: BTreeMap::new(),
+            paces: Paces::new(),
             tally: Tally::default(),
             order: 0,
         }
@@ -453,6 +459,7 @@ impl Board {
         }
         self.check_flow(step);
         self.check_breakers(step);
+        self.check_paces(step);
         self.check_notices(step);
         self.check_parked();
         if matches!(step.cause, Cause::Tick) {

@@ -85,6 +85,9 @@ impl Board {
         *tried += 1;
         assert!(*tried <= attempts_max, "{call:?} is attempt {tried} on {model}");
         let first = matches!(turn.phase, Phase::Waiting);
+        if first {
+            turn.began = now;
+        }
         turn.phase = Phase::Calling(Box::new(Live::new(call, model, period, now)));
         let session = turn.session;
         assert_eq!(
@@ -208,8 +211,12 @@ impl Board {
         };
         let (model, period, verdict, retry) =
             (live.model, live.period, finale.verdict(&live), finale.retry());
+        let (agent, began) = (turn.agent, turn.began);
         turn.last = Some((model, finale.clone()));
-        turn.phase = Phase::Ended(live, finale);
+        turn.phase = Phase::Ended(live, finale.clone());
+        if let Some(agent) = agent {
+            self.learn_pace(step, agent, began, &finale);
+        }
         step.owed.push(id);
         if let Retry::After(calm) = retry {
             let calm = calm.min(backoff_max);

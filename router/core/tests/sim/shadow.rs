@@ -1,5 +1,5 @@
 //! The shadow of the whole process: one board for each shard, and what holds over all of them at every step.
-use crate::board::{Board, Claim};
+use crate::board::{Board, Claim, Session};
 use crate::dice::Dice;
 use crate::marks::Marks;
 use crate::plans::{Name, Setup};
@@ -118,6 +118,9 @@ impl Shadow {
 
     pub(crate) fn reconfigured(&mut self, shard: usize, setup: &Setup) {
         self.boards[shard].reconfigured(setup);
+        if self.is_uniform() {
+            self.note_usage();
+        }
     }
 
     /// A nudge arrives.
@@ -258,8 +261,7 @@ impl Shadow {
             }
             Claim::Queued { agent } => {
                 let waiting = self.waiting(agent, self.boards[number].agent(agent).waiting_max);
-                let name = WAITING.iter().find(|(of, _)| of == agent).map_or("", |(_, name)| name);
-                self.check_kept(name, &waiting);
+                self.check_kept(waiting_name(agent), &waiting);
             }
         }
     }
@@ -271,8 +273,26 @@ impl Shadow {
             return;
         }
         let least = self.least.entry(what).or_insert(usage.used);
-        assert!(usage.used <= *least + usage.reserve(), "{what}: {usage:?}, and there were {least}");
+        assert!(usage.used <= *least, "{what}: {usage:?}, and there were {least}");
         *least = usage.used.min(*least);
+    }
+
+    /// All shards have heard of a reload: what is used beyond its limits does not grow from here on.
+    fn note_usage(&mut self) {
+        let board = &self.boards[0];
+        let limits = board.limits();
+        let mut all =
+            vec![("turns", self.turns(limits.turns_max)), ("sessions", self.sessions(limits.sessions_max))];
+        for agent in board.roster.iter().filter(|agent| board.employs(agent.name)) {
+            all.push((agent.name, self.running(agent.name, agent.running_max)));
+            all.push((waiting_name(agent.name), self.waiting(agent.name, agent.waiting_max)));
+        }
+        for model in &board.plan.models {
+            let name = crate::plans::known(&model.name);
+            all.push((name, self.calls(name, model.running_max)));
+        }
+        let beyond = all.iter().filter(|(_, usage)| !usage.is_kept());
+        self.least = beyond.map(|(what, usage)| (*what, usage.used)).collect();
     }
 
     /// Do all shards have the same plan?
@@ -304,6 +324,10 @@ const WAITING: [(Name, &str); 5] = [
     ("dot", "waiting for dot"),
     ("eve", "waiting for eve"),
 ];
+
+fn waiting_name(agent: Name) -> Name {
+    WAITING.iter().find(|(of, _)| *of == agent).map_or("", |(_, name)| name)
+}
 
 impl Shadow {
     /// No turn waits while there is a place for it, unless somebody is on the way to say so.
@@ -467,6 +491,16 @@ impl Board {
             );
             let idle = view.state == clawgate_core::view::State::Idle;
             assert_eq!(idle, owner.queue.is_empty(), "{:?}: its state", view.id);
+            self.compare_memory(shard, view.id, owner);
         }
+    }
+
+    fn compare_memory(&self, shard: &Shard, id: SessionId, owner: &Session) {
+        let memory = shard.memory(id).unwrap_or_else(|| panic!("{id:?} has no memory"));
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let variables: Vec<(String, String)> = memory.variables.map(own).collect();
+        assert_eq!(variables, owner.context, "{id:?}: its context variables");
+        let history: Vec<_> = memory.history.map(|(role, text)| (role, text.to_owned())).collect();
+        assert_eq!(history, owner.history.clone().unwrap_or_default(), "{id:?}: its history");
     }
 }

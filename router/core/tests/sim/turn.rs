@@ -299,6 +299,8 @@ pub(crate) struct Turn {
     pub(crate) text: String,
     pub(crate) class: Class,
     pub(crate) admitted: Time,
+    /// When its first call was started.
+    pub(crate) began: Time,
     /// Who answers; nobody where nothing is asked.
     pub(crate) agent: Option<Name>,
     /// Who else may have been meant, where the turn was over before anybody could tell.
