@@ -6,6 +6,7 @@ use clawgate_core::breaker::State;
 use clawgate_core::event::{Event, Mode, Operation, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId, SessionId, ShardId, TurnId};
 use clawgate_core::plan::Model;
+use clawgate_core::time::Time;
 use clawgate_core::view::Role;
 use std::time::Duration;
 
@@ -27,8 +28,13 @@ impl Board {
 
     /// May a call begin on this model, for certain?
     fn surely_takes_calls(&self, model: Name) -> bool {
+        self.takes_calls_since(model, self.now)
+    }
+
+    /// Could a call begin on this model at that time already, and still can?
+    pub(crate) fn takes_calls_since(&self, model: Name, since: Time) -> bool {
         let plan = &self.model(model).breaker;
-        self.breakers.get(model).is_none_or(|breaker| breaker.must_pass(self.now, plan))
+        self.breakers.get(model).is_none_or(|breaker| breaker.must_pass(since, plan))
     }
 
     /// Is there no model, of those in the agent's chain from this number on, that surely takes calls?

@@ -169,7 +169,7 @@ impl Draft {
             agent.running_max = *dice.pick(&RUNNING_MAX);
             agent.waiting_max = *dice.pick(&WAITING_MAX);
         }
-        if dice.chance(300) {
+        if dice.chance(500) {
             self.limits.turns_max = *dice.pick(&TURNS_MAX);
             self.limits.sessions_max = *dice.pick(&SESSIONS_MAX);
         }

@@ -2,7 +2,7 @@
 use crate::board::{Board, Claim, Session};
 use crate::dice::Dice;
 use crate::marks::Marks;
-use crate::plans::{Name, Setup};
+use crate::plans::{AgentDraft, Name, Setup};
 use crate::turn::{Phase, fired};
 use clawgate_core::bounds::Bounds;
 use clawgate_core::codes::Code;
@@ -11,7 +11,7 @@ use clawgate_core::id::{CallId, SessionId, TurnId};
 use clawgate_core::plan::Plan;
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use crate::board::{Cause, Step};
@@ -34,6 +34,8 @@ pub(crate) struct Shadow {
     /// What was least used of a limit since a reload made it smaller than what was used: it may be more than the limit
     /// then, and does not grow.
     least: BTreeMap<&'static str, u32>,
+    /// Shards that did nothing since a shard last took on another plan: they hold reserves as before.
+    unaware: BTreeSet<usize>,
 }
 
 impl Shadow {
@@ -47,6 +49,7 @@ impl Shadow {
             nudges: BTreeMap::new(),
             messages: 0,
             least: BTreeMap::new(),
+            unaware: BTreeSet::new(),
         }
     }
 
@@ -118,6 +121,7 @@ impl Shadow {
 
     pub(crate) fn reconfigured(&mut self, shard: usize, setup: &Setup) {
         self.boards[shard].reconfigured(setup);
+        self.unaware = (0..self.boards.len()).filter(|other| *other != shard).collect();
         if self.is_uniform() {
             self.note_usage();
         }
@@ -144,6 +148,9 @@ impl Shadow {
         }
         for claim in std::mem::take(&mut step.claims) {
             self.check_claim(number, &claim, marks);
+        }
+        if self.unaware.remove(&number) && self.unaware.is_empty() {
+            self.check_counts();
         }
         self.steps += 1;
     }
@@ -186,13 +193,14 @@ impl Usage {
         self.max == 0 || self.used <= self.max
     }
 
-    /// What the shards have taken together is what is used, and what they may keep in reserve.
-    fn check_count(&self, what: &str, taken: u32) {
+    /// What the shards have taken together is what is used, and what they may keep in reserve: nothing where more is
+    /// used than a smaller limit allows, once all have heard of it.
+    fn check_count(&self, what: &str, taken: u32, heard: bool) {
         if self.max == 0 {
             assert_eq!(taken, 0, "{what}: counted without a limit");
             return;
         }
-        let most = self.used + self.reserve();
+        let most = self.used + if heard && !self.is_kept() { 0 } else { self.reserve() };
         assert!(
             (self.used..=most).contains(&taken),
             "{what}: {taken} taken, {} used, {most} at most",
@@ -348,10 +356,8 @@ impl Shadow {
                         continue;
                     }
                     let from = board.chain_place(*id);
-                    let no_model = agent
-                        .models
-                        .iter()
-                        .skip(from)
+                    let no_model = board
+                        .choices(agent, turn, from)
                         .any(|model| self.calls(model, board.model(model).running_max).is_reached());
                     assert!(
                         no_model,
@@ -373,20 +379,25 @@ impl Shadow {
         for (board, shard) in self.boards.iter().zip(shards) {
             board.compare(shard);
         }
-        let limits = self.boards[0].limits();
+        self.check_counts();
+    }
+
+    /// Compares what is taken of each limit with what is used of it.
+    fn check_counts(&self) {
+        let (limits, heard) = (self.boards[0].limits(), self.unaware.is_empty());
         if !self.is_uniform() {
             return;
         }
-        self.turns(limits.turns_max).check_count("turns", self.bounds.turns());
-        self.sessions(limits.sessions_max).check_count("sessions", self.bounds.sessions());
+        self.turns(limits.turns_max).check_count("turns", self.bounds.turns(), heard);
+        self.sessions(limits.sessions_max).check_count("sessions", self.bounds.sessions(), heard);
         for agent in self.boards[0].roster.iter() {
             let (waiting, running) = self.bounds.agent(agent.name);
-            self.waiting(agent.name, agent.waiting_max).check_count(agent.name, waiting);
-            self.running(agent.name, agent.running_max).check_count(agent.name, running);
+            self.waiting(agent.name, agent.waiting_max).check_count(agent.name, waiting, heard);
+            self.running(agent.name, agent.running_max).check_count(agent.name, running, heard);
         }
         for model in &self.boards[0].plan.models {
             let name = crate::plans::known(&model.name);
-            self.calls(name, model.running_max).check_count(name, self.bounds.model(name));
+            self.calls(name, model.running_max).check_count(name, self.bounds.model(name), heard);
         }
     }
 
@@ -413,6 +424,25 @@ impl Shadow {
 }
 
 impl Board {
+    /// The models that a turn may wait for: of those left to it up to the first that surely takes calls and asked for
+    /// no calm. It took calls already when time last passed for this shard. Where a turn that was called before stands
+    /// is the shard's affair.
+    fn choices<'a>(
+        &self,
+        agent: &'a AgentDraft,
+        turn: &crate::turn::Turn,
+        from: usize,
+    ) -> impl Iterator<Item = Name> + use<'a> {
+        let chain = agent.models.get(from..).unwrap_or_default();
+        let taken = |model: &Name| {
+            let calm = self.calm.get(model).is_some_and(|until| self.ticked <= *until);
+            !calm && self.takes_calls_since(model, self.ticked)
+        };
+        let first = if turn.last.is_none() { chain.iter().position(taken) } else { None };
+        let first = first.unwrap_or(chain.len());
+        chain.iter().take(first + 1).copied()
+    }
+
     /// Could this turn run, if there were a place?
     fn could_run(&self, turn: &crate::turn::Turn) -> bool {
         let due = match &turn.phase {

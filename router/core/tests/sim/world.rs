@@ -351,7 +351,9 @@ impl World {
         self.setup = self.draft.setup();
         for shard in 0..self.shards.len() {
             let setup = Box::new(self.setup.clone());
-            self.mesh(0, shard, Item::Reconfigure { setup });
+            let late = if self.dice.chance(250) { self.dice.millis(10, 3_000) } else { Duration::ZERO };
+            let delay = late + Duration::from_micros(self.dice.between(20, 2_000));
+            self.agenda.send(self.now, 0, shard as u16, delay, (shard, Item::Reconfigure { setup }));
         }
     }
 
