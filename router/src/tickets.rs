@@ -151,13 +151,14 @@ impl Tickets {
         self.free.push(u16::try_from(slot).unwrap_or(u16::MAX));
     }
 
-    /// Closes the ticket that this turn answers.
-    pub(crate) fn close_turn(&mut self, shard: ShardId, turn: TurnId) {
-        let found = self.slots.iter().position(|slot| slot.live && slot.ticket.turn == Some((shard, turn)));
-        if let Some(at) = found {
-            let number =
-                u32::from(self.slots[at].generation) << SLOT_BITS | u32::try_from(at).unwrap_or(u32::MAX);
-            self.close(number);
+    /// Closes those that are meant.
+    pub(crate) fn close_where(&mut self, mut is_meant: impl FnMut(&Ticket) -> bool) {
+        for at in 0..self.slots.len() {
+            let slot = &self.slots[at];
+            if slot.live && is_meant(&slot.ticket) {
+                let slot = u32::try_from(at).unwrap_or(u32::MAX);
+                self.close(u32::from(self.slots[at].generation) << SLOT_BITS | slot);
+            }
         }
     }
 

@@ -422,20 +422,26 @@ fn subscribe(thread: &Rc<Thread>, connection: &Rc<Connection>, message: bool, st
 
 fn stop(thread: &Rc<Thread>, connection: &Rc<Connection>, session_id: &str, id: &str) {
     let mut stopped = Vec::new();
-    for ticket in connection.tickets.borrow_mut().open_ones() {
+    let mut tickets = connection.tickets.borrow_mut();
+    tickets.close_where(|ticket| {
         let named = (!id.is_empty() && ticket.id() == id)
             || (!session_id.is_empty() && ticket.session() == session_id);
-        if let Some(turn) = ticket.turn.filter(|_| named) {
-            stopped.push((turn, ticket.session().to_owned(), ticket.id().to_owned()));
+        if named {
+            stopped.push((ticket.turn, ticket.session().to_owned(), ticket.id().to_owned()));
         }
-    }
-    for ((shard, turn), session, id) in stopped {
-        // The shard says nothing more of a turn whose client left: its end is told here.
-        thread.tell(shard, Letter::Left { turn });
-        let mut tickets = connection.tickets.borrow_mut();
-        tickets.close_turn(shard, turn);
-        drop(tickets);
+        named
+    });
+    drop(tickets);
+    for (turn, session, id) in stopped {
+        // The shard says nothing more of a turn whose client left: its end is told here. Of a message that is still on
+        // its way there the client leaves when the shard says that it took it.
+        if let Some((shard, turn)) = turn {
+            thread.tell(shard, Letter::Left { turn });
+        }
         send_error(thread, connection, Code::Cancelled, "stopped by its client", &id, &session, 0);
+    }
+    if thread.draining.get() {
+        drain(thread, connection);
     }
 }
 

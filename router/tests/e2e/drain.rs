@@ -65,6 +65,24 @@ fn answers_under_way_are_finished() {
     assert!(gateway.ended().success());
 }
 
+/// Who stops the last answer under way is told to come back, as after an answer.
+#[test]
+fn a_stopped_answer_is_an_end_too() {
+    let model = Model::held(1);
+    let mut gateway = Gateway::start(json!({
+        "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
+    }));
+    let mut socket = gateway.socket();
+    socket.say(json!({ "type": "message", "content": "canary", "sessionId": "s" }));
+    model.await_asked(1);
+    gateway.terminate();
+    gateway.await_line("draining");
+    socket.say(json!({ "type": "stop", "sessionId": "s" }));
+    assert_eq!(socket.next()["code"], "CANCELLED");
+    assert_eq!(socket.closed(), Some((4_410, "DRAINING".to_owned())));
+    assert!(gateway.ended().success());
+}
+
 /// What does not end is not waited for longer than was configured.
 #[test]
 fn a_drain_has_an_end() {
