@@ -12,12 +12,15 @@ pub struct Echo {
 impl Echo {
     /// Says it, at once: the pieces, then the end.
     pub fn say(&self, text: &str, sink: &mut dyn FnMut(Said<'_>)) {
-        if self.by_words {
-            text.split_inclusive(char::is_whitespace).for_each(|word| sink(Said::Piece(Piece::Text(word))));
-        } else if !text.is_empty() {
-            sink(Said::Piece(Piece::Text(text)));
-        }
-        sink(Said::Ended(End::Finished(Stop::Complete)));
+        self.steps(text).for_each(sink);
+    }
+
+    /// The same one by one: what a long text becomes need not be said at once.
+    pub fn steps<'a>(&self, text: &'a str) -> impl Iterator<Item = Said<'a>> + use<'a> {
+        let by_words = self.by_words;
+        let pieces = text.split_inclusive(move |c: char| by_words && c.is_whitespace());
+        let end = Said::Ended(End::Finished(Stop::Complete));
+        pieces.map(|piece| Said::Piece(Piece::Text(piece))).chain(core::iter::once(end))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{End, Event, Failure, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId};
+use clawgate_providers::echo::Echo;
 use clawgate_providers::openai_chat::{Decoder, Limits};
 use clawgate_providers::{Json, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
@@ -25,6 +26,29 @@ pub(crate) struct Started {
     pub(crate) control: Rc<Control>,
 }
 
+/// What our own models say in one turn of the loop, at most. They know no network that would slow them down, and only
+/// at the end of a turn is written what clients are owed, and heard which of them have no room left.
+const PIECES_A_TURN: usize = 128;
+const TURN: Duration = Duration::from_millis(1);
+
+/// Says a long text again, no faster than its client reads.
+pub(crate) async fn echo(thread: Rc<Thread>, call: CallId, echo: Echo, text: String, control: Rc<Control>) {
+    for (step, said) in echo.steps(&text).enumerate() {
+        if step % PIECES_A_TURN == 0 {
+            driver::sleep(TURN).await;
+            control.flow().await;
+            thread.touch();
+        }
+        if control.is_cancelled() {
+            return;
+        }
+        if matches!(said, Said::Ended(_)) {
+            thread.upstreams.end(call);
+        }
+        thread.handle(heard(call, said));
+    }
+}
+
 /// Plays a script.
 pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     let Started { gateway, call, model, control, .. } = started;
@@ -39,6 +63,7 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     thread.handle(Event::Piece { call, piece: Piece::Alive });
     let mut step = 0;
     while let Some((pause, said)) = script.step(step, &text) {
+        let pause = if (step + 1) % PIECES_A_TURN == 0 { pause.max(TURN) } else { pause };
         if !pause.is_zero() {
             driver::sleep(pause).await;
             thread.touch();
@@ -72,7 +97,7 @@ pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
     if control.is_cancelled() {
         return;
     }
-    let Some(origin) = Origin::of(request.uri(), &target.tls) else {
+    let Some(origin) = Origin::of(request.uri(), &target.tls, false) else {
         return failed(&thread, call, &Fault::Unreachable("its address has no host".to_owned()));
     };
     let outcome = converse(&thread, call, target, &origin, &control, &request, &body).await;
@@ -160,6 +185,10 @@ async fn converse(
         }
         if !decoder.is_ended() {
             control.flow().await;
+            // A client whose core has no time is as slow as one that does not read.
+            while thread.outgoing.borrow().is_stuck() && !control.is_cancelled() {
+                driver::sleep(TURN).await;
+            }
             if wire.fill(thread, control, None).await? == 0 {
                 break;
             }

@@ -191,9 +191,13 @@ impl Connection {
     /// Tells the shards of running turns whether their pieces still find room, and gives up a client that let too
     /// much pile up.
     pub(crate) fn check_pressure(self: &Rc<Self>, thread: &Rc<Thread>) {
-        let owed = self.owed();
         let gateway = thread.gateway();
         let limits = &gateway.limits;
+        if limits.outbox_bytes_max < self.owed() && !self.stuck.get() && !self.is_ending() {
+            // Much came in one turn of the loop; whoever was not asked to take it is not slow.
+            self.flush(thread);
+        }
+        let owed = self.owed();
         if limits.outbox_bytes_max < owed {
             thread.count(|c| &mut c.slow_consumers);
             self.abort(thread, Code::SlowConsumer);

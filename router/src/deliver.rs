@@ -67,7 +67,7 @@ async fn post(
     };
     let limit = gateway.plan.limits.delivery_age_max;
     let deadline = thread.now() + limit;
-    let origin = Origin::of(request.uri(), &gateway.client_tls);
+    let origin = Origin::of(request.uri(), &gateway.client_tls, true);
     let Some(origin) = origin else {
         return tell(&thread, parcel, Delivery::Refused { detail: "the platform's address has no host" });
     };

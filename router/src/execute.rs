@@ -97,6 +97,9 @@ fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
     }
 }
 
+/// A text that is said word by word in one turn of the loop, at most.
+const ECHO_BYTES_MAX: usize = 1_024;
+
 /// Goes on with what an effect caused. `effects` is empty before and after.
 pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
     let mut hand = |event: Event<'_>| {
@@ -112,6 +115,11 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
             text.clear();
             if let Some(prompt) = thread.shard.borrow().prompt(call.turn) {
                 text.push_str(prompt.text);
+            }
+            if echo.by_words && ECHO_BYTES_MAX < text.len() {
+                let control = thread.upstreams.begin(call);
+                driver::spawn(call::echo(thread.clone(), call, echo, text, control));
+                return;
             }
             echo.say(&text, &mut |said| hand(heard(call, said)));
             thread.text.replace(text);

@@ -84,7 +84,7 @@ impl Gateway {
             limits: config.limits.core.clone(),
             channels: channels(config),
             agents: config.agents.iter().map(agent).collect(),
-            models: config.models.iter().map(model).collect(),
+            models: config.models.iter().map(|of| model(of, &config.limits)).collect(),
             route: route(&config.route)?,
         };
         let upstreams =
@@ -189,10 +189,19 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
     }
 }
 
-fn model(model: &config::models::Model) -> plan::Model {
+fn model(model: &config::models::Model, limits: &config::limits::Limits) -> plan::Model {
+    // Each call has a connection: those for which there is none wait in line, as for any other bound, over all cores.
+    let most = match model.provider {
+        config::models::Provider::OpenAi(_) => limits.upstream_connections_max,
+        config::models::Provider::Echo { .. } | config::models::Provider::Scripted { .. } => 0,
+    };
+    let running_max = match (model.running_max, most) {
+        (0, most) | (most, 0) => most,
+        (one, other) => one.min(other),
+    };
     plan::Model {
         name: model.name.as_str().into(),
-        running_max: model.running_max,
+        running_max,
         header_age_max: model.header_age_max,
         first_piece_age_max: model.first_piece_age_max,
         silence_max: model.silence_max,

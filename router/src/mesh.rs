@@ -278,6 +278,8 @@ pub(crate) struct Outgoing {
     #[expect(clippy::vec_box, reason = "batches travel by pointer, and come back as they went")]
     spare: Vec<Box<Batch>>,
     pending: bool,
+    /// At the end of the last turn a queue was full.
+    stuck: bool,
 }
 
 /// What goes to one destination.
@@ -296,6 +298,7 @@ impl Outgoing {
             to: (0..cores).map(|_| Lane::default()).collect(),
             spare: Vec::new(),
             pending: false,
+            stuck: false,
         }
     }
 
@@ -334,6 +337,7 @@ impl Outgoing {
     /// Pushes all that is written and rings where somebody sleeps. What finds a queue full waits for the next call;
     /// true if something does.
     pub(crate) fn flush(&mut self, mesh: &Mesh) -> bool {
+        self.stuck = false;
         if !self.pending {
             return false;
         }
@@ -353,7 +357,13 @@ impl Outgoing {
                 mesh.ring_if_sleeping(to);
             }
         }
-        self.pending
+        self.stuck = self.pending;
+        self.stuck
+    }
+
+    /// Does a core not keep up with what it is brought? What answers are made of must wait then.
+    pub(crate) const fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Keeps an emptied batch for the next one that is written.

@@ -263,8 +263,10 @@ impl Thread {
 
     /// Tells a shard something, here or on another core.
     pub(crate) fn tell(self: &Rc<Self>, shard: ShardId, letter: Letter) {
-        if shard != self.id || self.handling.get() {
-            // While effects are carried out, even our own shard hears it by letter, at the end of the turn.
+        // While effects are carried out, even our own shard hears it by letter, at the end of the turn. That a client has
+        // room again must not overtake that it had none, or its model would be paused for ever.
+        let by_letter = self.handling.get() || matches!(letter, Letter::Pressure { .. });
+        if shard != self.id || by_letter {
             self.outgoing.borrow_mut().letter(shard, letter);
         } else {
             self.open_letter(letter);

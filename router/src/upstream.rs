@@ -33,21 +33,26 @@ pub(crate) struct Origin {
     pub(crate) port: u16,
     /// What TLS trusts there; `None` in clear.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Its connections are counted against the bound of the process. Those of models are not: the shards start no more
+    /// calls than there may be, and one that is over may still be read to its end while the next begins.
+    pub(crate) counted: bool,
 }
 
 impl Origin {
     /// The origin of an absolute URI; `None` for one without a host.
-    pub(crate) fn of(uri: &http::Uri, tls: &Arc<rustls::ClientConfig>) -> Option<Self> {
+    pub(crate) fn of(uri: &http::Uri, tls: &Arc<rustls::ClientConfig>, counted: bool) -> Option<Self> {
         let secure = uri.scheme_str() == Some("https");
         Some(Self {
             host: uri.host()?.to_owned(),
             port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
             tls: secure.then(|| tls.clone()),
+            counted,
         })
     }
 
     fn key(&self) -> Key {
-        Key { host: self.host.clone(), port: self.port, tls: self.tls.clone().map(Trust) }
+        let tls = self.tls.clone().map(Trust);
+        Key { host: self.host.clone(), port: self.port, tls, counted: self.counted }
     }
 }
 
@@ -57,6 +62,7 @@ struct Key {
     port: u16,
     /// Connections made under one trust are not used under another.
     tls: Option<Trust>,
+    counted: bool,
 }
 
 /// What TLS trusts, told apart by identity. Held by those who use it: an address that was given to another one would
@@ -153,8 +159,8 @@ pub(crate) struct Wire {
     sealed: Vec<u8>,
     reused: bool,
     idle_since: Time,
-    /// Held while the connection lives.
-    _share: Share,
+    /// Held while the connection lives, where connections are counted.
+    _share: Option<Share>,
 }
 
 /// One of the process's connections to an upstream; given back when it is dropped.
@@ -348,9 +354,12 @@ impl Wire {
             control.socket.replace(Some(wire.socket.clone()));
             return Ok(wire);
         }
-        let max = limits.upstream_connections_max;
-        let share = thread.shared.upstream_share(&origin.host, origin.port, max);
-        let share = share.map(Share).ok_or(Fault::Full)?;
+        let mut share = None;
+        if origin.counted {
+            let max = limits.upstream_connections_max;
+            let taken = thread.shared.upstream_share(&origin.host, origin.port, max);
+            share = Some(Share(taken.ok_or(Fault::Full)?));
+        }
         let limit = limits.connect_age_max;
         let mut last = Fault::Unreachable("it has no address".to_owned());
         for address in resolve(thread, &origin.host, origin.port).await? {

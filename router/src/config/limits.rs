@@ -51,7 +51,7 @@ pub(crate) struct Limits {
     pub(crate) missed_heartbeats_max: u16,
     /// Connections that subscribe to events, process.
     pub(crate) subscribers_max: u32,
-    /// Connections to one upstream (a model, a platform), process.
+    /// Calls of one model, and connections to one platform, process.
     pub(crate) upstream_connections_max: u32,
     /// An unused connection to an upstream is kept this long.
     pub(crate) upstream_idle_age_max: Duration,
@@ -188,7 +188,7 @@ pub(super) struct LimitsSection {
     /// Connections that subscribe to events, all together.
     #[schemars(range(min = 0, max = 1_000_000))]
     subscribers_max: u32,
-    /// Connections to one model or platform, all together.
+    /// Calls of one model at once, and connections to one platform, all together.
     #[schemars(range(min = 1, max = 100_000))]
     upstream_connections_max: u32,
     /// An unused connection to a model or platform is kept this long.

@@ -143,7 +143,7 @@ pub(super) struct ModelEntry {
     /// PEM file with the certificates to trust instead of the public ones. Relative to the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ca_file: Option<String>,
-    /// Calls that run at once, all together. 0: no bound.
+    /// Calls that run at once, all together. 0: no bound but `limits.upstreamConnectionsMax`.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub(super) running_max: u32,

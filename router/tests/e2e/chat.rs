@@ -252,6 +252,18 @@ fn one_connection_carries_many_requests() {
     client.assert_closed();
 }
 
+/// A connection that nobody uses is closed, without a word that could be taken for an answer.
+#[test]
+fn idle_connections_are_closed() {
+    let gateway = Gateway::start(json!({ "limits": { "idleSeconds": 0.2 } }));
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        client.request("GET", "/health", &[], b"");
+        assert_eq!(client.answer().status, 200);
+    }
+    client.assert_closed();
+}
+
 /// A client of HTTP/1.0 knows no chunks: its stream ends with the connection.
 #[test]
 fn a_stream_for_http_1_0_ends_with_its_connection() {

@@ -1,6 +1,7 @@
 //! Full: each bound that is reached is an answer, with the time to come back, and nothing that was taken is dropped.
 use crate::peers::gateway::Gateway;
 use crate::peers::model::Model;
+use crate::peers::server::After;
 use crate::peers::telegram::{SECRET, Telegram, private};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -123,6 +124,62 @@ fn who_waited_too_long_is_told() {
     model.release(1);
     assert_eq!(socket.next()["type"], "chunk");
     assert_eq!(socket.next()["type"], "done");
+}
+
+/// A burst clogs its client and is written at the end of the same turn of the loop. The core once heard of the room
+/// before it heard that there was none, and the model stayed paused until its client was given up.
+#[test]
+fn room_after_a_burst_is_heard_of() {
+    let model = Model::start(|_, speech| {
+        speech.begin();
+        let long = "canary ".repeat(100);
+        for _ in 0..64 {
+            speech.token(&long);
+        }
+        speech.finish("stop");
+        speech.done();
+        After::Keep
+    });
+    let gateway = Gateway::start(json!({
+        "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
+        "limits": { "outboxHighBytes": 1_024, "slowClientSeconds": 5 },
+    }));
+    let mut socket = gateway.socket();
+    for at in 0..8 {
+        let reply = socket.ask(&format!("s{at}"), "canary");
+        assert_eq!((reply.text().len(), &reply.end["type"]), (64 * 700, &json!("done")));
+    }
+}
+
+/// More calls than there may be connections to a model wait for one another; none fails for it.
+#[test]
+fn calls_wait_for_connections() {
+    let model = Model::held(1);
+    let gateway = Gateway::start(json!({
+        "models": { "sim": model.config(json!({})) },
+        "agents": { "main": { "models": ["sim"], "attemptsMax": 1 } },
+        "limits": { "upstreamConnectionsMax": 4 },
+    }));
+    let mut socket = gateway.socket();
+    for at in 0..20 {
+        socket.say(say(at));
+    }
+    model.await_asked(4);
+    assert_eq!(model.server.connections(), 4);
+    model.release(1);
+    let mut said = 0;
+    let mut done = BTreeSet::new();
+    while done.len() < 20 {
+        let message = socket.next();
+        match message["type"].as_str().unwrap() {
+            "chunk" => said += 1,
+            "done" => {
+                assert!(done.insert(message["id"].as_str().unwrap().to_owned()), "only once: {message}")
+            }
+            _ => panic!("{message}"),
+        }
+    }
+    assert_eq!(said, 20);
 }
 
 /// When the memory for sessions is full, the one that was idle for longest makes room.

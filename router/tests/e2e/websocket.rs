@@ -333,6 +333,70 @@ fn an_answer_can_be_stopped() {
     gateway.await_status("running", 0);
 }
 
+/// A `stop` right behind its message reaches the turn even where that is still on its way to another core.
+#[test]
+fn a_stop_is_not_faster_than_its_message() {
+    let model = Model::start(|_, speech| {
+        speech.begin();
+        speech.token("canary");
+        speech.fall_silent()
+    });
+    let gateway = Gateway::start(json!({
+        "models": { "sim": model.config(json!({})), "echo": { "provider": "echo" } },
+        "agents": { "main": { "models": ["sim"] }, "echo": { "models": ["echo"] } }, "route": "main",
+    }));
+    let mut socket = gateway.socket();
+    // The connection has its core; sessions of the other one are reached from there.
+    socket.say(json!({ "type": "message", "content": "canary", "sessionId": "first", "agent": "echo" }));
+    assert_eq!(socket.reply("first", "").text(), "canary");
+    for at in 0..16 {
+        let session = format!("s{at}");
+        socket.write(
+            json!({ "type": "message", "content": "canary", "sessionId": session, "id": at.to_string() }),
+        );
+        socket.write(json!({ "type": "stop", "sessionId": session }));
+    }
+    socket.flush();
+    let mut cancelled = HashSet::new();
+    while cancelled.len() < 16 {
+        let message = socket.next();
+        if message["type"] == "error" {
+            assert_eq!(message["code"], "CANCELLED", "{message}");
+            assert!(cancelled.insert(message["id"].as_str().unwrap().to_owned()), "only once: {message}");
+        }
+    }
+    gateway.await_status("running", 0);
+    socket.say(json!({ "type": "ping" }));
+    assert_eq!(socket.next(), json!({ "type": "pong" }), "and nothing more comes");
+}
+
+/// Long messages arrive in many reads and leave in many writes, also as the first one of a connection that moves.
+#[test]
+fn long_messages_pass_whole() {
+    let gateway = Gateway::start(json!({ "limits": { "textBytesMax": 600_000, "replyBytesMax": 600_000 } }));
+    let long = "the canary sings and sings ".repeat(20_000);
+    for at in 0..8 {
+        let mut socket = gateway.socket();
+        for _ in 0..2 {
+            assert_eq!(socket.ask(&format!("s{at}"), &long).text(), long);
+        }
+    }
+}
+
+/// An answer of very many small pieces is no reason to give up a client that reads.
+#[test]
+fn many_small_pieces_are_all_delivered() {
+    let gateway = Gateway::start(json!({
+        "models": { "echo": { "provider": "echo", "words": true } }, "logging": { "level": "info" },
+    }));
+    let text = "a ".repeat(32_000);
+    let mut socket = gateway.socket();
+    for at in 0..4 {
+        let reply = socket.ask(&format!("s{at}"), &text);
+        assert_eq!((reply.text().len(), &reply.end["type"]), (text.len(), &json!("done")));
+    }
+}
+
 #[test]
 fn a_client_that_leaves_ends_its_calls() {
     let model = Model::start(|_, speech| {
