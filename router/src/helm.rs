@@ -246,6 +246,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("server.shards", old.shards != new.shards),
         ("server.pin", old.pin != new.pin),
         ("server.driver", old.driver != new.driver),
+        ("data.folder", started.data != config.data),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("logging", started.logging != config.logging),

@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod data;
 mod deliver;
 mod driver;
 mod events;

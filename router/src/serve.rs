@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::server;
 use crate::connection::Protocol;
+use crate::data::{Folder, Lock, NotOurs};
 use crate::driver::{self, Driver, Kind, Wanted};
 use crate::gateway::{Gateway, Shared};
 use crate::helm::{self, Helm, Source};
@@ -14,6 +15,7 @@ use clawgate_core::event::Event;
 use clawgate_core::id::ShardId;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
         shards => shards,
     };
     let gateway = Arc::new(Gateway::compile(&config, None)?);
+    let _held = config.data.folder.as_deref().map(hold).transpose()?;
     let mut listeners = bind(&gateway.listen, cores)?;
     let bound: Vec<SocketAddr> =
         listeners[0].iter().filter_map(|listener| net::local_address(listener).ok()).collect();
@@ -83,6 +86,17 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the data directory.
+fn hold(path: &Path) -> Result<Lock, String> {
+    let folder = Folder::open(path)?;
+    folder.lock().map_err(|not_ours| match not_ours {
+        NotOurs::Unusable(why) => why,
+        NotOurs::Held { pid } => {
+            format!("the data directory {folder} is in use by the process {pid}: stop it, or take another directory")
+        }
+    })
 }
 
 fn available_cores() -> u16 {

@@ -7,6 +7,7 @@
 //! and says what contradicts. Problems gather in a [`report`], so that all are told at once.
 pub(crate) mod agents;
 pub(crate) mod channels;
+pub(crate) mod data;
 pub(crate) mod diagnostic;
 mod docs;
 mod document;
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) file: Option<PathBuf>,
     /// The listeners and the threads behind them.
     pub(crate) server: server::Server,
+    /// What outlives the process.
+    pub(crate) data: data::Data,
     /// Who may use the API. Empty: everyone who reaches it, which then is loopback only.
     pub(crate) keys: Vec<keys::Key>,
     /// How often, where a key does not say.
@@ -302,6 +305,7 @@ impl File {
         Config {
             file: None,
             server: self.server.resolve(folder, &self.keys, report),
+            data: self.data.resolve(folder, report),
             keys: keys::resolve(&self.keys, &rates, report),
             rates,
             limits: self.limits.resolve(report),

@@ -2,6 +2,7 @@
 use super::Logging;
 use super::agents::AgentEntry;
 use super::channels::ChannelEntry;
+use super::data::DataSection;
 use super::keys::{KeyEntry, RateSection};
 use super::limits::LimitsSection;
 use super::models::{ModelEntry, ProviderName};
@@ -21,6 +22,8 @@ pub(super) struct File {
     pub(super) schema: Option<String>,
     /// The listeners and the threads behind them.
     pub(super) server: ServerSection,
+    /// What outlives the process.
+    pub(super) data: DataSection,
     /// Who may use the API. Without keys everyone who reaches the gateway may talk to agents and read its state, and
     /// nobody may operate it; so it then listens on loopback only.
     pub(super) keys: Vec<KeyEntry>,

@@ -1,5 +1,5 @@
 //! Starting: what is printed, and what refuses to start. Ending by a second signal.
-use crate::peers::gateway::Gateway;
+use crate::peers::gateway::{Gateway, new_folder};
 use crate::peers::model::Model;
 use serde_json::json;
 
@@ -55,6 +55,24 @@ fn an_address_in_use_refuses_to_start() {
     assert_eq!(code, 3, "{said}");
     assert!(said.contains(&taken) && said.contains("--listen"), "{said}");
     gateway.assert_well();
+}
+
+#[test]
+fn a_data_directory_has_one_process() {
+    let folder = new_folder();
+    let data = folder.join("state/data");
+    let holds = Gateway::start_in(folder.clone(), json!({ "data": { "folder": "state/data" } }), &[]);
+    let config = json!({ "data": { "folder": data }, "server": { "listen": ["127.0.0.1:0"] } });
+    let (code, said) = Gateway::start_refused(&config, &[]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("state/data") && said.contains(&holds.pid().to_string()), "{said}");
+    holds.assert_well();
+    // One that cannot be made is named.
+    std::fs::write(folder.join("file"), "").unwrap();
+    let config = json!({ "data": { "folder": folder.join("file/data") } });
+    let (code, said) = Gateway::start_refused(&config, &[]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("file/data"), "{said}");
 }
 
 /// A second signal does not wait for anybody.

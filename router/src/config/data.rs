@@ -1,0 +1,39 @@
+//! What outlives the process: section `data`.
+use super::path::Path;
+use super::report::Report;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path as FilePath, PathBuf};
+
+/// What outlives the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Data {
+    /// The data directory; `None` for a gateway that keeps nothing.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// What outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct DataSection {
+    /// The data directory, relative to the configuration; made where it is missing, and used by one process at a time.
+    /// A restart that loses no connection (`clawgate serve --takeover`) needs it. Without it nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) folder: Option<String>,
+}
+
+impl DataSection {
+    /// Checks and resolves. `folder` is where relative paths begin.
+    pub(super) fn resolve(&self, folder: &FilePath, report: &mut Report<'_>) -> Data {
+        let Some(name) = &self.folder else { return Data::default() };
+        let at = Path::of("data").key("folder");
+        let path = folder.join(name);
+        if name.is_empty() {
+            report.error(&at, "this names no directory", "name one, as \"data\"; or leave it out");
+        } else if path.exists() && !path.is_dir() {
+            let message = format!("{} is no directory", report.quote(&at, name));
+            report.error(&at, message, "name a directory, or one that can be made");
+        }
+        Data { folder: Some(path) }
+    }
+}
