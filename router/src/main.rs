@@ -27,7 +27,14 @@ mod reload;
 mod resolve;
 mod serve;
 mod sessions;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "nothing is saved yet: the way from the core to the store is its own step")
+)]
+mod side;
 mod signal;
+#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "as the side thread"))]
+mod store;
 mod thread;
 mod tickets;
 mod tls;

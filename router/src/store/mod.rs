@@ -1,0 +1,200 @@
+//! The store behind the journal: sessions, history, dead letters, cursors and marks of messages seen, in memory, SQLite,
+//! Redis or PostgreSQL. It obeys `router/docs/stores.md`.
+//!
+//! It is written behind: [`Store::write`] puts into a bounded queue and returns; what waits is written in one
+//! transaction, in order, and confirmed when it is as durable as the database makes things. A store that is slow or
+//! down blocks nobody: its queue fills, [`Store::write`] refuses, and the journal keeps what was refused. It heals by
+//! itself. Nothing here decides what is written or when.
+mod archive;
+mod backend;
+#[cfg(test)]
+mod conform;
+#[cfg(test)]
+mod faults;
+mod lane;
+mod memory;
+mod query;
+mod queue;
+mod row;
+mod sqlite;
+
+pub(crate) use backend::{Keep, Trouble};
+#[allow(unused_imports, reason = "for whoever asks for pages")]
+pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, PAGE_MAX, Query, SessionFilter};
+pub(crate) use queue::{Confirmed, Counters, Full, Health};
+pub(crate) use row::{CursorRow, DeadLetter, Key, Mark, Op, Said, SessionRow, State};
+
+use crate::clock::Clock;
+use crate::side::{Busy, Side};
+use backend::Backend;
+use queue::{Job, Shared};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// Which database, and how it is used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    /// What waits to be written.
+    pub(crate) queue: QueuePlan,
+    /// The folder for sessions that are archived; `None`: they are dropped.
+    pub(crate) archive: Option<PathBuf>,
+    /// The file for what the database can never hold; `None`: it is only logged.
+    pub(crate) refused: Option<PathBuf>,
+    /// An attempt to connect, or to write a batch, is given up after this.
+    pub(crate) attempt_age_max: Duration,
+    /// The first pause after a failure; it doubles, with jitter.
+    pub(crate) pause_min: Duration,
+    /// The longest pause.
+    pub(crate) pause_max: Duration,
+}
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// None: all is lost when the process ends.
+    Memory(memory::Place),
+    /// A file.
+    Sqlite(sqlite::Place),
+}
+
+/// Bounds of what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueuePlan {
+    /// Writes that wait, those under way included.
+    pub(crate) ops_max: usize,
+    /// Bytes of them.
+    pub(crate) bytes_max: usize,
+    /// Writes of one transaction.
+    pub(crate) batch_ops_max: usize,
+    /// Questions that wait.
+    pub(crate) reads_max: usize,
+    /// Questions that are answered at the same time, by a database that is another process.
+    pub(crate) connections: usize,
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Store(Arc<Shared>);
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({:?})", self.health())
+    }
+}
+
+impl Store {
+    /// Opens the store. `confirm` hears of each batch of writes that became durable, in order, on the store's thread.
+    ///
+    /// A database that is another process may be down: then the store begins degraded.
+    ///
+    /// # Errors
+    /// A file that cannot be used; a database that is not ours, damaged, or of a newer gateway; no thread.
+    pub(crate) fn start(
+        plan: &Plan,
+        side: &Side,
+        clock: Clock,
+        confirm: impl Fn(&[Confirmed]) + Send + Sync + 'static,
+    ) -> Result<Self, Trouble> {
+        let shared = Arc::new(Shared::new(plan, clock, Box::new(confirm)));
+        let watch = shared.clone();
+        let no_thread = |why: &dyn fmt::Display| Trouble::Down(format!("the store has no thread: {why}"));
+        side.spawn(move || lane::watch(watch)).map_err(|why| no_thread(&why))?;
+        let (first, opened) = sync_channel(1);
+        match &plan.kind {
+            Kind::Memory(place) => {
+                let place = place.instance();
+                beside::<memory::Memory>(&shared, &place, side, first, 1).map_err(|why| no_thread(&why))?;
+                await_first(&opened, plan.attempt_age_max)?;
+            }
+            Kind::Sqlite(place) => {
+                alone::<sqlite::Sqlite>(&shared, place, first).map_err(|why| no_thread(&why))?;
+                await_first(&opened, plan.attempt_age_max)?;
+            }
+        }
+        Ok(Self(shared))
+    }
+
+    /// Hands writes over: all of them are carried out, in order and at once, or none; later than those that this shard
+    /// handed over before. The ticket comes back when they are durable.
+    ///
+    /// # Errors
+    /// Too much waits. Nothing was taken; the journal still has it.
+    pub(crate) fn write(&self, shard: u16, ticket: u64, ops: Vec<Op>) -> Result<(), Full> {
+        self.0.write(shard, ticket, ops)
+    }
+
+    /// Asks. The reply is called once, on another thread, by the deadline at the latest (and its 20 ms of grain).
+    ///
+    /// # Errors
+    /// Too many questions wait; the reply is not called.
+    pub(crate) fn read(
+        &self,
+        query: Query,
+        deadline: Duration,
+        reply: impl FnOnce(Result<Answer, Trouble>) + Send + 'static,
+    ) -> Result<(), Full> {
+        let asked = self.0.clock.now();
+        self.0.ask(Arc::new(Job::new(query, asked, asked + deadline, Box::new(reply))))
+    }
+
+    /// Does it work?
+    pub(crate) fn health(&self) -> Health {
+        self.0.health()
+    }
+
+    /// What was counted since the start.
+    pub(crate) fn counters(&self) -> Counters {
+        self.0.counters()
+    }
+
+    /// Takes no more, and waits until all that waits was written. Returns whether it was.
+    pub(crate) fn close(&self, deadline: Duration) -> bool {
+        self.0.close(deadline)
+    }
+}
+
+// The first attempt to open says whether to go on at all.
+fn await_first(opened: &Receiver<Result<(), Trouble>>, patience: Duration) -> Result<(), Trouble> {
+    match opened.recv_timeout(patience) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            Err(Trouble::Late(format!("the store could not be opened within {} s", patience.as_secs_f32())))
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(Trouble::Down("the store's thread ended".to_owned())),
+    }
+}
+
+/// Both lines on the side thread, for a backend that does not block.
+fn beside<B: Backend>(
+    shared: &Arc<Shared>,
+    place: &B::Place,
+    side: &Side,
+    first: SyncSender<Result<(), Trouble>>,
+    readers: usize,
+) -> Result<(), Busy> {
+    shared.begin(1 + readers);
+    let (writes, writer) = (shared.clone(), place.clone());
+    side.spawn(move || lane::write::<B>(writes, writer, first))?;
+    for number in 1..=readers {
+        let (reads, reader) = (shared.clone(), place.clone());
+        side.spawn(move || lane::read::<B>(reads, reader, number))?;
+    }
+    Ok(())
+}
+
+/// A thread for each line, for a backend that blocks.
+fn alone<B: Backend>(
+    shared: &Arc<Shared>,
+    place: &B::Place,
+    first: SyncSender<Result<(), Trouble>>,
+) -> std::io::Result<()> {
+    shared.begin(2);
+    let (writes, writer) = (shared.clone(), place.clone());
+    crate::side::thread("store-write", move || lane::write::<B>(writes, writer, first))?;
+    let (reads, reader) = (shared.clone(), place.clone());
+    crate::side::thread("store-read", move || lane::read::<B>(reads, reader, 1))
+}
