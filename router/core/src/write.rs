@@ -27,7 +27,8 @@ impl Shard {
         self.log.begin(start);
     }
 
-    /// The number of the last record that is not needed any more, nor any before it.
+    /// The number of the last record that is not needed any more, nor any before it, once all that was appended so far is
+    /// on disk.
     pub fn released(&mut self) -> u64 {
         let turns = &self.turns;
         let lives = |lsn, id: TurnId| turns.get(id.slot, id.generation).is_some_and(|turn| turn.lsn == lsn);

@@ -9,6 +9,16 @@ const MARKS_MAX: usize = 4_096;
 /// After this long another file is carried forward, even if the last one cost more than what came in since.
 const REST: Duration = Duration::from_secs(1);
 
+/// What the shard was asked to carry.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    lsn: u64,
+    /// All bytes that were appended then.
+    appended: u64,
+    /// What it had released then.
+    released: u64,
+}
+
 /// How far carrying is.
 #[derive(Clone, Debug)]
 pub(super) struct Carrying {
@@ -22,8 +32,10 @@ pub(super) struct Carrying {
     appended: u64,
     /// Up to here, whatever it costs.
     goal: u64,
-    /// What was asked for, and all bytes that were appended then.
-    asked: Option<(u64, u64)>,
+    /// What was asked for.
+    asked: Option<Asked>,
+    /// The shard could carry nothing: something else keeps what is old, and is asked about again only then.
+    waits_until: Option<Time>,
     /// Bytes appended, or the time, from which on the next may be asked for.
     rests_until: Option<(u64, Time)>,
 }
@@ -37,6 +49,7 @@ impl Carrying {
             appended: 0,
             goal: 0,
             asked: None,
+            waits_until: None,
             rests_until: None,
         }
     }
@@ -63,13 +76,13 @@ impl Carrying {
         self.goal = self.goal.max(lsn);
     }
 
-    /// The shard needs nothing up to here.
-    pub(super) fn released(&mut self, now: Time, lsn: u64) {
-        if let Some((asked, appended)) = self.asked
-            && asked <= lsn
-        {
-            self.asked = None;
-            self.rests_until = Some((self.appended + (self.appended - appended), now + REST));
+    /// The shard carried what it could, and has released all up to here.
+    pub(super) fn answered(&mut self, now: Time, released: u64) {
+        let Some(asked) = self.asked.take() else { return };
+        if asked.lsn <= released {
+            self.rests_until = Some((self.appended + (self.appended - asked.appended), now + REST));
+        } else if released == asked.released {
+            self.waits_until = Some(now + REST);
         }
     }
 
@@ -78,15 +91,21 @@ impl Carrying {
         self.asked.is_some()
     }
 
+    /// Must something be carried whatever it costs?
+    pub(super) const fn is_pressed(&self, released: u64) -> bool {
+        released < self.goal
+    }
+
     /// When [`Self::ask`] may have another answer, if only time passes.
     pub(super) fn rests_until(&self) -> Option<Time> {
-        self.rests_until.map(|(_, time)| time)
+        self.waits_until.or(self.rests_until.map(|(_, time)| time))
     }
 
     /// Up to where to carry now, if at all. `released` is what the shard said last; `oldest` the last record of the
     /// oldest file, where the disk is so full that it should go.
     pub(super) fn ask(&mut self, now: Time, released: u64, oldest: Option<u64>) -> Option<u64> {
-        if self.asked.is_some() {
+        self.waits_until = self.waits_until.filter(|until| now < *until);
+        if self.asked.is_some() || self.waits_until.is_some() {
             return None;
         }
         let is_resting =
@@ -112,7 +131,7 @@ impl Carrying {
             }
             fitting = Some(*lsn);
         }
-        self.asked = Some((step, self.appended));
+        self.asked = Some(Asked { lsn: step, appended: self.appended, released });
         Some(step)
     }
 }
@@ -138,7 +157,7 @@ mod tests {
         while let Some(lsn) = carrying.ask(Time::ZERO, released, None) {
             assert!(released < lsn && lsn <= 90 && lsn - released <= 25);
             assert_eq!(carrying.ask(Time::ZERO, released, None), None, "one at a time");
-            carrying.released(Time::ZERO, lsn);
+            carrying.answered(Time::ZERO, lsn);
             released = lsn;
             steps += 1;
         }
@@ -151,15 +170,29 @@ mod tests {
         let mut now = Time::from_millis(5);
         assert_eq!(carrying.ask(now, 0, Some(4)), Some(4));
         carrying.appended(101, 300);
-        carrying.released(now, 4);
+        carrying.answered(now, 4);
         assert_eq!(carrying.ask(now, 4, Some(8)), None, "300 bytes were carried: so many must come in first");
         carrying.appended(102, 300);
         assert_eq!(carrying.ask(now, 4, Some(8)), Some(8));
         carrying.appended(103, 300);
-        carrying.released(now, 8);
+        carrying.answered(now, 8);
         now = now + REST;
         assert_eq!(carrying.ask(now, 8, Some(12)), Some(12), "or a second must pass");
+        carrying.answered(now, 12);
         assert_eq!(carrying.ask(now, 12, Some(12)), None);
+    }
+
+    #[test]
+    fn a_shard_that_carries_a_part_is_asked_again_and_one_that_cannot_later() {
+        let mut carrying = filled();
+        carrying.must(10);
+        assert_eq!(carrying.ask(Time::ZERO, 0, None), Some(10));
+        carrying.answered(Time::ZERO, 6);
+        assert_eq!(carrying.ask(Time::ZERO, 6, None), Some(10));
+        carrying.answered(Time::ZERO, 6);
+        assert_eq!(carrying.ask(Time::ZERO, 6, None), None);
+        assert_eq!(carrying.rests_until(), Some(Time::ZERO + REST));
+        assert_eq!(carrying.ask(Time::ZERO + REST, 6, None), Some(10));
     }
 
     #[test]

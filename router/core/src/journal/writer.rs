@@ -138,7 +138,8 @@ pub enum Deed {
         /// The last of them.
         lsn: u64,
     },
-    /// Ask the shard: append again what is still needed of the records up to this one, then release it.
+    /// Ask the shard: append again what is still needed of the records up to this one, then release it. It may do a part
+    /// of it; [`Writer::carried`] says that it did what it could.
     Carry {
         /// The last of them.
         lsn: u64,
@@ -362,9 +363,11 @@ impl Writer {
     }
 
     /// The shard needs no record up to this one any more.
-    pub fn release(&mut self, now: Time, lsn: u64) {
+    pub fn release(&mut self, lsn: u64) {
+        if lsn.min(self.appended_lsn) <= self.released_lsn {
+            return;
+        }
         self.released_lsn = self.released_lsn.max(lsn.min(self.appended_lsn));
-        self.carrying.released(now, self.released_lsn);
         let release = Release { lsn: self.released_lsn, after: self.appended_lsn };
         if self.releases[0].is_none() {
             self.releases[0] = Some(release);
@@ -377,6 +380,11 @@ impl Writer {
         {
             hole.ends_with.get_or_insert(self.appended_lsn);
         }
+    }
+
+    /// The shard answered [`Deed::Carry`], as far as it goes: with records, and a release.
+    pub fn carried(&mut self, now: Time) {
+        self.carrying.answered(now, self.released_lsn);
     }
 
     /// The files of all earlier starts are gone, of all shards.
@@ -399,7 +407,7 @@ impl Writer {
         let interval = interval.filter(|_| self.flight.is_none() && self.retry_at.is_none());
         let retry = self.retry_at.filter(|_| self.flight.is_none());
         let errand = self.errand_retry_at.filter(|_| self.errand.is_none());
-        let carry = self.carrying.rests_until().filter(|_| self.may_carry() && self.to_carry().is_some());
+        let carry = self.carrying.rests_until().filter(|_| self.may_carry() && self.is_carry_due());
         [interval, retry, errand, carry].into_iter().flatten().min()
     }
 
@@ -492,7 +500,7 @@ impl Writer {
             self.hole = None;
         }
         // What the shard calls replaced may have been replaced in the hole.
-        let is_carried = self.hole.is_none_or(|hole| hole.ends_with.is_some_and(|end| end <= kept));
+        let is_carried = self.is_carried();
         while let Some(release) = self.releases[0].filter(|release| is_carried && release.after <= kept) {
             self.free_lsn = release.lsn;
             self.releases = [self.releases[1], None];
@@ -508,6 +516,19 @@ impl Writer {
         }
     }
 
+    /// Is there no hole, or is everything safe that the shard carried out of it?
+    fn is_carried(&self) -> bool {
+        let kept = self.kept();
+        self.hole.is_none_or(|hole| hole.ends_with.is_some_and(|end| end <= kept))
+    }
+
+    /// Is everything safe that the shard still needs of its records up to this one? Then what these took over from the
+    /// files of earlier starts is too.
+    #[must_use]
+    pub fn is_safe(&self, lsn: u64) -> bool {
+        lsn <= self.kept() && self.is_carried()
+    }
+
     /// Is everything safe that the shard carried out of this hole, and every file gone that a record belongs to which
     /// one in the hole would have settled?
     fn is_mended(&self, hole: &Hole) -> bool {
@@ -517,9 +538,7 @@ impl Writer {
             Some(Errand::Delete(old, _)) => Some(old),
             None => None,
         };
-        hole.ends_with.is_some_and(|end| end <= self.kept())
-            && !self.has_older
-            && !self.segments.all().chain(going).any(is_before)
+        self.is_carried() && !self.has_older && !self.segments.all().chain(going).any(is_before)
     }
 
     fn tell_state(&mut self, out: &mut Vec<Deed>) {
@@ -585,8 +604,9 @@ impl Writer {
     /// Bytes up to which files are made. The last segment below the bound is kept for what frees others: without it,
     /// a full disk could never become free.
     fn disk_bound(&self) -> u64 {
-        if self.hole.is_some_and(|hole| !hole.is_open) {
-            // No file goes before all that is needed was carried out of the hole. That is bounded by what the shard holds.
+        if self.hole.is_some() {
+            // No file goes before all that is needed was carried out of the hole. New work is refused meanwhile, so that is
+            // bounded by what runs.
             return u64::MAX;
         }
         let frees = self.releases.iter().flatten().any(|release| self.free_lsn < release.lsn);
@@ -752,6 +772,7 @@ impl Writer {
             (Flight::Batch(batch), Err(fault)) => self.give_up(now, Some(Batch { bytes, ..batch }), fault),
             (Flight::Batch(batch), Ok(())) => {
                 self.written_lsn = batch.last_lsn;
+                current.wrote_lsn = batch.last_lsn;
                 self.is_dirty = true;
                 if self.settings.mode == Mode::Os {
                     current.held_lsn = batch.last_lsn;
@@ -841,6 +862,10 @@ impl Writer {
         let is_crowded = self.settings.disk_bytes_max / 2 < self.segments.bytes();
         let oldest = self.segments.closed.iter().find(|segment| self.released_lsn < segment.held_lsn)?;
         is_crowded.then_some(oldest.held_lsn)
+    }
+
+    fn is_carry_due(&self) -> bool {
+        self.carrying.is_pressed(self.released_lsn) || self.to_carry().is_some()
     }
 
     fn may_carry(&self) -> bool {
