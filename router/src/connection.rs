@@ -188,6 +188,14 @@ impl Connection {
         }
     }
 
+    /// As [`Self::check_pressure`], after a write: it made no room.
+    #[inline]
+    pub(crate) fn check_growth(self: &Rc<Self>, thread: &Rc<Thread>) {
+        if thread.gateway().limits.outbox_high_bytes < self.owed() {
+            self.check_pressure(thread);
+        }
+    }
+
     /// Tells the shards of running turns whether their pieces still find room, and gives up a client that let too
     /// much pile up.
     pub(crate) fn check_pressure(self: &Rc<Self>, thread: &Rc<Thread>) {

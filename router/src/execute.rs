@@ -113,9 +113,7 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
         Next::Echo { call, echo } => {
             let mut text = thread.text.take();
             text.clear();
-            if let Some(prompt) = thread.shard.borrow().prompt(call.turn) {
-                text.push_str(prompt.text);
-            }
+            text.push_str(thread.shard.borrow().message(call.turn).unwrap_or_default());
             if echo.by_words && ECHO_BYTES_MAX < text.len() {
                 let control = thread.upstreams.begin(call);
                 driver::spawn(call::echo(thread.clone(), call, echo, text, control));

@@ -14,32 +14,51 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// Upper bounds of the duration histograms, seconds: 1-2-5 from 50 µs to 100 s.
-const BOUNDS: [f64; 20] = [
-    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
-    10.0, 20.0, 50.0, 100.0,
+/// Upper bounds of the duration histograms, microseconds: 1-2-5 from 50 µs to 100 s.
+const BOUNDS_MICROS: [u64; 20] = [
+    50,
+    100,
+    200,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    50_000_000,
+    100_000_000,
 ];
 
 /// Durations, counted by size.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durations {
-    buckets: [u64; BOUNDS.len() + 1],
-    sum: f64,
+    buckets: [u64; BOUNDS_MICROS.len() + 1],
+    sum_nanos: u64,
 }
 
 impl Durations {
     fn record(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let at = BOUNDS.partition_point(|bound| *bound < seconds);
-        self.buckets[at] += 1;
-        self.sum += seconds;
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // Most are short: the first bounds are the likely ones, and whole numbers are compared in no time.
+        let at = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000);
+        self.buckets[at.unwrap_or(BOUNDS_MICROS.len())] += 1;
+        self.sum_nanos = self.sum_nanos.saturating_add(nanos);
     }
 
     fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine += theirs;
         }
-        self.sum += other.sum;
+        self.sum_nanos = self.sum_nanos.saturating_add(other.sum_nanos);
     }
 }
 
@@ -371,10 +390,11 @@ impl Reports {
         for (name, help, durations) in all {
             let kind = prometheus_client::metrics::MetricType::Histogram;
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            let buckets: Vec<(f64, u64)> =
-                BOUNDS.iter().copied().chain([f64::MAX]).zip(durations.buckets).collect();
+            let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
+            let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(durations.buckets).collect();
             let count = durations.buckets.iter().sum();
-            family.encode_histogram::<[(&str, String); 0]>(durations.sum, count, &buckets, None)?;
+            let sum = durations.sum_nanos as f64 / 1e9;
+            family.encode_histogram::<[(&str, String); 0]>(sum, count, &buckets, None)?;
         }
         Ok(())
     }

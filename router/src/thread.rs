@@ -66,7 +66,7 @@ pub(crate) struct Thread {
     awake: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     pub(crate) shard: RefCell<Shard>,
-    effects: RefCell<Vec<Effects>>,
+    effects: RefCell<Effects>,
     handling: Cell<bool>,
     pub(crate) next: RefCell<VecDeque<Next>>,
     pub(crate) outgoing: RefCell<Outgoing>,
@@ -191,10 +191,9 @@ impl Thread {
     /// Hands an event to the shard and carries out what it asks for, and what that causes.
     pub(crate) fn handle(self: &Rc<Self>, event: Event<'_>) {
         assert!(!self.handling.replace(true), "an effect must queue an event, not handle it");
-        let mut effects = self.effects.borrow_mut().pop().unwrap_or_default();
+        let mut effects = self.effects.borrow_mut();
         self.shard.borrow_mut().handle(self.now(), event, &mut effects);
         self.drain(&mut effects);
-        self.effects.borrow_mut().push(effects);
         self.handling.set(false);
     }
 
@@ -216,15 +215,17 @@ impl Thread {
 
     fn tick(self: &Rc<Self>) {
         self.handling.set(true);
-        let mut effects = self.effects.borrow_mut().pop().unwrap_or_default();
+        let mut effects = self.effects.borrow_mut();
         self.shard.borrow_mut().tick(self.now(), &mut effects);
         self.drain(&mut effects);
-        self.effects.borrow_mut().push(effects);
         self.handling.set(false);
     }
 
     /// The shard on which this message's session lives.
     pub(crate) fn home(&self, inbound: &Inbound<'_>) -> ShardId {
+        if self.shared.cores() == 1 {
+            return self.id;
+        }
         let gateway = self.gateway();
         let channel = &gateway.plan.channel(inbound.channel).name;
         let hash = session_hash(

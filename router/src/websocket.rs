@@ -547,7 +547,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         }
     }
     drop(tickets);
-    connection.check_pressure(thread);
+    connection.check_growth(thread);
 }
 
 /// Begins to end it for a restart: at once if nothing is under way, else with the last answer.

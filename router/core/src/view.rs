@@ -7,7 +7,7 @@ use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::time::Time;
-use crate::turn;
+use crate::turn::{self, Turn};
 use alloc::vec::Vec;
 
 /// Who said a message of the history.
@@ -195,6 +195,12 @@ impl Shard {
             name: turn.name(),
             text: turn.text(),
         })
+    }
+
+    /// The message that a turn answers, for whoever needs nothing else of its prompt; `None` once the turn is over.
+    #[must_use]
+    pub fn message(&self, turn: TurnId) -> Option<&str> {
+        self.turn(turn).map(Turn::text)
     }
 
     /// Where the answers of this session go; of one that an effect says is forgotten until the next event.

@@ -82,7 +82,20 @@ fn plain_prefix(text: &[u8]) -> usize {
             let hits = escapes_in(u64::from_le_bytes(*word)) >> (8 * seen);
             if hits == 0 { text.len() } else { plain + first_byte(hits) }
         }
+        None if is_plain(tail) => plain + tail.len(),
         None => plain + tail.iter().position(|byte| must_escape(*byte)).unwrap_or(tail.len()),
+    }
+}
+
+/// Is there nothing to escape in a text shorter than a word? At four bytes and more two halves that overlap tell.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let word = u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+            escapes_in(word) == 0
+        }
+        _ => !text.iter().any(|byte| must_escape(*byte)),
     }
 }
 
@@ -127,6 +140,15 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
 /// Writes an unsigned number.
 #[inline]
 pub fn write_u64(out: &mut Vec<u8>, number: u64) {
+    // Most numbers that are told count something small.
+    if number < 100 {
+        let (tens, ones) = (number as u8 / 10, number as u8 % 10);
+        if tens != 0 {
+            out.push(b'0' + tens);
+        }
+        out.push(b'0' + ones);
+        return;
+    }
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -205,5 +227,10 @@ mod tests {
         write_bool(&mut out, true);
         write_bool(&mut out, false);
         assert_eq!(out, b"18446744073709551615 -9223372036854775808 truefalse");
+        for number in 0..1_100 {
+            out.clear();
+            write_u64(&mut out, number);
+            assert_eq!(out, format!("{number}").as_bytes());
+        }
     }
 }
