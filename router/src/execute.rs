@@ -18,6 +18,9 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         Effect::Accepted { client, turn, session: _, ahead, durable } => {
             reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead, durable }, "");
         }
+        Effect::Attached { client, turn, session: _, durable } => {
+            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead: 0, durable }, "");
+        }
         Effect::Durable { client, turn: _ } => reply(thread, client, Reply::Durable, ""),
         Effect::Duplicate { client } => reply(thread, client, Reply::Duplicate, ""),
         Effect::Ignored { client, why } => reply(thread, client, Reply::Ignored(why), ""),

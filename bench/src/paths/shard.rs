@@ -227,6 +227,8 @@ fn plan(sessions: usize) -> Plan {
         context_bytes_max: 8 << 10,
         dedup_ids_max: DEDUP_IDS,
         dedup_age_max: Duration::from_secs(604_800),
+        kept_answers_max: 10_000,
+        kept_answer_bytes_max: 16 << 20,
         session_idle_max: Duration::from_secs(86_400),
         waiting_age_max: Duration::from_secs(120),
         slow_client_age_max: Duration::from_secs(30),

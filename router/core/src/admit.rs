@@ -88,6 +88,9 @@ impl Shard {
         match answer {
             Answer::Duplicate => {
                 self.counters.duplicate += 1;
+                if self.answer_again(client, inbound, out) {
+                    return;
+                }
                 // The message that it repeats may not be on disk yet: until then it is not acknowledged either.
                 match self.log.behind().filter(|_| self.is_written(inbound.mode, inbound.receipt)) {
                     Some(lsn) => self.log.wait(lsn, Await::Repeated { client }),
@@ -143,6 +146,9 @@ impl Shard {
             self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
             if let Some(mark) = known.mark {
                 self.save_seen(session, mark.words(), lsn, out);
+                if let Some(turn) = self.turns.at_mut(turn) {
+                    turn.mark = mark;
+                }
             }
         }
         self.publish(Notice::Received, session, Some(turn), inbound.text, out);
@@ -261,6 +267,20 @@ impl Shard {
         }
         let session = Session::new(known.hash, known.post, known.inbound, self.now, self.log.store);
         self.insert_session(session, out)
+    }
+
+    /// The session of a conversation that an earlier message began, if there is room for it.
+    pub(crate) fn session_again(
+        &mut self,
+        hash: u64,
+        post: u16,
+        inbound: &Inbound<'_>,
+        out: &mut Effects,
+    ) -> Option<u32> {
+        let Inbound { scope, peer, chat, thread, .. } = *inbound;
+        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        let room = self.room(session).ok()?;
+        Some(self.session_for(&Known { inbound, post, hash, mark: None, session }, room, out))
     }
 
     /// Takes a new session in, idle. Its unit of the bound was taken before.
@@ -383,6 +403,7 @@ impl Shard {
             link: Link::NONE,
             uid: self.log.uid(self.now),
             lsn: 0,
+            mark: Mark::default(),
             session,
             client: message.client,
             mode: message.mode,

@@ -198,6 +198,7 @@ impl Shard {
             Mode::Stream => Span::default(),
         };
         self.write_reply(slot, Outcome::Answered, out);
+        self.keep_answer(slot);
         let Some(turn) = self.turns.at(slot) else { return };
         let (client, seq, model) = (turn.client, turn.seq.saturating_add(1), self.model_id(turn));
         out.push(Effect::Finish { client, turn: id, seq, text, usage, model, stop });

@@ -35,6 +35,12 @@ impl Mark {
     }
 }
 
+/// The mark of a message's event id, for whoever keeps it beyond this process.
+#[must_use]
+pub fn mark(secret: &Secret, session: u64, id: &str) -> [u64; 2] {
+    Mark::new(secret, session, id).words()
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     mark: Mark,

@@ -516,6 +516,7 @@ impl Shard {
             Some(Errand::Outbound) => self.speak(slot, out),
             Some(Errand::Apology(outcome)) => self.apologise(slot, outcome, out),
             Some(Errand::Resume(verdict)) => self.resume(slot, verdict, out),
+            Some(Errand::Recite) => self.recite(slot, out),
             None => {}
         }
     }

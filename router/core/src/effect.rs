@@ -145,6 +145,18 @@ pub enum Effect {
         /// It is being written: `Durable` follows once it is on disk, and that is when it may be acknowledged.
         durable: bool,
     },
+    /// It was admitted before, and whoever sent it then is gone: its answer is this client's from here on. `Send` with
+    /// all that was said so far follows.
+    Attached {
+        /// Who sent it again.
+        client: Client,
+        /// The turn that answers it.
+        turn: TurnId,
+        /// Its session.
+        session: SessionId,
+        /// `Durable` follows.
+        durable: bool,
+    },
     /// An admitted message is on disk: acknowledge it.
     Durable {
         /// Who sent it.

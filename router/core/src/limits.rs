@@ -28,6 +28,10 @@ pub struct Limits {
     pub dedup_ids_max: u32,
     /// How long an event id is remembered.
     pub dedup_age_max: Duration,
+    /// Answers kept for clients that asked for a receipt and may ask again, process (each shard holds its share).
+    pub kept_answers_max: u32,
+    /// Bytes of them, process.
+    pub kept_answer_bytes_max: u32,
     /// A session without a message for this long is forgotten.
     pub session_idle_max: Duration,
     /// A message that has waited this long without being started is refused.
@@ -61,6 +65,8 @@ impl Limits {
         context_bytes_max: 256,
         dedup_ids_max: 512,
         dedup_age_max: Duration::from_secs(600),
+        kept_answers_max: 64,
+        kept_answer_bytes_max: 16_384,
         session_idle_max: Duration::from_secs(120),
         waiting_age_max: Duration::from_secs(20),
         slow_client_age_max: Duration::from_secs(5),

@@ -2,8 +2,9 @@
 //! been admitted, with the name for ever that it had. What was admitted before is not refused for want of room.
 use crate::admit::Message;
 use crate::codes::Code;
+use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Outcome};
-use crate::event::{Inbound, Restored, Scope};
+use crate::event::{Inbound, Mode, Restored, Scope};
 use crate::home::session_hash;
 use crate::id::{ChannelId, Client, Uid};
 use crate::log::Await;
@@ -56,8 +57,13 @@ impl Shard {
         let Accepted { mode, class, name, text, .. } = *accepted;
         let message = Message { client: Client::NOBODY, mode, class, desk, name, text, errand };
         let slot = self.turn_for(session, message);
+        let hash = self.sessions.at(session).map_or(0, |session| session.hash);
+        let mark = Mark::new(&self.secret, hash, accepted.id);
         if let Some(turn) = self.turns.at_mut(slot) {
             (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed);
+            if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
+                turn.mark = mark;
+            }
             if let Some((_, reply)) = restored.reply {
                 turn.reply.push_str(reply);
                 turn.reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
@@ -69,7 +75,7 @@ impl Shard {
         }
         self.accept(slot, self.log.journal, out);
         if self.log.journal {
-            self.write_again(slot, out);
+            self.write_again(slot, accepted.id, out);
             let lsn = self.turns.at(slot).map_or(0, |turn| turn.lsn);
             if client != Client::NOBODY {
                 self.log.wait(lsn, Await::Replayed { client, turn: self.turn_id(slot) });
@@ -142,6 +148,12 @@ impl Shard {
     /// Goes on with an answer that was known before the restart, from the part that was not confirmed.
     pub(crate) fn resume(&mut self, slot: u32, verdict: Outcome, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
+        if turn.mode != Mode::Deliver {
+            // Whoever asked is gone with the connection, and gets it by asking again.
+            self.keep_answer(slot);
+            self.settle(slot, verdict, out);
+            return;
+        }
         let (parts, session) = (turn.delivering.part, turn.session);
         let post = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
         let Some(channel) = post else {
@@ -161,7 +173,7 @@ impl Shard {
     pub fn remember_mark(&mut self, mark: [u64; 2]) {
         let limits = &self.plan.limits;
         let share = limits.dedup_ids_max / u32::from(self.bounds.shards());
-        let mark = crate::dedup::Mark::from_words(mark);
+        let mark = Mark::from_words(mark);
         if !self.dedup.knows(mark, self.now, limits.dedup_age_max) {
             self.dedup.remember(mark, self.now, limits.dedup_age_max, share);
         }

@@ -8,7 +8,7 @@ use crate::id::{Client, TurnId};
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::stage::Stage;
-use crate::turn::State;
+use crate::turn::{Errand, State};
 
 impl Shard {
     /// The client is gone, or does not want the answer any more. What a platform was told is accepted goes on: the
@@ -33,7 +33,8 @@ impl Shard {
     /// Stops a turn wherever it stands; `tell` its client, unless that left.
     pub(crate) fn cancel(&mut self, slot: u32, tell: bool, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
-        let (running, asked) = (turn.state == State::Running, turn.errand.is_none());
+        let asked = matches!(turn.errand, None | Some(Errand::Recite));
+        let running = turn.state == State::Running;
         let waits = matches!(turn.mode, Mode::Stream | Mode::Whole) && asked;
         if running {
             out.push(Effect::Cancel { call: self.call_id(slot) });

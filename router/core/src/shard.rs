@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::home::Secret;
 use crate::id::{AgentId, CallId, SessionId, ShardId, TurnId};
 use crate::index::Index;
+use crate::kept::Kept;
 use crate::list::List;
 use crate::log::Log;
 use crate::places::Places;
@@ -58,6 +59,7 @@ pub struct Shard {
     pub(crate) dedup: Dedup,
     pub(crate) texts: Texts,
     pub(crate) log: Log,
+    pub(crate) kept: Kept,
     /// Agents to be served at the end of the event.
     pub(crate) marked: Vec<u16>,
     /// Turns that ask no model and are first of their session: to be carried out at the end of the event.
@@ -104,6 +106,7 @@ impl Shard {
             dedup: Dedup::new(),
             texts: Texts::new(),
             log: Log::none(id.0),
+            kept: Kept::new(),
             marked: Vec::new(),
             errands: Vec::new(),
             counters: Counters::new(),

@@ -1,5 +1,6 @@
 //! One admitted message and all that is done to answer it. What a turn is, not what happens to it.
 use crate::breaker::Pass;
+use crate::dedup::Mark;
 use crate::effect::Outcome;
 use crate::event::{Class, Mode, Usage};
 use crate::id::{Client, Uid};
@@ -41,6 +42,8 @@ pub(crate) enum Errand {
     Apology(Outcome),
     /// Its answer was known before a restart: what of it was not delivered goes out, and it ends so.
     Resume(Outcome),
+    /// Its answer was given before, and its client asks for it again.
+    Recite,
 }
 
 /// What a turn has taken of the bounds, beside its own unit.
@@ -177,6 +180,8 @@ pub(crate) struct Turn {
     pub(crate) uid: Uid,
     /// Its first record in the journal, as last written; 0 where it is not written.
     pub(crate) lsn: u64,
+    /// Of its event's id, where a repetition is answered; none otherwise.
+    pub(crate) mark: Mark,
     /// Its session's slot. The session stays as long as it has turns.
     pub(crate) session: u32,
     pub(crate) client: Client,

@@ -200,18 +200,18 @@ impl Shard {
         self.log.take_live(lsn, CARRIED_MAX, |first, turn| taken.push((first, turn)));
         for (first, id) in taken {
             if self.turn(id).is_some_and(|turn| turn.lsn == first) {
-                self.write_again(id.slot, out);
+                self.write_again(id.slot, "", out);
             }
         }
     }
 
     /// Writes down all that is known of a turn: what it was before this is needed no more.
-    pub(crate) fn write_again(&mut self, slot: u32, out: &mut Effects) {
-        self.write_accepted(slot, "", out);
+    pub(crate) fn write_again(&mut self, slot: u32, id: &str, out: &mut Effects) {
+        self.write_accepted(slot, id, out);
         let Some(turn) = self.turns.at(slot) else { return };
         let verdict = match turn.errand {
             Some(Errand::Resume(verdict)) => Some(verdict),
-            Some(Errand::Outbound | Errand::Apology(_)) | None => {
+            Some(Errand::Outbound | Errand::Apology(_) | Errand::Recite) | None => {
                 (turn.state == State::Delivering).then_some(turn.verdict)
             }
         };

@@ -104,6 +104,13 @@ pub(super) struct LimitsSection {
     /// How long an event id is remembered. Platforms repeat for up to seven days.
     #[schemars(range(min = 1, max = 2_678_400))]
     dedup_seconds: Seconds,
+    /// Answers kept for clients that asked for a receipt, all together: who sends the message again under its id gets the
+    /// same answer.
+    #[schemars(range(min = 0, max = 10_000_000))]
+    kept_answers_max: u32,
+    /// Bytes of them, all together.
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    kept_answer_bytes_max: u32,
     /// A session without a message for this long is forgotten.
     #[schemars(range(min = 1, max = 31_536_000))]
     session_idle_seconds: Seconds,
@@ -220,6 +227,8 @@ impl Default for LimitsSection {
             context_bytes_max: 8 << 10,
             dedup_ids_max: 200_000,
             dedup_seconds: Seconds::whole(604_800),
+            kept_answers_max: 10_000,
+            kept_answer_bytes_max: 16 << 20,
             session_idle_seconds: Seconds::whole(86_400),
             waiting_seconds: Seconds::whole(120),
             slow_client_seconds: Seconds::whole(30),
@@ -305,6 +314,8 @@ impl LimitsSection {
             context_bytes_max: self.context_bytes_max,
             dedup_ids_max: self.dedup_ids_max,
             dedup_age_max: self.dedup_seconds.duration(),
+            kept_answers_max: self.kept_answers_max,
+            kept_answer_bytes_max: self.kept_answer_bytes_max,
             session_idle_max: self.session_idle_seconds.duration(),
             waiting_age_max: self.waiting_seconds.duration(),
             slow_client_age_max: self.slow_client_seconds.duration(),

@@ -301,3 +301,44 @@ fn a_store_that_does_not_answer_fails_who_needs_it_and_nobody_else() {
         "the next one asks again"
     );
 }
+
+#[test]
+fn who_lost_the_connection_gets_the_answer_by_asking_again() {
+    let mut scene = keeps(plan(), false);
+    let asks = Inbound { id: "e1", receipt: true, ..says("ann", "hi") };
+    scene.send(asks);
+    durable(&mut scene, 1);
+    scene.text(call(0, 1, 0), "hel");
+    assert_eq!(scene.send(asks), ["duplicate"], "the first one still listens");
+    scene.event(Event::Left { turn: turn(0, 1) });
+    scene.text(call(0, 1, 0), "lo ");
+    let again = scene.send(asks);
+    assert_eq!(again, ["attached 0.1 false", "send 0.1 3 hello "], "all that was said so far");
+    assert_eq!(scene.text(call(0, 1, 0), "there"), ["send 0.1 4 there"]);
+    scene.finishes(call(0, 1, 0));
+    assert_eq!(
+        scene.send(asks),
+        [
+            "accepted 0.2 ahead 0",
+            "send 0.2 1 hello there",
+            "finish 0.2 2 [] by 65535",
+            "settled 0.2 answered"
+        ],
+        "and no model is asked"
+    );
+    assert_eq!(scene.send(Inbound { receipt: false, ..asks }), ["duplicate"]);
+}
+
+#[test]
+fn an_answer_of_the_last_run_is_kept_for_who_asks_again() {
+    let mut scene = keeps(plan(), false);
+    let id = "e1";
+    let accepted = Accepted { id, mode: Mode::Stream, chat: "", ..accepted() };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, "hello")), parts: 0 };
+    let lines = restore(&mut scene, restored);
+    assert_eq!(lines.last().unwrap(), "settled 0.1 answered");
+    let asks = Inbound { id, receipt: true, mode: Mode::Whole, ..says("ann", "hi") };
+    let now = scene.now;
+    scene.shard().remember_before(now, &asks);
+    assert_eq!(scene.send(asks)[1], "finish 0.2 1 [hello] by 65535");
+}

@@ -277,6 +277,7 @@ fn line(effect: &Effect, out: &Effects) -> String {
         Effect::Operated { refused, .. } => format!("operated {}", refused.map_or("ok", Code::name)),
         Effect::Nudge { shard, agent } => format!("nudge {} agent {}", shard.0, agent.0),
         Effect::Breaker { model, state } => format!("breaker {} {state:?}", model.0),
+        Effect::Attached { turn, durable, .. } => format!("attached {} {durable}", of(turn)),
         Effect::Durable { turn, .. } => format!("durable {}", of(turn)),
         Effect::Append { lsn, record } => format!("append {lsn} {}", written(out.bytes(record))),
         Effect::Load { session } => format!("load {}.{}", session.slot, session.generation),

@@ -440,7 +440,11 @@ impl Board {
             Effect::Operated { client, refused } => self.on_operated(step, client, refused),
             Effect::Nudge { shard, agent } => self.on_nudge(step, shard, agent),
             Effect::Breaker { model, state } => self.on_breaker(step, model, state),
-            Effect::Durable { .. } | Effect::Append { .. } | Effect::Load { .. } | Effect::Save { .. } => {
+            Effect::Attached { .. }
+            | Effect::Durable { .. }
+            | Effect::Append { .. }
+            | Effect::Load { .. }
+            | Effect::Save { .. } => {
                 panic!("these shards keep nothing: {effect:?}")
             }
         }

@@ -512,6 +512,7 @@ impl World {
             | Effect::Fail { .. }
             | Effect::Publish { .. }
             | Effect::Operated { .. }
+            | Effect::Attached { .. }
             | Effect::Durable { .. }
             | Effect::Append { .. }
             | Effect::Load { .. }

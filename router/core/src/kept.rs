@@ -1,0 +1,197 @@
+//! Answers of clients that asked for a receipt, for a while: who lost the connection, or saw the gateway restart, sends
+//! the message again under the same id and gets the answer, not another one.
+//!
+//! A turn that still runs is taken over by who asks; one that is over is recited. Bounded in number and bytes; the oldest
+//! goes first, and then a repetition is only acknowledged.
+use crate::admit::Message;
+use crate::dedup::Mark;
+use crate::effect::{Effect, Effects};
+use crate::event::{Inbound, Mode, Stop, Usage};
+use crate::home::session_hash;
+use crate::id::{Client, ModelId};
+use crate::index::Index;
+use crate::log::Await;
+use crate::shard::Shard;
+use crate::slots::NONE;
+use crate::turn::{Errand, NOWHERE};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+/// The answers of one shard.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    answers: VecDeque<(Mark, Box<str>)>,
+    /// Number of the oldest one; they count on for ever, modulo 2^32.
+    oldest: u32,
+    bytes: usize,
+    index: Index,
+}
+
+impl Kept {
+    pub(crate) const fn new() -> Self {
+        Self { answers: VecDeque::new(), oldest: 0, bytes: 0, index: Index::new() }
+    }
+
+    fn at(&self, number: u32) -> Option<&(Mark, Box<str>)> {
+        self.answers.get(number.wrapping_sub(self.oldest) as usize)
+    }
+
+    fn get(&self, mark: Mark) -> Option<&str> {
+        let is = |number| self.at(number).is_some_and(|(other, _)| *other == mark);
+        let number = self.index.find(mark.words()[0], is)?;
+        self.at(number).map(|(_, answer)| &**answer)
+    }
+
+    /// Keeps an answer, and forgets the oldest ones beyond the bounds.
+    pub(crate) fn keep(&mut self, mark: Mark, answer: &str, count_max: u32, bytes_max: usize) {
+        if count_max == 0 || bytes_max < answer.len() || self.get(mark).is_some() {
+            return;
+        }
+        while count_max as usize <= self.answers.len() || bytes_max < self.bytes + answer.len() {
+            let Some((old, text)) = self.answers.pop_front() else { break };
+            self.index.remove(old.words()[0], self.oldest);
+            self.oldest = self.oldest.wrapping_add(1);
+            self.bytes -= text.len();
+        }
+        let number = self.oldest.wrapping_add(u32::try_from(self.answers.len()).unwrap_or(0));
+        self.index.insert(mark.words()[0], number);
+        self.bytes += answer.len();
+        self.answers.push_back((mark, answer.into()));
+    }
+}
+
+impl Shard {
+    /// Keeps the answer of a message that has an id and a receipt.
+    pub(crate) fn keep_answer(&mut self, slot: u32) {
+        let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
+        if turn.mark != Mark::default() {
+            let (count_max, bytes_max) = self.kept_max();
+            self.kept.keep(turn.mark, &turn.reply, count_max, bytes_max);
+        }
+    }
+
+    /// Keeps an answer of an earlier run by the mark of its message.
+    pub fn keep_answer_before(&mut self, mark: [u64; 2], answer: &str) {
+        let (count_max, bytes_max) = self.kept_max();
+        self.kept.keep(Mark::from_words(mark), answer, count_max, bytes_max);
+    }
+
+    fn kept_max(&self) -> (u32, usize) {
+        let (limits, shards) = (&self.plan.limits, u32::from(self.bounds.shards()));
+        (limits.kept_answers_max / shards, (limits.kept_answer_bytes_max / shards) as usize)
+    }
+
+    /// Answers the repetition of a client's message that has a receipt. False where all that can be said is that it was
+    /// admitted before.
+    pub(crate) fn answer_again(&mut self, client: Client, inbound: &Inbound<'_>, out: &mut Effects) -> bool {
+        if inbound.mode == Mode::Deliver || !self.is_written(inbound.mode, inbound.receipt) {
+            return false;
+        }
+        let Some(post) = self.places.post_of(inbound.channel) else { return false };
+        let Inbound { scope, peer, chat, thread, mode, class, .. } = *inbound;
+        let name = &self.plan.channel(inbound.channel).name;
+        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
+        let mark = Mark::new(&self.secret, hash, inbound.id);
+        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        if let Some(turn) = session.and_then(|session| self.turn_of(session, mark)) {
+            return self.take_over(turn, client, mode, out);
+        }
+        if self.kept.get(mark).is_none() || !self.turns_lease.take(&self.bounds.turns) {
+            return false;
+        }
+        let Some(session) = self.session_again(hash, post, inbound, out) else {
+            self.turns_lease.give(&self.bounds.turns);
+            return false;
+        };
+        let errand = Some(Errand::Recite);
+        let message = Message { client, mode, class, desk: NOWHERE, name: "", text: "", errand };
+        let slot = self.turn_for(session, message);
+        if let (Some(turn), Some(answer)) = (self.turns.at_mut(slot), self.kept.get(mark)) {
+            turn.reply.push_str(answer);
+            turn.reply_bytes = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+        }
+        self.accept(slot, false, out);
+        if self.sessions.at(session).is_some_and(|session| session.current == slot) {
+            self.come_forward(slot, out);
+        }
+        true
+    }
+
+    fn turn_of(&self, session: u32, mark: Mark) -> Option<u32> {
+        let session = self.sessions.at(session)?;
+        let is = |slot: u32| self.turns.at(slot).is_some_and(|turn| turn.mark == mark);
+        let mut next = session.waiting.head();
+        while let Some(turn) = self.turns.at(next) {
+            if is(next) {
+                return Some(next);
+            }
+            next = turn.link.next();
+        }
+        (session.current != NONE && is(session.current)).then_some(session.current)
+    }
+
+    /// Whoever sent the message first is gone: the answer is this client's from here on, and what was said so far.
+    fn take_over(&mut self, slot: u32, client: Client, mode: Mode, out: &mut Effects) -> bool {
+        let (id, behind) = (self.turn_id(slot), self.log.behind());
+        let Some(turn) = self.turns.at_mut(slot) else { return false };
+        if turn.client != Client::NOBODY {
+            return false;
+        }
+        (turn.client, turn.mode) = (client, mode);
+        let (session, said) = (turn.session, !turn.reply.is_empty() && mode == Mode::Stream);
+        let attached = Effect::Attached {
+            client,
+            turn: id,
+            session: self.session_id(session),
+            durable: behind.is_some(),
+        };
+        out.push(attached);
+        if let Some(lsn) = behind {
+            self.log.wait(lsn, Await::Ack { client, turn: id });
+        }
+        let Some(turn) = self.turns.at_mut(slot).filter(|_| said) else { return true };
+        turn.seq = turn.seq.saturating_add(1);
+        let (seq, text) = (turn.seq, out.keep(&turn.reply));
+        out.push(Effect::Send { client, turn: id, seq, text });
+        true
+    }
+
+    /// Says an answer that was given before once more.
+    pub(crate) fn recite(&mut self, slot: u32, out: &mut Effects) {
+        let id = self.turn_id(slot);
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let (client, text) = (turn.client, out.keep(&turn.reply));
+        let (usage, model, stop) = (Usage::default(), ModelId(u16::MAX), Stop::Complete);
+        if turn.mode == Mode::Stream {
+            out.push(Effect::Send { client, turn: id, seq: 1, text });
+            let text = out.keep("");
+            out.push(Effect::Finish { client, turn: id, seq: 2, text, usage, model, stop });
+        } else {
+            out.push(Effect::Finish { client, turn: id, seq: 1, text, usage, model, stop });
+        }
+        self.settle(slot, crate::effect::Outcome::Answered, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first_by_number_and_by_bytes() {
+        let mut kept = Kept::new();
+        let mark = |n: u64| Mark::from_words([n % 2, n]);
+        for n in 1..=5 {
+            kept.keep(mark(n), "four", 3, 100);
+        }
+        let known =
+            |kept: &Kept| (1..=6).filter(|n| kept.get(mark(*n)).is_some()).collect::<alloc::vec::Vec<_>>();
+        assert_eq!(known(&kept), [3, 4, 5]);
+        kept.keep(mark(5), "another", 3, 100);
+        assert_eq!(kept.get(mark(5)), Some("four"), "the first answer stays");
+        kept.keep(mark(6), "ten bytes!", 3, 15);
+        assert_eq!((known(&kept), kept.bytes), (alloc::vec![5, 6], 14));
+        kept.keep(mark(1), "sixteen bytes ..", 3, 15);
+        assert_eq!(known(&kept), [5, 6]);
+    }
+}

@@ -1,0 +1,281 @@
+//! What the records of earlier runs add up to: the turns that are not over, and what the store may not know yet.
+//!
+//! Records come in the order of their numbers over all shards: those of a later run follow those of an earlier one, and
+//! all of a turn's records of one run are one shard's. The same record may come twice, because turns are written again
+//! when the journal wants to forget: what is known is only ever added to. What is told of settled turns may be known to
+//! the store already: there it changes nothing.
+use crate::codes::Code;
+use crate::effect::Outcome;
+use crate::event::Restored;
+use crate::id::Uid;
+use crate::record::{Accepted, Record};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+
+/// Something that the store must know before the records that say so are forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact<'a> {
+    /// This message's event id was seen.
+    Seen(Accepted<'a>),
+    /// A message was answered, and its session's agent remembers that.
+    Said {
+        /// The message; its text is empty where an operator spoke.
+        accepted: Accepted<'a>,
+        /// The answer.
+        reply: &'a str,
+    },
+    /// A dead letter.
+    Dead {
+        /// The message.
+        accepted: Accepted<'a>,
+        /// Why.
+        code: Code,
+        /// Attempts at what failed.
+        attempts: u16,
+        /// Whoever failed in its own words.
+        detail: &'a str,
+        /// The answer, where only its delivery failed.
+        reply: Option<&'a str>,
+        /// Parts of it that were confirmed.
+        parts: u16,
+    },
+    /// A dead letter was tried again: it is none any more.
+    Revived(Uid),
+    /// A channel was read up to here.
+    Cursor {
+        /// Its name.
+        channel: &'a str,
+        /// The platform's word for the place.
+        value: &'a str,
+    },
+}
+
+/// A turn that was not over.
+#[derive(Debug, Default)]
+pub struct Left {
+    accepted: Box<[u8]>,
+    reply: Box<[u8]>,
+    parts: u16,
+}
+
+impl Left {
+    /// The turn, as a shard takes it up again. `None` never comes of what [`Past::take`] was given.
+    #[must_use]
+    pub fn restored(&self) -> Option<Restored<'_>> {
+        let Some(Record::Accepted(accepted)) = Record::decode(&self.accepted) else { return None };
+        let reply = match Record::decode(&self.reply) {
+            Some(Record::Reply { verdict, text, .. }) => Some((verdict, text)),
+            Some(_) | None => None,
+        };
+        // Whoever comes after a crash finds no letter: that it was taken up is known, see `Fact::Revived`.
+        let accepted = Accepted { replayed: false, ..accepted };
+        Some(Restored { accepted, reply, parts: self.parts })
+    }
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+pub struct Past {
+    left: BTreeMap<Uid, Left>,
+    last: Uid,
+    orphans: u64,
+}
+
+impl Past {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { left: BTreeMap::new(), last: Uid(0), orphans: 0 }
+    }
+
+    /// Takes the next record in, and tells what follows from it. False for bytes that are no record of this version.
+    pub fn take(&mut self, bytes: &[u8], tell: &mut impl FnMut(Fact<'_>)) -> bool {
+        let Some(record) = Record::decode(bytes) else { return false };
+        match record {
+            Record::Accepted(accepted) => {
+                self.last = self.last.max(accepted.uid);
+                if !accepted.id.is_empty() {
+                    tell(Fact::Seen(accepted));
+                }
+                if accepted.replayed {
+                    tell(Fact::Revived(accepted.uid));
+                }
+                self.left.entry(accepted.uid).or_default().accepted = bytes.into();
+            }
+            Record::Reply { uid, .. } => self.add(uid, |left| left.reply = bytes.into()),
+            Record::Delivered { uid, part, .. } => {
+                self.add(uid, |left| left.parts = left.parts.max(part.saturating_add(1)));
+            }
+            Record::Settled { uid, outcome, attempts, detail } => match self.left.remove(&uid) {
+                Some(left) => tell_end(&left, outcome, attempts, detail, tell),
+                None => self.orphans += 1,
+            },
+            Record::Cursor { channel, value } => tell(Fact::Cursor { channel, value }),
+        }
+        true
+    }
+
+    fn add(&mut self, uid: Uid, change: impl FnOnce(&mut Left)) {
+        match self.left.get_mut(&uid) {
+            Some(left) => change(left),
+            None => self.orphans += 1,
+        }
+    }
+
+    /// No turn has a later name.
+    #[must_use]
+    pub const fn last(&self) -> Uid {
+        self.last
+    }
+
+    /// Records about turns that none had admitted: they were forgotten before, or damaged.
+    #[must_use]
+    pub const fn orphans(&self) -> u64 {
+        self.orphans
+    }
+
+    /// The turns that were not over, in the order in which they were admitted.
+    pub fn into_left(self) -> impl ExactSizeIterator<Item = Left> {
+        self.left.into_values()
+    }
+}
+
+fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &mut impl FnMut(Fact<'_>)) {
+    let Some(Record::Accepted(accepted)) = Record::decode(&left.accepted) else { return };
+    let answer = match Record::decode(&left.reply) {
+        Some(Record::Reply { verdict, history, text, .. }) => Some((verdict, history, text)),
+        Some(_) | None => None,
+    };
+    if let Some((Outcome::Answered, true, reply)) = answer {
+        let text = if accepted.outbound { "" } else { accepted.text };
+        tell(Fact::Said { accepted: Accepted { text, ..accepted }, reply });
+    }
+    if let Outcome::Dead(code) = outcome {
+        // What was delivered for a turn that had failed before was an apology.
+        let reply = answer.filter(|(verdict, ..)| !matches!(verdict, Outcome::Dead(_)));
+        let parts = if reply.is_some() { left.parts } else { 0 };
+        let reply = reply.map(|(_, _, text)| text);
+        tell(Fact::Dead { accepted, code, attempts, detail, reply, parts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::event::Mode;
+    use alloc::format;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    fn accepted(uid: u64, id: &'static str) -> Accepted<'static> {
+        Accepted {
+            uid: Uid(uid),
+            mode: Mode::Deliver,
+            channel: "c",
+            peer: "ann",
+            text: "hi",
+            id,
+            ..Accepted::default()
+        }
+    }
+
+    fn reply(uid: u64, verdict: Outcome, history: bool) -> Record<'static> {
+        Record::Reply { uid: Uid(uid), verdict, history, text: "so" }
+    }
+
+    fn delivered(uid: u64, part: u16) -> Record<'static> {
+        Record::Delivered { uid: Uid(uid), part, message: "" }
+    }
+
+    fn settled(uid: u64, outcome: Outcome) -> Record<'static> {
+        Record::Settled { uid: Uid(uid), outcome, attempts: 2, detail: "why" }
+    }
+
+    fn fold(records: &[Record<'_>]) -> (Past, Vec<String>) {
+        let (mut past, mut facts) = (Past::new(), Vec::new());
+        for record in records {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let took = past.take(&bytes, &mut |fact| {
+                facts.push(match fact {
+                    Fact::Seen(accepted) => format!("seen {}", accepted.id),
+                    Fact::Said { accepted, reply } => format!("said {:?} {reply}", accepted.text),
+                    Fact::Dead { accepted, code, attempts, detail, reply, parts } => {
+                        format!(
+                            "dead {} {} {attempts} {detail} {reply:?} {parts}",
+                            accepted.uid.0,
+                            code.name()
+                        )
+                    }
+                    Fact::Revived(uid) => format!("revived {}", uid.0),
+                    Fact::Cursor { channel, value } => format!("cursor {channel} {value}"),
+                });
+            });
+            assert!(took);
+        }
+        (past, facts)
+    }
+
+    #[test]
+    fn what_is_not_over_is_left_with_all_that_is_known_of_it() {
+        let (past, facts) = fold(&[
+            Record::Accepted(accepted(5, "e5")),
+            Record::Accepted(accepted(3, "e3")),
+            reply(5, Outcome::Answered, false),
+            delivered(5, 0),
+            Record::Accepted(accepted(9, "")),
+            settled(9, Outcome::Cancelled),
+            // Written again: nothing is lost by it.
+            Record::Accepted(accepted(5, "")),
+            reply(7, Outcome::Answered, false),
+        ]);
+        assert_eq!(facts, ["seen e5", "seen e3"]);
+        assert_eq!((past.last(), past.orphans()), (Uid(9), 1));
+        let left: Vec<_> = past.into_left().collect();
+        let restored: Vec<_> = left.iter().map(|left| left.restored().unwrap()).collect();
+        assert_eq!(restored.len(), 2);
+        assert_eq!((restored[0].accepted.uid.0, restored[0].reply, restored[0].parts), (3, None, 0));
+        let second = restored[1];
+        assert_eq!((second.accepted.uid.0, second.reply), (5, Some((Outcome::Answered, "so"))));
+        assert_eq!(second.parts, 1);
+    }
+
+    #[test]
+    fn what_is_over_is_told_to_the_store() {
+        let outbound = Accepted { outbound: true, ..accepted(2, "") };
+        let (past, facts) = fold(&[
+            Record::Accepted(accepted(1, "")),
+            reply(1, Outcome::Answered, true),
+            settled(1, Outcome::Answered),
+            Record::Accepted(outbound),
+            reply(2, Outcome::Answered, true),
+            settled(2, Outcome::Answered),
+            Record::Accepted(accepted(3, "")),
+            reply(3, Outcome::Answered, true),
+            delivered(3, 0),
+            settled(3, Outcome::Dead(Code::DeliveryFailed)),
+            Record::Accepted(accepted(4, "")),
+            reply(4, Outcome::Dead(Code::UpstreamFailed), false),
+            delivered(4, 0),
+            settled(4, Outcome::Dead(Code::UpstreamFailed)),
+            Record::Accepted(Accepted { replayed: true, ..accepted(4, "") }),
+            Record::Cursor { channel: "c", value: "8" },
+        ]);
+        assert_eq!(
+            facts,
+            [
+                "said \"hi\" so",
+                "said \"\" so",
+                "said \"hi\" so",
+                "dead 3 DELIVERY_FAILED 2 why Some(\"so\") 1",
+                "dead 4 UPSTREAM_FAILED 2 why None 0",
+                "revived 4",
+                "cursor c 8"
+            ]
+        );
+        let left: Vec<_> = past.into_left().collect();
+        assert!(!left[0].restored().unwrap().accepted.replayed, "its letter is gone by then");
+        assert!(!Past::new().take(&[77], &mut |_| {}));
+    }
+}
