@@ -8,7 +8,7 @@ use crate::thread::{Next, Thread};
 use crate::{call, deliver, driver, http, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
 use clawgate_core::event::Event;
-use clawgate_core::id::{AgentId, CallId, Client, ModelId, ShardId, TurnId};
+use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
 use clawgate_providers::Said;
 use std::rc::Rc;
 
@@ -43,24 +43,7 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         Effect::Deliver { turn, channel, uid, part, attempt, text } => {
             deliver::begin(thread, (turn, uid), channel, (part, attempt), effects.text(text));
         }
-        Effect::Settled { turn, session, outcome } => {
-            tracing::trace!(
-                shard = thread.id.0,
-                session = session.slot,
-                turn = turn.slot,
-                ?outcome,
-                "settled"
-            );
-            if let Outcome::Dead(code) = outcome {
-                tracing::warn!(
-                    shard = thread.id.0,
-                    session = session.slot,
-                    turn = turn.slot,
-                    code = code.name(),
-                    "an answer could not be delivered"
-                );
-            }
-        }
+        Effect::Settled { turn, session, outcome } => settled(thread, turn, session, outcome),
         Effect::Publish { notice, session, turn: _, text } => {
             events::publish(thread, notice, session, effects.text(text));
         }
@@ -82,6 +65,14 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             tracing::warn!(shard = thread.id.0, model = name, ?state, "the breaker of a model changed");
             events::model_changed(thread, model, state);
         }
+    }
+}
+
+fn settled(thread: &Rc<Thread>, turn: TurnId, session: SessionId, outcome: Outcome) {
+    let (shard, session, turn) = (thread.id.0, session.slot, turn.slot);
+    tracing::trace!(shard, session, turn, ?outcome, "settled");
+    if let Outcome::Dead(code) = outcome {
+        tracing::warn!(shard, session, turn, code = code.name(), "an answer could not be delivered");
     }
 }
 
