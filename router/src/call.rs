@@ -36,7 +36,7 @@ pub(crate) async fn echo(thread: Rc<Thread>, call: CallId, echo: Echo, text: Str
     for (step, said) in echo.steps(&text).enumerate() {
         if step % PIECES_A_TURN == 0 {
             driver::sleep(TURN).await;
-            control.flow().await;
+            flow(&thread, &control).await;
             thread.touch();
         }
         if control.is_cancelled() {
@@ -46,6 +46,15 @@ pub(crate) async fn echo(thread: Rc<Thread>, call: CallId, echo: Echo, text: Str
             thread.upstreams.end(call);
         }
         thread.handle(heard(call, said));
+    }
+}
+
+/// Waits until more is wanted of a call: its client has room, and the client's core keeps up with what it is brought. One
+/// that has no time is as slow as a client that does not read.
+async fn flow(thread: &Thread, control: &Control) {
+    control.flow().await;
+    while thread.outgoing.borrow().is_stuck() && !control.is_cancelled() {
+        driver::sleep(TURN).await;
     }
 }
 
@@ -68,7 +77,7 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
             driver::sleep(pause).await;
             thread.touch();
         }
-        control.flow().await;
+        flow(&thread, &control).await;
         thread.touch();
         if control.is_cancelled() {
             return;
@@ -184,11 +193,7 @@ async fn converse(
             break;
         }
         if !decoder.is_ended() {
-            control.flow().await;
-            // A client whose core has no time is as slow as one that does not read.
-            while thread.outgoing.borrow().is_stuck() && !control.is_cancelled() {
-                driver::sleep(TURN).await;
-            }
+            flow(thread, control).await;
             if wire.fill(thread, control, None).await? == 0 {
                 break;
             }
