@@ -577,7 +577,7 @@ fn a_slow_reader_slows_its_model_down() {
     });
     assert!(stuck < WORDS, "all {stuck} words were taken for a client that reads none");
     let grown = gateway.resident_bytes().saturating_sub(before);
-    // As much as `outboxBytesMax` lets it owe: on a busy machine its core may be brought that before it says that it is full.
+    // Up to `outboxBytesMax`: on a busy machine its core may be brought that much before it says that it is full.
     assert!(grown < 64 << 20, "{grown} bytes more are held for it");
     let (text, last) = events.finish();
     assert_eq!((&last["type"], &last["seq"]), (&json!("done"), &json!(WORDS + 1)));
