@@ -67,6 +67,9 @@ impl Shard {
         let current = self.sessions.at(id.slot).map_or(NONE, |session| session.current);
         if self.turns.at(current).is_some_and(|turn| turn.state == State::Loading) {
             self.go_on(current, stored.is_some(), out);
+        } else if current == NONE {
+            // An operator changed it before it was known.
+            self.save_idle(id.slot, out);
         }
     }
 
@@ -146,9 +149,27 @@ impl Shard {
         }
     }
 
-    /// Saves a session's own data.
+    /// Something of a session was changed by an operator. What the store knows of it is asked for first: half of it must
+    /// not take the place of the whole.
+    pub(crate) fn save_change(&mut self, slot: u32, out: &mut Effects) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        session.unsaved = true;
+        match session.memory {
+            Memory::Warm => self.save_session(slot, out),
+            Memory::Loading => {}
+            Memory::Cold => {
+                session.memory = Memory::Loading;
+                self.counters.loads += 1;
+                let session = self.session_id(slot);
+                out.push(Effect::Load { session });
+            }
+        }
+    }
+
+    /// Saves a session's own data, if all of it is known.
     pub(crate) fn save_session(&mut self, slot: u32, out: &mut Effects) {
-        if !self.log.store {
+        let is_whole = self.sessions.at(slot).is_some_and(|session| session.memory == Memory::Warm);
+        if !(self.log.store && is_whole) {
             return;
         }
         let (now, revision) = (self.now, self.log.uid(self.now));

@@ -5,10 +5,11 @@ use crate::effect::{Effect, Effects, Notice, Saved};
 use crate::event::{Class, Operation};
 use crate::history::{Context, Unset};
 use crate::id::{AgentId, Client, SessionId};
+use crate::load::Memory;
 use crate::log::Await;
 use crate::shard::Shard;
 use crate::slots::NONE;
-use crate::turn::{Errand, NOWHERE};
+use crate::turn::{Errand, NOWHERE, State};
 use alloc::boxed::Box;
 
 impl Shard {
@@ -52,9 +53,15 @@ impl Shard {
         self.publish(Notice::Updated, slot, None, "reset", out);
         let from = self.log.uid(self.now);
         if let Some(session) = self.sessions.at_mut(slot) {
-            session.history_from = from;
+            // Nothing that the store may know of it counts any more.
+            (session.history_from, session.memory) = (from, Memory::Warm);
         }
         self.save_session(slot, out);
+        let current = self.sessions.at(slot).map_or(NONE, |session| session.current);
+        if self.turns.at(current).is_some_and(|turn| turn.state == State::Loading) {
+            self.queue_up(current);
+            self.arm(current);
+        }
         Ok(())
     }
 
@@ -131,7 +138,7 @@ impl Shard {
             Unset::Full => Code::TooLarge,
         })?;
         self.publish(Notice::Updated, slot, None, "context", out);
-        self.save_session(slot, out);
+        self.save_change(slot, out);
         Ok(())
     }
 
@@ -140,7 +147,7 @@ impl Shard {
         let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
         (session.desk, session.assigned) = (desk, true);
         self.publish(Notice::Updated, slot, None, "assigned", out);
-        self.save_session(slot, out);
+        self.save_change(slot, out);
         Ok(())
     }
 }

@@ -137,6 +137,8 @@ pub struct SessionView<'a> {
     pub state: State,
     /// The agent that an operator or an affinity gave it.
     pub agent: Option<AgentId>,
+    /// That was an operator.
+    pub assigned: bool,
     /// Messages admitted since it was made.
     pub messages: u32,
     /// Messages that wait behind the one that is being answered.
@@ -264,6 +266,19 @@ impl Shard {
         session.map(|session| self.view(id, session))
     }
 
+    /// As [`Self::session`], also of one that is forgotten, until the next event: what `Effect::Save` saves.
+    #[must_use]
+    pub fn session_to_save(&self, id: SessionId) -> Option<SessionView<'_>> {
+        self.sessions.get(id.slot, id.generation).map(|session| self.view(id, session))
+    }
+
+    /// The name of a session's channel, which may be gone from the configuration.
+    #[must_use]
+    pub fn channel_name(&self, session: SessionId) -> &str {
+        let session = self.sessions.get(session.slot, session.generation);
+        session.and_then(|session| self.places.post(session.post)).map_or("", |post| &post.name)
+    }
+
     fn view<'a>(&self, id: SessionId, session: &'a Session) -> SessionView<'a> {
         let state = match self.turns.at(session.current).map(|turn| turn.state) {
             None => State::Idle,
@@ -277,6 +292,7 @@ impl Shard {
             address: self.address_of(session),
             state,
             agent: self.agent_id(session.desk),
+            assigned: session.assigned,
             messages: session.messages,
             waiting: u16::try_from(session.waiting.len()).unwrap_or(u16::MAX),
             created: session.created,

@@ -127,6 +127,14 @@ impl Store {
         self.0.write(shard, ticket, ops)
     }
 
+    /// As [`Self::write`]; `ops` is emptied where they were taken, and stays as it is where they were not.
+    ///
+    /// # Errors
+    /// Too much waits.
+    pub(crate) fn offer(&self, shard: u16, ticket: u64, ops: &mut Vec<Op>) -> Result<(), Full> {
+        self.0.offer(shard, ticket, ops)
+    }
+
     /// Asks. The reply is called once, on another thread, by the deadline at the latest (and its 20 ms of grain).
     ///
     /// # Errors

@@ -247,7 +247,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn write(&self, shard: u16, ticket: u64, ops: Vec<Op>) -> Result<(), Full> {
+    pub(super) fn write(&self, shard: u16, ticket: u64, mut ops: Vec<Op>) -> Result<(), Full> {
+        self.offer(shard, ticket, &mut ops)
+    }
+
+    pub(super) fn offer(&self, shard: u16, ticket: u64, all: &mut Vec<Op>) -> Result<(), Full> {
+        let ops = std::mem::take(all);
         let bytes = ops.iter().map(Op::bytes).sum::<usize>();
         let count = ops.len();
         let ops_before = self.waiting_ops.fetch_add(count, Ordering::Relaxed);
@@ -255,10 +260,14 @@ impl Shared {
         // What alone is above a bound is taken when nothing else waits: else it could never be written.
         let fits = (ops_before == 0 || ops_before + count <= self.ops_max)
             && (bytes_before == 0 || bytes_before + bytes <= self.bytes_max);
-        let is_taken = fits
-            && !self.is_closing.load(Ordering::Relaxed)
-            && self.writes.push(Entry { part: Part { shard, ticket, ops: count, bytes }, ops }).is_ok();
-        if !is_taken {
+        let entry = Entry { part: Part { shard, ticket, ops: count, bytes }, ops };
+        let refused = if fits && !self.is_closing.load(Ordering::Relaxed) {
+            self.writes.push(entry).err()
+        } else {
+            Some(entry)
+        };
+        if let Some(entry) = refused {
+            *all = entry.ops;
             self.settle(count, bytes);
             self.counted.refused.fetch_add(number(count), Ordering::Relaxed);
             return Err(Full);
