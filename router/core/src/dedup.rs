@@ -1,4 +1,4 @@
-//! Which event ids were seen: a keyed 128-bit hash of each for as long as configured, and no more of them than
+//! Which event ids were seen: the keyed hashes of its conversation and of each id for as long as configured, and no more of them than
 //! configured; the oldest goes first. Memory follows what is remembered, in blocks that are used again.
 use crate::home::Secret;
 use crate::index::Index;
@@ -7,12 +7,11 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::hash::Hasher;
 use core::time::Duration;
-use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// Entries of a block.
 const BLOCK: usize = 256;
 
-/// What is remembered of an id.
+/// What is remembered of an id: the hash of its conversation, which says where it lives, and its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark([u64; 2]);
 
@@ -27,15 +26,20 @@ impl Mark {
 
     /// The mark of an event id in a conversation.
     pub(crate) fn new(secret: &Secret, session: u64, id: &str) -> Self {
-        let mut hasher = SipHasher13::new_with_keys(secret.0[0], secret.0[1]);
+        let mut hasher = secret.hasher();
         hasher.write_u64(session);
         hasher.write(id.as_bytes());
-        let hash = hasher.finish128();
-        Self([hash.h1, hash.h2])
+        Self([session, hasher.finish()])
+    }
+
+    /// What it is found under.
+    pub(crate) const fn hash(self) -> u64 {
+        self.0[1]
     }
 }
 
-/// The mark of a message's event id, for whoever keeps it beyond this process.
+/// The mark of a message's event id, for whoever keeps it beyond this process. Its first word is the conversation's
+/// hash, and so says on which shard it is asked for.
 #[must_use]
 pub fn mark(secret: &Secret, session: u64, id: &str) -> [u64; 2] {
     Mark::new(secret, session, id).words()
@@ -77,7 +81,7 @@ impl Dedup {
     pub(crate) fn knows(&self, mark: Mark, now: Time, age_max: Duration) -> bool {
         let is =
             |number| self.at(number).is_some_and(|seen| seen.mark == mark && now.since(seen.at) < age_max);
-        self.index.find(mark.0[0], is).is_some()
+        self.index.find(mark.hash(), is).is_some()
     }
 
     /// Remembers one that is not known, and forgets the oldest ones beyond `age_max` and `ids_max`.
@@ -94,7 +98,7 @@ impl Dedup {
         if let Some(block) = self.blocks.back_mut() {
             block[offset % BLOCK] = Seen { mark, at: now };
         }
-        self.index.insert(mark.0[0], self.next);
+        self.index.insert(mark.hash(), self.next);
         self.next = self.next.wrapping_add(1);
     }
 
@@ -104,7 +108,7 @@ impl Dedup {
             if self.len() == 0 || fresh {
                 break;
             }
-            self.index.remove(seen.mark.0[0], self.oldest);
+            self.index.remove(seen.mark.hash(), self.oldest);
             self.oldest = self.oldest.wrapping_add(1);
             if (self.oldest as usize).is_multiple_of(BLOCK) {
                 self.spare = self.blocks.pop_front();

@@ -321,6 +321,8 @@ pub enum Effect {
         save: u64,
         /// Whose it is; its address is still readable when this effect is executed.
         session: SessionId,
+        /// Records of the journal are kept until it is confirmed; what is not needed so may be lost when too much waits.
+        needed: bool,
         /// What.
         saved: Saved,
     },

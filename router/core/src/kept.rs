@@ -38,7 +38,7 @@ impl Kept {
 
     fn get(&self, mark: Mark) -> Option<&str> {
         let is = |number| self.at(number).is_some_and(|(other, _)| *other == mark);
-        let number = self.index.find(mark.words()[0], is)?;
+        let number = self.index.find(mark.hash(), is)?;
         self.at(number).map(|(_, answer)| &**answer)
     }
 
@@ -49,12 +49,12 @@ impl Kept {
         }
         while count_max as usize <= self.answers.len() || bytes_max < self.bytes + answer.len() {
             let Some((old, text)) = self.answers.pop_front() else { break };
-            self.index.remove(old.words()[0], self.oldest);
+            self.index.remove(old.hash(), self.oldest);
             self.oldest = self.oldest.wrapping_add(1);
             self.bytes -= text.len();
         }
         let number = self.oldest.wrapping_add(u32::try_from(self.answers.len()).unwrap_or(0));
-        self.index.insert(mark.words()[0], number);
+        self.index.insert(mark.hash(), number);
         self.bytes += answer.len();
         self.answers.push_back((mark, answer.into()));
     }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn the_oldest_go_first_by_number_and_by_bytes() {
         let mut kept = Kept::new();
-        let mark = |n: u64| Mark::from_words([n % 2, n]);
+        let mark = |n: u64| Mark::from_words([n, n % 2]);
         for n in 1..=5 {
             kept.keep(mark(n), "four", 3, 100);
         }

@@ -178,7 +178,12 @@ impl Shard {
         (own.unsaved, own.saved) = (false, now);
         let history_from = own.history_from;
         let save = self.log.save(0);
-        out.push(Effect::Save { save, session, saved: Saved::Session { revision, history_from } });
+        out.push(Effect::Save {
+            save,
+            session,
+            needed: false,
+            saved: Saved::Session { revision, history_from },
+        });
     }
 
     /// Saves a session that became idle, if it has been long since the last time.
@@ -197,13 +202,18 @@ impl Shard {
         let asked = if turn.errand.is_some() { "" } else { turn.text() };
         let (text, reply) = (out.keep(asked), out.keep(&turn.reply));
         let save = self.log.save(floor);
-        out.push(Effect::Save { save, session, saved: Saved::Said { uid, text, reply } });
+        out.push(Effect::Save { save, session, needed: floor != 0, saved: Saved::Said { uid, text, reply } });
     }
 
     /// Saves that an event id was seen; what says so in the journal is kept until then.
     pub(crate) fn save_seen(&mut self, session: u32, mark: [u64; 2], floor: u64, out: &mut Effects) {
         let save = self.log.save(floor);
         let (session, unix_millis) = (self.session_id(session), self.log.unix_millis(self.now));
-        out.push(Effect::Save { save, session, saved: Saved::Seen { mark, unix_millis } });
+        out.push(Effect::Save {
+            save,
+            session,
+            needed: floor != 0,
+            saved: Saved::Seen { mark, unix_millis },
+        });
     }
 }

@@ -79,7 +79,7 @@ impl Shard {
         if self.log.store {
             let (session, revision) = (self.session_id(slot), self.log.uid(self.now));
             let save = self.log.save(0);
-            out.push(Effect::Save { save, session, saved: Saved::Closed { revision } });
+            out.push(Effect::Save { save, session, needed: false, saved: Saved::Closed { revision } });
         }
         self.forget(slot, "closed", out);
         Ok(())

@@ -155,7 +155,7 @@ impl Shard {
         };
         let (session, floor) = (self.session_id(turn.session), turn.lsn);
         let save = self.log.save(floor);
-        out.push(Effect::Save { save, session, saved: Saved::Dead(dead) });
+        out.push(Effect::Save { save, session, needed: floor != 0, saved: Saved::Dead(dead) });
     }
 
     pub(crate) fn on_durable(&mut self, lsn: u64, out: &mut Effects) {
@@ -191,7 +191,7 @@ impl Shard {
     fn save_revived(&mut self, uid: Uid, floor: u64, out: &mut Effects) {
         let save = self.log.save(floor);
         let session = crate::id::SessionId::default();
-        out.push(Effect::Save { save, session, saved: Saved::Revived { uid } });
+        out.push(Effect::Save { save, session, needed: floor != 0, saved: Saved::Revived { uid } });
     }
 
     /// Writes turns again whose first record the journal would like to drop.
