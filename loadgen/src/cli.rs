@@ -1,5 +1,6 @@
 //! The command line: what can be said, and what is made of it. Every default is here.
 
+mod crash;
 mod run;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -45,6 +46,8 @@ enum Command {
     SelfTest(SelfTestArgs),
     /// Bad input from thousands of connections, while good traffic beside it has to stay exact
     Abuse(AbuseArgs),
+    /// Kill the gateway again and again under load, and hold what it acknowledged against what it answered
+    Crash(Box<crash::CrashArgs>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
         Command::Abuse(args) => abuse::main(&args.into(), &mut print),
+        Command::Crash(args) => crash::run(*args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

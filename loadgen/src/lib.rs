@@ -7,6 +7,7 @@
 
 pub mod abuse;
 pub mod cli;
+pub mod crash;
 pub mod driver;
 pub mod host;
 pub mod ledger;

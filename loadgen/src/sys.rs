@@ -64,6 +64,14 @@ pub fn watch_interrupt() {
     }
 }
 
+/// Asks a process of ours to end (SIGTERM). One that is gone already needs no asking.
+pub fn terminate(pid: u32) {
+    if let Ok(pid) = libc::pid_t::try_from(pid) {
+        // SAFETY: the call takes no memory. The pid is that of a child that was not waited for, so it is nobody else's.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}
+
 /// Whether the user asked to end the run.
 #[inline]
 #[must_use]

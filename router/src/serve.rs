@@ -24,6 +24,9 @@ use std::time::Duration;
 
 /// Connections that the kernel holds for us until we accept them, per listener.
 const BACKLOG: i32 = 4_096;
+/// How often a taken address is looked at again before it counts as in use, and the wait between: a second in all.
+const PROBES_MAX: u32 = 50;
+const PROBE_WAIT: Duration = Duration::from_millis(20);
 /// How often a draining thread looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// The exit code of a gateway that could not start.
@@ -117,7 +120,7 @@ fn bind(addresses: &[SocketAddr], cores: u16) -> Result<Vec<Vec<OwnedFd>>, Strin
     };
     let mut addresses = addresses.to_vec();
     for address in &addresses {
-        net::probe(*address).map_err(|why| bad(*address, why))?;
+        probe(*address).map_err(|why| bad(*address, why))?;
     }
     let mut all = Vec::new();
     for _ in 0..cores {
@@ -131,6 +134,18 @@ fn bind(addresses: &[SocketAddr], cores: u16) -> Result<Vec<Vec<OwnedFd>>, Strin
         all.push(listeners);
     }
     Ok(all)
+}
+
+/// Is this address free, or soon? A gateway that was killed may hold it after its end: the kernel lets go of a dead
+/// ring's sockets in its own time.
+fn probe(address: SocketAddr) -> std::io::Result<()> {
+    for _ in 0..PROBES_MAX {
+        match net::probe(address) {
+            Err(why) if why.kind() == std::io::ErrorKind::AddrInUse => std::thread::sleep(PROBE_WAIT),
+            done => return done,
+        }
+    }
+    net::probe(address)
 }
 
 fn run_thread(

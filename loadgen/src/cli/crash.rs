@@ -1,0 +1,138 @@
+//! `loadgen crash`: its options, and what becomes of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, print};
+use crate::crash::{Kill, Plan};
+use crate::mock::provider::Script;
+use crate::slo::parse_duration;
+
+const HELP: &str = "The gateway is started on a port and a data directory of its own, with simulators of Telegram, of a \
+signed webhook's program and of a model that live through all its lives. Exit code 4: something that was acknowledged \
+was not answered, was answered twice without an excuse, or out of order. The excuse is a send that was in flight at the \
+kill, to a platform that has no key by which a repetition could be known (Telegram).";
+
+/// Options of `loadgen crash`.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct CrashArgs {
+    /// The gateway's binary
+    #[arg(long)]
+    gateway: PathBuf,
+    /// JSON that is laid over the configuration which the gateway is given
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// `server.driver`: auto, io_uring, epoll
+    #[arg(long, default_value = "auto")]
+    driver: String,
+    /// Kills
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// The seed of all that is drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How it is ended, one of these each round: random, syscall (needs strace), term, takeover
+    #[arg(long = "kill", value_delimiter = ',', default_value = "random")]
+    kills: Vec<Kill>,
+    /// System calls to kill at
+    #[arg(long = "syscall", value_delimiter = ',', default_value = "io_uring_enter")]
+    calls: Vec<String>,
+    /// The highest count of that call, of one thread, at which it is killed
+    #[arg(long, default_value_t = 2000)]
+    syscalls_max: u64,
+    /// Messages a second to each webhook
+    #[arg(long, default_value_t = 300.0)]
+    rate: f64,
+    /// Connections of each posting platform: so many messages of it wait for their acknowledgement at most
+    #[arg(long, default_value_t = 16)]
+    lanes: u32,
+    /// Conversations of each posting platform
+    #[arg(long, default_value_t = 320)]
+    chats: u32,
+    /// WebSocket clients
+    #[arg(long, default_value_t = 4)]
+    sockets: u32,
+    /// Messages a second of all of them
+    #[arg(long, default_value_t = 100.0)]
+    socket_rate: f64,
+    /// Connections for calls that wait for their answer
+    #[arg(long, default_value_t = 2)]
+    rest_lanes: u32,
+    /// Such calls a second
+    #[arg(long, default_value_t = 50.0)]
+    rest_rate: f64,
+    /// How the model answers: see loadgen mock provider --help
+    #[arg(long, default_value = "ttft=10ms,tokens=4,gap=2ms")]
+    script: Script,
+    /// The longest that a platform takes to confirm an answer, in milliseconds
+    #[arg(long, default_value_t = 4)]
+    platform_millis: u64,
+    /// How long before a kill an answer may have been confirmed and still count as in flight
+    #[arg(long, default_value = "250ms", value_parser = parse_duration)]
+    in_flight: u64,
+    /// How long a start or an end may take
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    start: u64,
+    /// How long is waited at the end until all is answered
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    drain: u64,
+    /// Where configuration, data and log go; a fresh folder if not said, removed when all is well
+    #[arg(long)]
+    work: Option<PathBuf>,
+    /// Write the account to this file, as JSON
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Runs the rounds.
+pub(crate) fn run(args: CrashArgs) -> Result<u8, Failure> {
+    if args.lanes == 0 || args.chats < args.lanes {
+        return Err(Failure::usage("--lanes is at least 1, and --chats at least as many"));
+    }
+    let fresh = args.work.is_none();
+    let work = args.work.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("clawgate-crash-{}-{}", args.seed, std::process::id()))
+    });
+    let done = crate::crash::main(args.into_plan(work.clone()), &mut print);
+    match done {
+        Ok(0) if fresh => {
+            // What cannot be removed is in nobody's way.
+            std::fs::remove_dir_all(&work).ok();
+        }
+        Ok(0) => {}
+        Ok(_) | Err(_) => print(&format!("  configuration, data and log are kept in {}", work.display())),
+    }
+    done
+}
+
+impl CrashArgs {
+    fn into_plan(self, work: PathBuf) -> Plan {
+        Plan {
+            gateway: self.gateway,
+            config: self.config,
+            driver: self.driver,
+            work,
+            rounds: self.rounds,
+            seed: self.seed,
+            kills: self.kills,
+            calls: self.calls,
+            calls_max: self.syscalls_max,
+            rate: self.rate,
+            lanes: self.lanes,
+            chats: self.chats,
+            sockets: self.sockets,
+            socket_rate: self.socket_rate,
+            rest_lanes: self.rest_lanes,
+            rest_rate: self.rest_rate,
+            script: self.script,
+            platform_millis: self.platform_millis,
+            in_flight_ns: self.in_flight,
+            start_limit: Duration::from_nanos(self.start),
+            drain_limit: Duration::from_nanos(self.drain),
+            out: self.out,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The gateway as a child process: started, watched until it answers, killed. Owns the process and its log; never reads
+//! what it writes to its disk.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::call::Caller;
+use crate::{driver, sys};
+
+/// How often a process is looked at.
+const LOOK: Duration = Duration::from_millis(1);
+/// The longest that one question for its health may take.
+const HEALTH_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of the log's end that are told when it did not start.
+const TAIL_BYTES: usize = 4096;
+
+/// How the gateway is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) binary: PathBuf,
+    pub(crate) config: PathBuf,
+    /// Where its log goes, all lives in one.
+    pub(crate) log: PathBuf,
+    pub(crate) address: SocketAddr,
+}
+
+/// A system call at which the gateway is killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trap {
+    /// Its name.
+    pub(crate) call: String,
+    /// Which call of it by one thread, from 1: it is killed as it enters.
+    pub(crate) when: u64,
+}
+
+impl Trap {
+    /// The same a good deal later; none beyond `max`.
+    pub(crate) fn later(self, max: u64) -> Option<Self> {
+        let when = self.when * 8;
+        (when <= max).then_some(Self { when, ..self })
+    }
+}
+
+/// One life of the gateway.
+#[derive(Debug)]
+pub(crate) struct Life {
+    process: Child,
+}
+
+impl Life {
+    /// Starts it; it is not ready yet.
+    ///
+    /// # Errors
+    /// The system's: there is no such program, or no strace where one is needed.
+    pub(crate) fn start(launch: &Launch, trap: Option<&Trap>, takeover: bool) -> io::Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
+        let mut command = match trap {
+            None => Command::new(&launch.binary),
+            Some(Trap { call, when }) => {
+                // With -D the gateway stays our child, so that its pid is the one to kill and to wait for. No --seccomp-bpf:
+                // strace 6.1 then injects no signal.
+                let mut command = Command::new("strace");
+                command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+                command.args([
+                    "-e",
+                    &format!("trace={call}"),
+                    "-e",
+                    &format!("inject={call}:signal=SIGKILL:when={when}"),
+                ]);
+                command.arg("--").arg(&launch.binary);
+                command
+            }
+        };
+        command.arg("--config").arg(&launch.config);
+        if takeover {
+            command.args(["serve", "--takeover"]);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self { process: command.spawn()? })
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// It ended, or did not answer in time.
+    pub(crate) async fn ready(&mut self, launch: &Launch, limit: Duration) -> Result<(), String> {
+        let deadline_ns = sys::now_ns() + limit.as_nanos() as u64;
+        let mut caller = Caller::new(launch.address);
+        let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", launch.address);
+        loop {
+            if let Some(status) = self.ended() {
+                return Err(format!("it ended while it started: {status}{}", tail(launch)));
+            }
+            if let Ok(answered) = caller.call(request.as_bytes(), HEALTH_LIMIT).await
+                && answered.status == 200
+            {
+                return Ok(());
+            }
+            if deadline_ns <= sys::now_ns() {
+                return Err(format!("it did not answer within {limit:?}{}", tail(launch)));
+            }
+            driver::sleep(LOOK).await;
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Waits for its end, at most so long.
+    pub(crate) async fn end_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline_ns = sys::now_ns() + limit.as_nanos() as u64;
+        loop {
+            let ended = self.ended();
+            if ended.is_some() || deadline_ns <= sys::now_ns() {
+                return ended;
+            }
+            driver::sleep(LOOK).await;
+        }
+    }
+
+    /// Kills it at once.
+    pub(crate) fn kill(&mut self) {
+        // If it ended already there is nobody to kill.
+        self.process.kill().ok();
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        sys::terminate(self.process.id());
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.kill();
+        // It was killed: this takes no time, and leaves no zombie.
+        self.process.wait().ok();
+    }
+}
+
+/// The end of the log, for whoever has to find out.
+fn tail(launch: &Launch) -> String {
+    let text = std::fs::read_to_string(&launch.log).unwrap_or_default();
+    let start = text.ceil_char_boundary(text.len().saturating_sub(TAIL_BYTES));
+    format!("; its log ends with:\n{}", &text[start..])
+}

@@ -1,0 +1,222 @@
+//! What the rounds are told as: a row each, the ledger at the end, and the same as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::history::{Cause, Double, Judgement, Key};
+use super::{Kill, Plan, Tally};
+use crate::host::Fingerprint;
+
+/// Names of messages that are told one by one; the rest is in the JSON.
+const TOLD_MAX: usize = 10;
+
+/// One round.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Row {
+    round: u32,
+    /// What ended it.
+    killed_by: String,
+    load_ns: u64,
+    /// How long the gateway that was killed took to start.
+    start_ns: u64,
+    /// Lives after it that were killed before they were ready.
+    killed_at_start: u64,
+    sent: u64,
+    acked: u64,
+    refused: u64,
+    broken: u64,
+    rest_answered: u64,
+    rest_failed: u64,
+    /// Messages acknowledged and answers taken since the first round.
+    acked_so_far: u64,
+    answers_so_far: u64,
+}
+
+impl Row {
+    pub(super) fn new(round: u32, killed_by: String, load_ns: u64, start_ns: u64) -> Self {
+        Self { round, killed_by, load_ns, start_ns, ..Self::default() }
+    }
+
+    pub(super) fn finish(self, tally: &Tally, so_far: (u64, u64)) -> Self {
+        Self {
+            killed_at_start: tally.killed_at_start,
+            sent: tally.sent,
+            acked: tally.acked,
+            refused: tally.refused.values().sum(),
+            broken: tally.broken,
+            rest_answered: tally.rest_answered,
+            rest_failed: tally.rest_failed,
+            acked_so_far: so_far.0,
+            answers_so_far: so_far.1,
+            ..self
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        format!(
+            "{:>6} {:<22} {:>8.0} {:>8.0} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6}/{:<6} {:>9} {:>9}",
+            self.round,
+            self.killed_by,
+            self.start_ns as f64 / 1e6,
+            self.load_ns as f64 / 1e6,
+            self.killed_at_start,
+            self.sent,
+            self.acked,
+            self.refused,
+            self.broken,
+            self.rest_answered,
+            self.rest_failed,
+            self.acked_so_far,
+            self.answers_so_far,
+        )
+    }
+}
+
+/// The whole account.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Account {
+    schema: &'static str,
+    machine: Fingerprint,
+    driver: String,
+    seed: u64,
+    kills: Vec<&'static str>,
+    pub(super) rows: Vec<Row>,
+    /// Refusals by code, over all rounds.
+    refused: BTreeMap<String, u64>,
+    /// Calls without a journal that were neither answered nor visibly not.
+    rest_silent: u64,
+    /// The last life ended with code 0 when it was asked to.
+    pub(super) ended_well: bool,
+    /// The log tells of a panic.
+    pub(super) panicked: bool,
+    pub(super) judgement: Judgement,
+}
+
+impl Account {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            schema: "clawgate.loadgen.crash/1",
+            machine: Fingerprint::read(),
+            driver: plan.driver.clone(),
+            seed: plan.seed,
+            kills: plan.kills.iter().copied().map(Kill::name).collect(),
+            rows: Vec::new(),
+            refused: BTreeMap::new(),
+            rest_silent: 0,
+            ended_well: false,
+            panicked: false,
+            judgement: Judgement::default(),
+        }
+    }
+
+    /// Adds what was counted since the last time.
+    pub(super) fn add(&mut self, tally: &Tally) {
+        for (code, count) in &tally.refused {
+            *self.refused.entry(code.clone()).or_default() += count;
+        }
+        self.rest_silent += tally.rest_silent;
+    }
+
+    /// Whether every promise was kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.judgement.is_kept() && self.rest_silent == 0 && self.ended_well && !self.panicked
+    }
+
+    /// The heads of the rows.
+    pub(super) fn head(&self) -> String {
+        format!(
+            "kills: {}; driver {}, seed {}\n{:>6} {:<22} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7} {:>13} {:>9} {:>9}",
+            self.kills.join(", "),
+            self.driver,
+            self.seed,
+            "round",
+            "ended by",
+            "start ms",
+            "load ms",
+            "at start",
+            "sent",
+            "acked",
+            "refused",
+            "broken",
+            "REST ok/fail",
+            "all acked",
+            "answers",
+        )
+    }
+
+    /// The ledger.
+    pub(super) fn text(&self) -> String {
+        let judgement = &self.judgement;
+        let excused = judgement.doubled.len() - judgement.unexcused().count();
+        let mut text = format!(
+            "\n  acknowledged {}, answered {}, dead-lettered {}\n  never acknowledged {}, of these answered {}\n  \
+             answers sent again under their key and dropped: {}\n  lost {} / doubled {} / reordered {} / garbled {} / \
+             stray {}; doubled in flight at a kill, without a key: {excused}\n",
+            judgement.acked,
+            judgement.answered,
+            judgement.dead,
+            judgement.unacked,
+            judgement.unacked_answered,
+            judgement.repeats,
+            judgement.lost.len(),
+            judgement.unexcused().count(),
+            judgement.reordered.len(),
+            judgement.garbled,
+            judgement.strays,
+        );
+        tell_counts(&mut text, "refused", &self.refused);
+        tell_counts(&mut text, "ended with an error after they were acknowledged", &judgement.failed);
+        tell_names(&mut text, "lost", judgement.lost.iter().map(name));
+        tell_names(&mut text, "reordered", judgement.reordered.iter().map(name));
+        tell_names(&mut text, "doubled", judgement.unexcused().map(describe));
+        let excused =
+            judgement.doubled.iter().filter(|double| matches!(double.cause, Cause::InFlight { .. }));
+        tell_names(&mut text, "doubled in flight", excused.map(describe));
+        if self.rest_silent != 0 {
+            text += &format!("  calls that were neither answered nor visibly not: {}\n", self.rest_silent);
+        }
+        if !self.ended_well {
+            text += "  the last life did not end with code 0 when it was asked to\n";
+        }
+        if self.panicked {
+            text += "  the gateway's log tells of a panic\n";
+        }
+        text += if self.is_kept() { "  nothing was lost" } else { "  THE PROMISE IS BROKEN" };
+        text
+    }
+}
+
+fn tell_counts(text: &mut String, what: &str, counts: &BTreeMap<String, u64>) {
+    if !counts.is_empty() {
+        let counts: Vec<String> = counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        *text += &format!("  {what}: {}\n", counts.join(", "));
+    }
+}
+
+fn tell_names(text: &mut String, what: &str, names: impl Iterator<Item = String>) {
+    let names: Vec<String> = names.collect();
+    for told in names.iter().take(TOLD_MAX) {
+        *text += &format!("  {what}: {told}\n");
+    }
+    if TOLD_MAX < names.len() {
+        *text += &format!("  {what}: and {} more, in the JSON of --out\n", names.len() - TOLD_MAX);
+    }
+}
+
+fn name(key: &Key) -> String {
+    format!("{} chat {} message {}", key.door.name(), key.chat, key.seq)
+}
+
+fn describe(double: &Double) -> String {
+    let why = match double.cause {
+        Cause::InFlight { age_ns } => format!("confirmed {:.1} ms before the kill", age_ns as f64 / 1e6),
+        Cause::NoKill => "nobody killed the gateway between both".to_owned(),
+        Cause::Settled => "a later answer of the chat had come before the kill".to_owned(),
+        Cause::LongBefore { age_ns } => format!("confirmed {:.1} ms before the kill", age_ns as f64 / 1e6),
+        Cause::Keyed => "this door has what a repetition is known by".to_owned(),
+    };
+    format!("{}, in lives {} and {}: {why}", name(&double.key), double.lives.0, double.lives.1)
+}
