@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod cross;
 pub mod idle;
+pub mod journal;
 pub mod load;
 pub mod machine;
 pub mod record;
@@ -62,11 +63,14 @@ pub enum Figure {
     P11,
     /// Sessions on another shard than their connection.
     Cross,
+    /// How a journal is best written to this disk.
+    Journal,
 }
 
 impl Figure {
     /// All, in the order of the tables.
-    pub const ALL: [Self; 6] = [Self::P1, Self::P2, Self::P3, Self::P9, Self::P11, Self::Cross];
+    pub const ALL: [Self; 7] =
+        [Self::P1, Self::P2, Self::P3, Self::P9, Self::P11, Self::Cross, Self::Journal];
 
     /// Its name in commands and tables.
     #[must_use]
@@ -78,6 +82,7 @@ impl Figure {
             Self::P9 => "p9",
             Self::P11 => "p11",
             Self::Cross => "cross",
+            Self::Journal => "journal",
         }
     }
 
@@ -104,6 +109,10 @@ impl Figure {
                 "P11: from start to the first answer, and resident memory then. Target: at most 50 ms and 20 MB, better \
                  20 ms and 10 MB"
             }
+            Self::Journal => {
+                "Journal: a write and its sync, one after the other; one writer for two shards against one for each, beside \
+                 plain appends to a file that grows"
+            }
             Self::Cross => {
                 "Cross-core: a session on another shard than its connection (`other`) against one on the same (`same`)"
             }
@@ -122,6 +131,7 @@ impl Figure {
             Self::P9 => idle::measure(setup, table),
             Self::P11 => start::measure(setup, table),
             Self::Cross => cross::measure(setup, table),
+            Self::Journal => journal::measure(setup, table),
         }
     }
 }

@@ -3,11 +3,16 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file that the lock is on. It holds the process id of who has it.
 const LOCK: &str = "lock";
+/// The file of the secret, and what it is called until it is whole.
+const SECRET: &str = "secret";
+const SECRET_DRAFT: &str = "secret.new";
+/// Bytes of the secret.
+pub(crate) const SECRET_BYTES: usize = 32;
 
 /// The data directory, not yet held.
 #[derive(Debug)]
@@ -71,6 +76,58 @@ impl Folder {
         Ok(Lock(file.into()))
     }
 
+    /// The secret that lies in it, made where there is none: random, for its owner alone, and the same as long as the
+    /// directory lives. Sessions and event ids are hashed with it.
+    ///
+    /// # Errors
+    /// It cannot be read or made, or is damaged, in words for the operator.
+    pub(crate) fn secret(&self) -> Result<[u8; SECRET_BYTES], String> {
+        let path = self.path.join(SECRET);
+        let bad = |why: io::Error| format!("the secret {} cannot be used: {why}", path.display());
+        match std::fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map_err(|bytes: Vec<u8>| {
+                format!(
+                    "the secret {} has {} bytes and not {SECRET_BYTES}: put it back from a backup. Without it what is \
+                     journalled finds its sessions no more; where that is all right, remove the file",
+                    path.display(),
+                    bytes.len()
+                )
+            }),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => self.make_secret(&path).map_err(bad),
+            Err(why) => Err(bad(why)),
+        }
+    }
+
+    fn make_secret(&self, path: &Path) -> io::Result<[u8; SECRET_BYTES]> {
+        let mut secret = [0; SECRET_BYTES];
+        rustix::rand::getrandom(&mut secret[..], rustix::rand::GetRandomFlags::empty())?;
+        // Under its name it is there as a whole or not at all.
+        let draft = self.path.join(SECRET_DRAFT);
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&secret)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        rustix::fs::fsync(&self.folder)?;
+        Ok(secret)
+    }
+
+    /// A folder in it, made where it is missing: for its owner alone.
+    ///
+    /// # Errors
+    /// It cannot be made, in words for the operator.
+    pub(crate) fn below(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.path.join(name);
+        let mut make = std::fs::DirBuilder::new();
+        let made = make
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .and_then(|()| Ok(rustix::fs::fsync(&self.folder)?));
+        made.map_err(|why| format!("{} cannot be made: {why}; may we write there?", path.display()))?;
+        Ok(path)
+    }
+
     fn holder(&self, file: OwnedFd) -> u32 {
         // Who has it may be writing its number this moment.
         let text = io::read_to_string(std::fs::File::from(file)).unwrap_or_default();
@@ -103,6 +160,20 @@ mod tests {
         assert!(matches!(first.lock(), Err(NotOurs::Held { .. })));
         drop(held);
         std::fs::remove_dir_all(path.parent().unwrap().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_secret_stays() {
+        let path = std::env::temp_dir().join(format!("clawgate-secret-{}", std::process::id()));
+        let folder = Folder::open(&path).unwrap();
+        let secret = folder.secret().unwrap();
+        assert!(secret.iter().any(|byte| *byte != 0));
+        assert_eq!(Folder::open(&path).unwrap().secret(), Ok(secret));
+        assert_eq!(std::fs::metadata(path.join(SECRET)).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(path.join(SECRET), &secret[..31]).unwrap();
+        let refused = folder.secret().unwrap_err();
+        assert!(refused.contains("has 31 bytes") && refused.contains("backup"), "{refused}");
+        std::fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]

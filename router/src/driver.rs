@@ -188,6 +188,35 @@ impl AsFd for Socket {
     }
 }
 
+/// A file that is written through the ring. Only for threads that have one: without, the calls would block the thread.
+pub(crate) struct File(monoio::fs::File);
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({})", self.0.as_raw_fd())
+    }
+}
+
+impl File {
+    /// Takes a file under this thread's ring.
+    ///
+    /// # Errors
+    /// The driver cannot take it.
+    pub(crate) fn new(file: std::fs::File) -> io::Result<Self> {
+        monoio::fs::File::from_std(file).map(Self)
+    }
+
+    /// Writes all of these bytes at this place. They come back, whatever became of it.
+    pub(crate) async fn write_at(&self, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
+        self.0.write_all_at(bytes, offset).await
+    }
+
+    /// Waits until what was written is on the disk, with what is needed to read it again.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        self.0.sync_data().await
+    }
+}
+
 /// Waits at least this long (timers tick in milliseconds).
 pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;

@@ -55,10 +55,15 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
                 thread.outgoing.borrow_mut().letter(shard, Letter::Nudged { agent });
             }
         }
-        // Only a shard that was begun with a journal or a store asks for these.
-        Effect::Append { .. } | Effect::Load { .. } | Effect::Save { .. } => {
-            debug_assert!(false, "nothing is kept: {effect:?}");
+        Effect::Append { lsn, record } => {
+            if let Some(journal) = thread.journal.get() {
+                journal.append(lsn, effects.bytes(record));
+            }
         }
+        // There is no store: what was to be in it is as safe as it will be.
+        Effect::Save { save, .. } => thread.next.borrow_mut().push_back(Next::Saved { save }),
+        // Only a shard that was begun with a store asks for this.
+        Effect::Load { .. } => debug_assert!(false, "there is no store: {effect:?}"),
         Effect::Breaker { model, state } => {
             let gateway = thread.gateway();
             let name = gateway.model_name(model);
@@ -118,6 +123,7 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
         }
         Next::Left { turn } => hand(Event::Left { turn }),
         Next::Nudged { agent } => hand(Event::Nudged { agent }),
+        Next::Saved { save } => hand(Event::Saved { save }),
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::data::Folder;
+use crate::journal::{Journals, past};
 use crate::mesh::Mesh;
 use crate::reload::Reloads;
 use crate::resolve::Resolver;
@@ -349,7 +351,10 @@ const UPSTREAM_CELLS: usize = 1_024;
 pub(crate) struct Shared {
     pub(crate) mesh: Mesh,
     pub(crate) bounds: Arc<Bounds>,
-    pub(crate) secret: Secret,
+    /// Random, of this process: where seeds and hashes begin that nothing outlives.
+    nonce: Secret,
+    /// What outlives the process, once the data directory is ours.
+    pub(crate) kept: std::sync::OnceLock<Kept>,
     pub(crate) clock: Clock,
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
@@ -375,6 +380,34 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// What lies in the data directory and outlives the process.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// What sessions and event ids are hashed with.
+    pub(crate) secret: Secret,
+    pub(crate) journals: Option<Journals>,
+}
+
+impl Kept {
+    /// Reads what earlier starts left in the data directory, which is ours.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub(crate) fn open(folder: &Folder, config: &Config, shards: u16) -> Result<Self, String> {
+        let bytes = folder.secret()?;
+        let word = |at: usize| bytes[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let secret = Secret([word(0), word(8)]);
+        if !config.journal.enabled {
+            return Ok(Self { secret, journals: None });
+        }
+        let path = folder.below("journal")?;
+        let past = past::read(&path, |_| {})?;
+        let journals = Journals::start(path, &config.journal, past, shards)
+            .map_err(|why| format!("the journal cannot be begun: {why}"))?;
+        Ok(Self { secret, journals: Some(journals) })
+    }
+}
+
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crowded {
@@ -392,12 +425,13 @@ impl Shared {
         random_bytes(&mut random)?;
         let (low, high) = random.split_at(8);
         let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
-        let secret = Secret([word(low), word(high)]);
+        let nonce = Secret([word(low), word(high)]);
         let cells = (gateway.limits.addresses_max as usize).max(1);
         Ok(Self {
             bounds: Arc::new(Bounds::new(&gateway.plan, cores)),
             mesh: Mesh::new(cores)?,
-            secret,
+            nonce,
+            kept: std::sync::OnceLock::new(),
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),
@@ -408,7 +442,7 @@ impl Shared {
             drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),
             connections: AtomicU32::new(0),
             by_address: (0..cells).map(|_| AtomicU32::new(0)).collect(),
-            addresses: Table::new(cells, secret),
+            addresses: Table::new(cells, nonce),
             upstream_shares: (0..UPSTREAM_CELLS).map(|_| Arc::default()).collect(),
             cores,
         })
@@ -419,22 +453,30 @@ impl Shared {
         self.cores
     }
 
-    /// Where a shard's randomness begins.
-    pub(crate) fn seed(&self, shard: ShardId) -> u64 {
-        self.hash(&shard.0.to_le_bytes(), 0)
+    /// What sessions and event ids are hashed with: the data directory's, if there is one.
+    pub(crate) fn secret(&self) -> &Secret {
+        self.kept.get().map_or(&self.nonce, |kept| &kept.secret)
     }
 
-    fn hash(&self, bytes: &[u8], salt: u64) -> u64 {
-        use std::hash::Hasher as _;
-        let mut hasher = keyed(&self.secret, salt);
-        hasher.write(bytes);
-        hasher.finish()
+    /// The journals, if there are any.
+    pub(crate) fn journals(&self) -> Option<&Journals> {
+        self.kept.get()?.journals.as_ref()
+    }
+
+    /// The most memory that what outlives the process takes, in bytes.
+    pub(crate) fn keeping_bytes(&self) -> u64 {
+        self.journals().map_or(0, |journals| journals.memory_bytes(self.cores))
+    }
+
+    /// Where a shard's randomness begins: elsewhere in each process.
+    pub(crate) fn seed(&self, shard: ShardId) -> u64 {
+        hash(&self.nonce, &shard.0.to_le_bytes(), 0)
     }
 
     fn cells(&self, address: IpAddr) -> [&AtomicU32; ADDRESS_CELLS] {
         let key = address_key(address);
         [0, 1].map(|salt| {
-            let at = (u128::from(self.hash(&key, salt + 1)) * self.by_address.len() as u128) >> 64;
+            let at = (u128::from(hash(&self.nonce, &key, salt + 1)) * self.by_address.len() as u128) >> 64;
             &self.by_address[usize::try_from(at).unwrap_or(0)]
         })
     }
@@ -489,7 +531,7 @@ impl Shared {
     /// One of the `max` connections that the process may have to an upstream; `None` when all are taken.
     pub(crate) fn upstream_share(&self, host: &str, port: u16, max: u32) -> Option<Arc<AtomicU32>> {
         use std::hash::Hasher as _;
-        let mut hasher = keyed(&self.secret, 3);
+        let mut hasher = keyed(&self.nonce, 3);
         hasher.write(host.as_bytes());
         hasher.write_u16(port);
         let at = (u128::from(hasher.finish()) * UPSTREAM_CELLS as u128) >> 64;
@@ -501,7 +543,8 @@ impl Shared {
     /// The same for every attempt at a turn's answer, also those after a restart, and for no other turn.
     pub(crate) fn idempotency_key(&self, uid: Uid) -> u128 {
         let bytes = uid.0.to_le_bytes();
-        u128::from(self.hash(&bytes, 4)) << 64 | u128::from(self.hash(&bytes, 5))
+        let secret = self.secret();
+        u128::from(hash(secret, &bytes, 4)) << 64 | u128::from(hash(secret, &bytes, 5))
     }
 
     /// Takes one request from the rate of an address.
@@ -526,6 +569,13 @@ fn address_key(address: IpAddr) -> [u8; 9] {
 fn random_bytes(bytes: &mut [u8]) -> std::io::Result<()> {
     rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(())
+}
+
+fn hash(secret: &Secret, bytes: &[u8], salt: u64) -> u64 {
+    use std::hash::Hasher as _;
+    let mut hasher = keyed(secret, salt);
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 fn keyed(secret: &Secret, salt: u64) -> siphasher::sip::SipHasher13 {

@@ -10,6 +10,7 @@ use crate::thread::Thread;
 use crate::watch::Watch;
 use clawgate_core::id::ShardId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -36,6 +37,8 @@ pub(crate) type Signals = SignalDelivery<UnixStream, SignalOnly>;
 /// # Errors
 /// The kernel's word.
 pub(crate) fn take_signals() -> io::Result<Signals> {
+    // A file that may grow no more (`ulimit -f`) is an error that we answer, and not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let (read, write) = UnixStream::pair()?;
     Signals::with_pipe(read, write, SignalOnly, [SIGTERM, SIGINT, SIGHUP])
 }
@@ -247,6 +250,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("server.pin", old.pin != new.pin),
         ("server.driver", old.driver != new.driver),
         ("data.folder", started.data != config.data),
+        ("journal", started.journal != config.journal),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("logging", started.logging != config.logging),

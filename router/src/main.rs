@@ -18,6 +18,7 @@ mod gateway;
 mod gather;
 mod helm;
 mod http;
+mod journal;
 mod listen;
 mod log;
 mod mesh;

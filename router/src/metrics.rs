@@ -1,5 +1,6 @@
 //! What a thread counts beside its shard's own counters, and all of it as metrics. Counted without sharing; added up
 //! when somebody asks.
+use crate::journal::shown;
 use clawgate_core::codes::Code;
 use clawgate_core::counters::Counters;
 use clawgate_core::effect::Ignored;
@@ -46,7 +47,7 @@ pub(crate) struct Durations {
 }
 
 impl Durations {
-    fn record(&mut self, duration: Duration) {
+    pub(crate) fn record(&mut self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // Most are short: the first bounds are the likely ones, and whole numbers are compared in no time.
         let at = BOUNDS_MICROS.iter().position(|bound| nanos <= bound * 1_000);
@@ -184,6 +185,7 @@ pub(crate) struct Report {
     pub(crate) breakers: Vec<(String, clawgate_core::breaker::State)>,
     /// Per agent of its configuration.
     pub(crate) agents: Vec<(String, AgentLoad)>,
+    pub(crate) journal: Option<crate::journal::Report>,
 }
 
 /// How the configuration came to be what it is.
@@ -234,12 +236,29 @@ fn gauges(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Row
     Ok(())
 }
 
+/// A histogram of all shards together.
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    durations: &Durations,
+) -> fmt::Result {
+    let kind = prometheus_client::metrics::MetricType::Histogram;
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
+    let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(durations.buckets).collect();
+    let count = durations.buckets.iter().sum();
+    let sum = durations.sum_nanos as f64 / 1e9;
+    family.encode_histogram::<[(&str, String); 0]>(sum, count, &buckets, None)
+}
+
 impl Collector for Reports {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_traffic(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
         self.encode_load(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
+        self.encode_journal(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -247,6 +266,22 @@ impl Collector for Reports {
 impl Reports {
     fn shards(&self) -> impl Iterator<Item = (Vec<(&'static str, String)>, &Report)> {
         self.reports.iter().map(|report| (vec![("shard", report.shard.to_string())], report))
+    }
+
+    fn encode_journal(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if self.reports.iter().all(|report| report.journal.is_none()) {
+            return Ok(());
+        }
+        for (name, help, grows, number) in shown::NUMBERS {
+            let rows = self.shards().filter_map(|(labels, report)| {
+                report.journal.as_ref().map(|journal| (labels, number(journal)))
+            });
+            let family = if grows { counters } else { gauges };
+            family(encoder, name, help, rows.collect())?;
+        }
+        let mut syncs = Durations::default();
+        self.reports.iter().filter_map(|report| report.journal.as_ref()).for_each(|j| syncs.add(&j.syncs));
+        histogram(encoder, "journal_sync_seconds", "How long the disk takes to sync the journal", &syncs)
     }
 
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -388,13 +423,7 @@ impl Reports {
             ("first_piece_seconds", "From a client's message to the first piece of its answer", first_piece),
         ];
         for (name, help, durations) in all {
-            let kind = prometheus_client::metrics::MetricType::Histogram;
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
-            let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(durations.buckets).collect();
-            let count = durations.buckets.iter().sum();
-            let sum = durations.sum_nanos as f64 / 1e9;
-            family.encode_histogram::<[(&str, String); 0]>(sum, count, &buckets, None)?;
+            histogram(encoder, name, help, &durations)?;
         }
         Ok(())
     }

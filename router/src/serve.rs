@@ -6,11 +6,11 @@ use crate::config::server;
 use crate::connection::Protocol;
 use crate::data::{Folder, Lock, NotOurs};
 use crate::driver::{self, Driver, Kind, Wanted};
-use crate::gateway::{Gateway, Shared};
+use crate::gateway::{Gateway, Kept, Shared};
 use crate::helm::{self, Helm, Source};
 use crate::listen::accept_task;
 use crate::thread::{self, Thread};
-use crate::{http, net, websocket};
+use crate::{http, journal, net, websocket};
 use clawgate_core::event::Event;
 use clawgate_core::id::ShardId;
 use std::net::SocketAddr;
@@ -27,6 +27,8 @@ const BACKLOG: i32 = 4_096;
 /// How often a taken address is looked at again before it counts as in use, and the wait between: a second in all.
 const PROBES_MAX: u32 = 50;
 const PROBE_WAIT: Duration = Duration::from_millis(20);
+/// How long an end waits for the disk.
+const JOURNAL_CLOSE_AGE_MAX: Duration = Duration::from_secs(5);
 /// How often a draining thread looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// The exit code of a gateway that could not start.
@@ -54,12 +56,16 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
         shards => shards,
     };
     let gateway = Arc::new(Gateway::compile(&config, None)?);
-    let _held = config.data.folder.as_deref().map(hold).transpose()?;
+    let held = config.data.folder.as_deref().map(hold).transpose()?;
     let mut listeners = bind(&gateway.listen, cores)?;
     let bound: Vec<SocketAddr> =
         listeners[0].iter().filter_map(|listener| net::local_address(listener).ok()).collect();
     let shared = Shared::new(&gateway, cores, clock).map_err(|why| format!("cannot start: {why}"))?;
     let shared = Arc::new(shared);
+    if let Some((folder, _)) = &held {
+        // Nothing was kept before.
+        let _ = shared.kept.set(Kept::open(folder, &config, cores)?);
+    }
     let signals = helm::take_signals().map_err(|why| format!("cannot take signals: {why}"))?;
     let wanted = match config.server.driver {
         server::Driver::Auto => Wanted::Auto,
@@ -95,14 +101,15 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
 }
 
 /// Takes the data directory.
-fn hold(path: &Path) -> Result<Lock, String> {
+fn hold(path: &Path) -> Result<(Folder, Lock), String> {
     let folder = Folder::open(path)?;
-    folder.lock().map_err(|not_ours| match not_ours {
+    let lock = folder.lock().map_err(|not_ours| match not_ours {
         NotOurs::Unusable(why) => why,
         NotOurs::Held { pid } => {
             format!("the data directory {folder} is in use by the process {pid}: stop it, or take another directory")
         }
-    })
+    })?;
+    Ok((folder, lock))
 }
 
 fn available_cores() -> u16 {
@@ -181,6 +188,7 @@ fn run_thread(
     let thread = Thread::new(id, shared, gateway);
     let ready = ready.clone();
     thread::run(driver, &thread, move |thread| {
+        journal::begin(thread);
         for listener in listeners {
             if let Ok(own) = listener.try_clone() {
                 thread.listeners.borrow_mut().push(own);
@@ -230,7 +238,7 @@ fn announce(config: &Config, shared: &Shared, gateway: &Gateway, bound: &[Socket
     for address in bound {
         tracing::info!("listening on {scheme}://{address}");
     }
-    let gib = worst_case(gateway, shared.cores()) as f64 / f64::from(1u32 << 30);
+    let gib = (worst_case(gateway, shared.cores()) + shared.keeping_bytes()) as f64 / f64::from(1u32 << 30);
     tracing::info!(
         shards = shared.cores(),
         driver = kind.name(),
@@ -294,6 +302,7 @@ async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::i
     for listener in thread.listeners.take() {
         net::shut(&listener);
     }
+    close_journal(&thread).await;
     thread.upstreams.cancel_all();
     for connection in thread.all_connections() {
         connection.vanish();
@@ -302,6 +311,22 @@ async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::i
         signals.close();
     }
     thread.touch();
+}
+
+/// Waits until what was journalled is on disk. A disk that does not take it is not waited for: what was acknowledged is
+/// there already.
+async fn close_journal(thread: &Rc<Thread>) {
+    let Some(journal) = thread.journal.get() else { return };
+    journal.close();
+    let deadline = thread.now() + JOURNAL_CLOSE_AGE_MAX;
+    while !journal.is_closed() && !thread.stop.get() {
+        thread.touch();
+        if deadline <= thread.now() {
+            tracing::warn!(shard = thread.id.0, "the journal could not be closed in time");
+            return;
+        }
+        driver::sleep(DRAIN_LOOK).await;
+    }
 }
 
 /// Has this thread nothing left to do?

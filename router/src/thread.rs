@@ -9,6 +9,7 @@ use crate::driver::{self, Alarm, Driver, Socket};
 use crate::execute;
 use crate::gateway::{Gateway, Shared};
 use crate::gather::Gathers;
+use crate::journal::{self, Journal};
 use crate::mesh::{self, Letter, Opened, Outgoing};
 use crate::metrics::Counts;
 use crate::reload::{Current, Spoken};
@@ -51,6 +52,8 @@ pub(crate) enum Next {
     Left { turn: TurnId },
     /// A place at an agent is free (a shard may nudge itself).
     Nudged { agent: AgentId },
+    /// What was saved needs nothing more.
+    Saved { save: u64 },
 }
 
 /// The state of one core's thread. Every cell is borrowed for the length of one call, never across an await.
@@ -89,6 +92,7 @@ pub(crate) struct Thread {
     pub(crate) draining: Cell<bool>,
     random: Cell<u64>,
     pub(crate) stop: Cell<bool>,
+    pub(crate) journal: std::cell::OnceCell<Journal>,
     /// Our own handles of the listeners, to close them with.
     pub(crate) listeners: RefCell<Vec<OwnedFd>>,
 }
@@ -145,6 +149,7 @@ impl Thread {
             draining: Cell::new(false),
             random: Cell::new(seed ^ 0x9E37_79B9_7F4A_7C15),
             stop: Cell::new(false),
+            journal: std::cell::OnceCell::new(),
             listeners: RefCell::default(),
             gateway: RefCell::new(Current::new(gateway)),
             shared,
@@ -229,7 +234,7 @@ impl Thread {
         let gateway = self.gateway();
         let channel = &gateway.plan.channel(inbound.channel).name;
         let hash = session_hash(
-            &self.shared.secret,
+            self.shared.secret(),
             channel,
             inbound.scope,
             inbound.peer,
@@ -329,6 +334,7 @@ impl Thread {
                 let _ = connection.feed(self, &mut []);
             }
         }
+        journal::turn(self);
         for connection in self.dirty.take() {
             connection.flush(self);
         }
@@ -336,8 +342,11 @@ impl Thread {
         if self.stop.get() {
             return Poll::Ready(());
         }
-        let next =
-            [self.shard.borrow().next_deadline(), self.timers.borrow().next()].into_iter().flatten().min();
+        let journal = self.journal.get().and_then(Journal::next_deadline);
+        let next = [self.shard.borrow().next_deadline(), self.timers.borrow().next(), journal]
+            .into_iter()
+            .flatten()
+            .min();
         let due = alarm.poll(cx, &self.clock, next);
         if due || stuck || !heard_all || !self.dirty.borrow().is_empty() {
             // Come again, but after the kernel was asked for what is ready: the bell is one such thing.

@@ -12,6 +12,8 @@ mod drain;
 mod drivers;
 #[path = "e2e/health.rs"]
 mod health;
+#[path = "e2e/journal.rs"]
+mod journal;
 #[path = "e2e/keys.rs"]
 mod keys;
 #[path = "e2e/models.rs"]

@@ -60,6 +60,8 @@ enum Choice {
     P11,
     /// Sessions on another shard than their connection
     Cross,
+    /// How a journal is best written to this disk
+    Journal,
     /// All of them
     All,
 }
@@ -83,6 +85,7 @@ impl Choice {
             Self::P9 => &[Figure::P9],
             Self::P11 => &[Figure::P11],
             Self::Cross => &[Figure::Cross],
+            Self::Journal => &[Figure::Journal],
             Self::All => &Figure::ALL,
         }
     }
@@ -123,7 +126,7 @@ fn setup(arguments: &Arguments, figure: Figure) -> Result<Setup, String> {
     let own = std::env::current_exe().map_err(|why| format!("where am I: {why}"))?;
     let beside = |name: &str| own.with_file_name(name);
     let (rounds, connections) = match figure {
-        Figure::P1 | Figure::P2 | Figure::P3 | Figure::Cross => (5, 64),
+        Figure::P1 | Figure::P2 | Figure::P3 | Figure::Cross | Figure::Journal => (5, 64),
         Figure::P9 => (1, idle::CONNECTIONS),
         Figure::P11 => (start::ROUNDS, 1),
     };

@@ -163,7 +163,7 @@ fn may(identity: &Identity, named: &Named<'_>, change: bool) -> bool {
 fn home_of(thread: &Thread, gateway: &Gateway, named: &Named<'_>) -> ShardId {
     let channel = &gateway.plan.channel(named.channel).name;
     let hash =
-        session_hash(&thread.shared.secret, channel, named.scope, named.peer, named.chat, named.thread);
+        session_hash(thread.shared.secret(), channel, named.scope, named.peer, named.chat, named.thread);
     home(hash, thread.shared.cores())
 }
 

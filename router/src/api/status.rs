@@ -3,6 +3,7 @@ use super::{Call, sessions::respond_data};
 use crate::connection::{Connection, Place};
 use crate::gather::gather;
 use crate::http;
+use crate::journal::{Journal, shown};
 use crate::metrics::{self, Report};
 use crate::serve::worst_case;
 use crate::thread::Thread;
@@ -54,6 +55,7 @@ fn report(thread: &Rc<Thread>) -> Report {
         breakers: models.map(|(name, id)| (name.to_string(), shard.breaker(id))).collect(),
         agents: agents.map(|(agent, load)| (agent.name.to_string(), *load)).collect(),
         load,
+        journal: thread.journal.get().map(Journal::report),
     }
 }
 
@@ -90,18 +92,20 @@ fn models_of(thread: &Thread, reports: &[Report]) -> Vec<Value> {
     gateway.plan.models.iter().map(describe).collect()
 }
 
-/// Everything about our health; `degraded` while a breaker is not closed.
+/// Everything about our health; `degraded` while a breaker is not closed, or the journal takes no records.
 pub(super) fn detailed(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
         let gateway = thread.gateway();
         let mut models = gateway.plan.models.iter();
-        let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed);
+        let journals: Vec<_> = reports.iter().filter_map(|report| report.journal.as_ref()).collect();
+        let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
+            || shown::trouble(journals.iter().copied()).is_some();
         let status = match (thread.draining.get(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
             (false, false) => "ok",
         };
-        let worst_bytes = worst_case(&gateway, thread.shared.cores());
+        let worst_bytes = worst_case(&gateway, thread.shared.cores()) + thread.shared.keeping_bytes();
         let shards: Vec<_> = reports.iter().map(|report| shard_of(thread, report)).collect();
         let body = json!({
             "status": status,
@@ -112,6 +116,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": worst_bytes },
             "shards": shards,
             "config": config_of(thread),
+            "journal": shown::health(thread.shared.journals(), &journals),
             "store": { "kind": "memory", "status": "ok" },
         });
         http::respond_json(thread, connection, 200, body.to_string().as_bytes());

@@ -10,8 +10,10 @@ pub(crate) const STARTER: &str = include_str!("starter.jsonc");
 const GUIDE: &str = include_str!("guide.md");
 
 /// In the order in which people need them.
-const SECTIONS: [&str; 11] =
-    ["server", "data", "keys", "rate", "limits", "llm", "models", "agents", "route", "channels", "logging"];
+const SECTIONS: [&str; 12] = [
+    "server", "data", "journal", "keys", "rate", "limits", "llm", "models", "agents", "route", "channels",
+    "logging",
+];
 
 /// `router/docs/configuration.md`: the guide, and every key.
 #[must_use]

@@ -13,6 +13,7 @@ mod docs;
 mod document;
 mod environment;
 mod expand;
+pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod limits;
 mod mask;
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) server: server::Server,
     /// What outlives the process.
     pub(crate) data: data::Data,
+    /// What is acknowledged and survives a crash.
+    pub(crate) journal: journal::Journal,
     /// Who may use the API. Empty: everyone who reaches it, which then is loopback only.
     pub(crate) keys: Vec<keys::Key>,
     /// How often, where a key does not say.
@@ -306,6 +309,7 @@ impl File {
             file: None,
             server: self.server.resolve(folder, &self.keys, report),
             data: self.data.resolve(folder, report),
+            journal: self.journal.resolve(report),
             keys: keys::resolve(&self.keys, &rates, report),
             rates,
             limits: self.limits.resolve(report),

@@ -3,6 +3,7 @@ use super::Logging;
 use super::agents::AgentEntry;
 use super::channels::ChannelEntry;
 use super::data::DataSection;
+use super::journal::JournalSection;
 use super::keys::{KeyEntry, RateSection};
 use super::limits::LimitsSection;
 use super::models::{ModelEntry, ProviderName};
@@ -24,6 +25,8 @@ pub(super) struct File {
     pub(super) server: ServerSection,
     /// What outlives the process.
     pub(super) data: DataSection,
+    /// What is acknowledged and survives a crash.
+    pub(super) journal: JournalSection,
     /// Who may use the API. Without keys everyone who reaches the gateway may talk to agents and read its state, and
     /// nobody may operate it; so it then listens on loopback only.
     pub(super) keys: Vec<KeyEntry>,

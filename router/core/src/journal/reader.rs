@@ -26,7 +26,7 @@ pub struct Lost {
     /// Where in the file the first should be.
     pub offset: u64,
     /// They were on disk when what follows was written: this is damage. Otherwise they may never have been, and nobody
-    /// was told so.
+    /// was told so; a later record can still prove the contrary.
     pub proven: bool,
 }
 
@@ -52,6 +52,8 @@ pub enum Found<'r> {
         lsn: u64,
         /// What is in it.
         payload: &'r [u8],
+        /// All before it was on disk when it was written: what is missing there is [`Lost::proven`].
+        proves: bool,
     },
     /// Records before the next one are missing.
     Lost(Lost),
@@ -228,7 +230,7 @@ impl Reader {
         self.start = (from + head.stride()).min(self.bytes.len());
         self.expected = head.lsn + 1;
         let payload = self.bytes.get(from..).and_then(|here| head.payload(here, self.salt));
-        Found::Record { lsn: head.lsn, payload: payload.unwrap_or_default() }
+        Found::Record { lsn: head.lsn, payload: payload.unwrap_or_default(), proves: head.synced_before }
     }
 
     fn skip(&mut self, by: usize, head_held: bool) {

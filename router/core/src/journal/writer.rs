@@ -447,6 +447,12 @@ impl Writer {
         self.buffered
     }
 
+    /// The last record that was appended.
+    #[must_use]
+    pub const fn appended(&self) -> u64 {
+        self.appended_lsn
+    }
+
     /// The last record that the shard was told is durable.
     #[must_use]
     pub const fn durable(&self) -> u64 {

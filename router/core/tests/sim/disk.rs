@@ -283,10 +283,14 @@ impl Disk {
         for (at, header) in chain.segments().iter().enumerate() {
             let Some(mut reader) = chain.reader(at, found.last.as_ref()) else { continue };
             let mut rest = self.files[&header.name].seen.get(HEADER_BYTES..).unwrap_or_default();
+            let mut lost: Vec<Lost> = Vec::new();
             let end = loop {
                 match reader.step() {
-                    Found::Record { lsn, payload } => found.records.push((lsn, payload.to_vec())),
-                    Found::Lost(lost) => found.lost.push(lost),
+                    Found::Record { lsn, payload, proves } => {
+                        found.records.push((lsn, payload.to_vec()));
+                        lost.iter_mut().filter(|_| proves).for_each(|lost| lost.proven = true);
+                    }
+                    Found::Lost(gap) => lost.push(gap),
                     Found::End(end) => break end,
                     Found::More if rest.is_empty() => reader.finish(),
                     Found::More => {
@@ -296,6 +300,7 @@ impl Disk {
                     }
                 }
             };
+            found.lost.append(&mut lost);
             found.lost.extend(chain.lost_behind(at, &end));
             found.last = Some(end);
         }
