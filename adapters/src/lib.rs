@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod merged;
 pub mod rest;
 pub mod signature;
 pub mod telegram;

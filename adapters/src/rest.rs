@@ -6,6 +6,7 @@ use crate::time::write_rfc3339;
 use crate::{Bad, Json, websocket};
 use clawgate_core::codes::Code;
 use clawgate_core::event::Usage;
+use clawgate_core::plan::RunningMode;
 use clawgate_wire::{json, sse};
 
 /// The body of `POST /api/chat`.
@@ -66,6 +67,8 @@ pub enum SessionAction<'a> {
     },
     /// `{"action":"stop"}`: cancel the answer that runs.
     Stop,
+    /// `{"action":"mode","mode"}`: what messages do that arrive while one is answered; no mode for what the agent has.
+    Mode(Option<RunningMode>),
 }
 
 /// Reads the body of `POST /api/sessions/:id`.
@@ -82,14 +85,25 @@ pub fn decode_session<'a>(body: &'a mut [u8], json: &mut Json) -> Result<Session
         "set" => SessionAction::Set { name: root.required("name")?, value: root.optional("value")? },
         "assign" => SessionAction::Assign { agent: root.required("agent")? },
         "stop" => SessionAction::Stop,
+        "mode" => SessionAction::Mode(decode_mode(root.optional("mode")?)?),
         _ => {
-            let known = "`action` is one of reset, close, send, set, assign, stop";
+            let known = "`action` is one of reset, close, send, set, assign, stop, mode";
             return Err(Bad::new(Code::UnknownType, known));
         }
     })
 }
 
-fn write_timestamp(out: &mut Vec<u8>, unix_millis: u64) {
+fn decode_mode(name: &str) -> Result<Option<RunningMode>, Bad> {
+    let found = RunningMode::ALL.into_iter().find(|mode| mode.name() == name);
+    if found.is_none() && !name.is_empty() {
+        let known =
+            "`mode` is one of followup, collect, steer, interrupt, or left out for what the agent has";
+        return Err(Bad::new(Code::UnknownType, known));
+    }
+    Ok(found)
+}
+
+pub(crate) fn write_timestamp(out: &mut Vec<u8>, unix_millis: u64) {
     out.extend_from_slice(b",\"timestamp\":\"");
     write_rfc3339(out, unix_millis);
     out.extend_from_slice(b"\"}");
@@ -240,6 +254,9 @@ mod tests {
             ),
             (r#"{"action":"set","name":"lang"}"#, Ok(SessionAction::Set { name: "lang", value: "" })),
             (r#"{"action":"assign","agent":"poet"}"#, Ok(SessionAction::Assign { agent: "poet" })),
+            (r#"{"action":"mode","mode":"steer"}"#, Ok(SessionAction::Mode(Some(RunningMode::Steer)))),
+            (r#"{"action":"mode"}"#, Ok(SessionAction::Mode(None))),
+            (r#"{"action":"mode","mode":"later"}"#, Err(Code::UnknownType)),
             (r#"{"action":"send"}"#, Err(Code::MissingField)),
             (r#"{"action":"set","value":"de"}"#, Err(Code::MissingField)),
             (r#"{"action":"assign","agent":3}"#, Err(Code::MissingField)),

@@ -125,20 +125,20 @@ fn topics(root: Option<Value<'_, '_>>) -> Result<(bool, bool), Bad> {
 // Inlined wherever they are called: a name of known length is a store or two there, and a call to copy it elsewhere.
 
 #[inline(always)]
-fn text(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn text(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     json::write_str(out, value);
 }
 
 #[inline(always)]
-fn text_if_any(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn text_if_any(out: &mut Vec<u8>, name: &str, value: &str) {
     if !value.is_empty() {
         text(out, name, value);
     }
 }
 
 #[inline(always)]
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+pub(crate) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(name.as_bytes());
     json::write_u64(out, value);
 }

@@ -37,6 +37,9 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         Effect::Finish { client, turn: _, seq, text, usage, model, stop } => {
             reply(thread, client, Reply::Done { seq, usage, model, stop }, effects.text(text));
         }
+        Effect::Merged { client, turn: _, seq, into } => {
+            reply(thread, client, Reply::Merged { shard: thread.id, into, seq }, "");
+        }
         Effect::Fail { client, turn: _, seq, code, detail, retry_after_millis } => {
             reply(thread, client, Reply::Failed { seq, code, retry_after_millis }, effects.text(detail));
         }

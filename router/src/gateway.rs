@@ -187,6 +187,8 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
         attempts_max: agent.attempts_max,
         history: agent.history,
         needs_history: agent.needs_history,
+        while_running: agent.while_running,
+        wait_target: agent.wait_target,
         failure_text: agent.failure_text.as_deref().map(Into::into),
     }
 }

@@ -9,7 +9,7 @@ use crate::mesh::Reply;
 use crate::reload::Current;
 use crate::thread::Thread;
 use crate::tickets::Form;
-use clawgate_adapters::rest;
+use clawgate_adapters::{merged, rest};
 use clawgate_core::codes::Code;
 use clawgate_core::event::Usage;
 use clawgate_core::id::{ChannelId, ModelId};
@@ -476,6 +476,10 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             drop(tickets);
             finish(thread, connection, number, &Done { seq, usage, model }, text);
         }
+        Reply::Merged { seq, .. } => {
+            drop(tickets);
+            finish_merged(thread, connection, number, seq);
+        }
         Reply::Failed { code, retry_after_millis, .. } | Reply::Refused { code, retry_after_millis } => {
             let seq = if let Reply::Failed { seq, .. } = reply { seq } else { 0 };
             drop(tickets);
@@ -527,6 +531,27 @@ fn finish(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, done: &
     tickets.close(number);
     drop(tickets);
     thread.took(began);
+    if form == Form::Events {
+        end_stream(thread, connection);
+    } else {
+        respond_json(thread, connection, 200, &body);
+    }
+}
+
+/// The message is answered together with another one.
+fn finish_merged(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, seq: u32) {
+    let mut tickets = connection.tickets.borrow_mut();
+    let Some(ticket) = tickets.get(number) else { return };
+    let form = ticket.form;
+    let mut body = Vec::new();
+    if form == Form::Events {
+        let (session, id) = (ticket.session(), ticket.id());
+        stream(thread, connection, |out| merged::write_sse_done(out, session, id, seq));
+    } else {
+        merged::write_envelope(&mut body, ticket.session(), unix_millis());
+    }
+    tickets.close(number);
+    drop(tickets);
     if form == Form::Events {
         end_stream(thread, connection);
     } else {

@@ -44,6 +44,8 @@ pub(crate) enum Reply {
     Piece { turn: TurnId, seq: u32 },
     /// The end of an answer; the text goes with it where the client wants it whole.
     Done { seq: u32, usage: Usage, model: ModelId, stop: Stop },
+    /// It is answered together with another message of its session, by that one's turn.
+    Merged { shard: ShardId, into: TurnId, seq: u32 },
     /// The end without an answer; the text is the upstream's own words.
     Failed { seq: u32, code: Code, retry_after_millis: u32 },
     /// An operation was done or refused.

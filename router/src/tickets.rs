@@ -136,6 +136,11 @@ impl Tickets {
         (slot.live && u32::from(slot.generation) == number >> SLOT_BITS).then_some(&mut slot.ticket)
     }
 
+    /// The ticket that this turn answers, unless it was closed.
+    pub(crate) fn of(&mut self, shard: ShardId, turn: TurnId) -> Option<&mut Ticket> {
+        self.open_ones().find(|ticket| ticket.turn == Some((shard, turn)))
+    }
+
     /// Closes it; what still comes for it is dropped.
     pub(crate) fn close(&mut self, number: u32) {
         if self.get(number).is_none() {

@@ -9,10 +9,10 @@ use crate::gateway::API;
 use crate::mesh::{Letter, Reply};
 use crate::sessions;
 use crate::thread::Thread;
-use crate::tickets::Form;
+use crate::tickets::{Form, Ticket, Tickets};
 use crate::tls::ServerTls;
-use clawgate_adapters::Bad;
 use clawgate_adapters::websocket::{self as protocol, ClientMessage};
+use clawgate_adapters::{Bad, merged};
 use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Inbound, Kind, Mode, Scope};
@@ -481,6 +481,7 @@ fn seconds(millis: u32) -> u32 {
 /// Tells the client what became of its message.
 pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, reply: Reply, text: &str) {
     let mut tickets = connection.tickets.borrow_mut();
+    let into = merged_into(&mut tickets, reply);
     let Some(ticket) = tickets.get(number) else {
         if let Reply::Accepted { shard, turn, .. } = reply {
             drop(tickets);
@@ -519,21 +520,20 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
             thread.took(ticket.began);
             true
         }
+        Reply::Merged { seq, .. } => {
+            send_text(thread, connection, |out| merged::write_done(out, session, id, &into, seq));
+            true
+        }
         Reply::Duplicate => {
             send_text(thread, connection, |out| protocol::write_accepted(out, id, session, true));
             true
         }
         Reply::Refused { code, retry_after_millis } | Reply::Failed { code, retry_after_millis, .. } => {
-            let words = if text.is_empty() { code.advice() } else { text };
-            let wait = seconds(retry_after_millis);
-            send_text(thread, connection, |out| protocol::write_error(out, code, words, id, session, wait));
+            tell_error(thread, connection, ticket, (code, text), retry_after_millis);
             true
         }
         Reply::Ignored(_) => {
-            let code = Code::PolicyDenied;
-            send_text(thread, connection, |out| {
-                protocol::write_error(out, code, code.advice(), id, session, 0)
-            });
+            tell_error(thread, connection, ticket, (Code::PolicyDenied, ""), 0);
             true
         }
         Reply::Operated { .. } => true,
@@ -548,6 +548,24 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
     }
     drop(tickets);
     connection.check_growth(thread);
+}
+
+/// The client's own id of the message that another one is answered together with, if it came by this connection.
+fn merged_into(tickets: &mut Tickets, reply: Reply) -> String {
+    let Reply::Merged { shard, into, .. } = reply else { return String::new() };
+    tickets.of(shard, into).map(|ticket| ticket.id().to_owned()).unwrap_or_default()
+}
+
+fn tell_error(
+    thread: &Rc<Thread>,
+    connection: &Rc<Connection>,
+    ticket: &Ticket,
+    (code, text): (Code, &str),
+    retry_after_millis: u32,
+) {
+    let words = if text.is_empty() { code.advice() } else { text };
+    let (session, id, wait) = (ticket.session(), ticket.id(), seconds(retry_after_millis));
+    send_text(thread, connection, |out| protocol::write_error(out, code, words, id, session, wait));
 }
 
 /// Begins to end it for a restart: at once if nothing is under way, else with the last answer.

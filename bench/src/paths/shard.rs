@@ -7,7 +7,9 @@ use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{Class, Delivery, End, Event, Inbound, Mode, Piece, Stop};
 use clawgate_core::id::{AgentId, CallId, ChannelId, Client, ModelId, ShardId};
 use clawgate_core::limits::Limits;
-use clawgate_core::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit};
+use clawgate_core::plan::{
+    Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
+};
 use clawgate_core::route::Strategy;
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
@@ -249,16 +251,6 @@ fn plan(sessions: usize) -> Plan {
         agent: None,
         class: Class::Normal,
     };
-    let agent = Agent {
-        name: "main".into(),
-        models: vec![ModelId(0)],
-        running_max: 0,
-        waiting_max: 1_000,
-        attempts_max: 2,
-        history: false,
-        needs_history: true,
-        failure_text: None,
-    };
     let breaker = BreakerPlan {
         calls_min: 20,
         failed_percent: 50,
@@ -280,5 +272,20 @@ fn plan(sessions: usize) -> Plan {
     };
     debug_assert!(ChannelId(0) == ChannelId::default(), "the inbound messages name no other");
     let route = Strategy::Static(AgentId(0));
-    Plan { limits, channels: vec![channel], agents: vec![agent], models: vec![model], route }
+    Plan { limits, channels: vec![channel], agents: vec![agent()], models: vec![model], route }
+}
+
+fn agent() -> Agent {
+    Agent {
+        name: "main".into(),
+        models: vec![ModelId(0)],
+        running_max: 0,
+        waiting_max: 1_000,
+        attempts_max: 2,
+        history: false,
+        needs_history: true,
+        while_running: WhileRunning::default(),
+        wait_target: Duration::ZERO,
+        failure_text: None,
+    }
 }

@@ -113,9 +113,14 @@ impl Shard {
         self.counters.pass(Stage::Validate);
         let room = self.room(known.session)?;
         self.counters.pass(Stage::Enrich);
+        let class = if inbound.class == Class::Normal {
+            self.plan.channel(inbound.channel).class
+        } else {
+            inbound.class
+        };
         let placed = self.route(&known).and_then(|(desk, keep)| {
             self.counters.pass(Stage::Route);
-            self.place(known.session, desk).map(|beginning| (desk, keep, beginning))
+            self.place(&known, desk, class).map(|beginning| (desk, keep, beginning))
         });
         if placed.is_err() && room == Room::Taken {
             self.sessions_lease.give(&self.bounds.sessions);
@@ -130,11 +135,6 @@ impl Shard {
             session.mode = inbound.mode;
             session.remember_chat(inbound.chat);
         }
-        let class = if inbound.class == Class::Normal {
-            self.plan.channel(inbound.channel).class
-        } else {
-            inbound.class
-        };
         let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
         if let Some(turn) = self.turns.at_mut(turn) {
             turn.asked = inbound.agent.is_some();
@@ -349,27 +349,26 @@ impl Shard {
     }
 
     /// Whether there is room for one more turn of the session at this agent, and takes it.
-    fn place(&mut self, session: Option<u32>, place: u16) -> Result<Beginning, Answer> {
-        let session = session.and_then(|slot| self.sessions.at(slot));
+    fn place(&mut self, known: &Known<'_>, place: u16, class: Class) -> Result<Beginning, Answer> {
+        let session = known.session.and_then(|slot| self.sessions.at(slot));
         let (busy, behind, warm) = session.map_or((false, 0, !self.log.store), |session| {
             (session.current != NONE, session.waiting.len(), session.memory == Memory::Warm)
         });
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
-        if busy && u32::from(self.plan.limits.session_waiting_max) <= behind {
-            let wait = desk.turn_millis.saturating_mul(behind + 1).clamp(1_000, 60_000);
-            return Err(Answer::Refused(Code::SessionFull, wait));
+        if busy && session.is_some_and(|session| !self.has_room(session, place, known.inbound)) {
+            return Err(Answer::Refused(Code::SessionFull, self.session_wait(place, behind)));
         }
         if !self.turns_lease.take(&self.bounds.turns) {
             return Err(Answer::Refused(Code::Busy, desk.retry_after_millis(self.turns.len())));
         }
-        let refused = self.beginning(place, !busy && warm);
+        let refused = self.beginning(place, class, !busy && warm);
         if refused.is_err() {
             self.turns_lease.give(&self.bounds.turns);
         }
         refused
     }
 
-    fn beginning(&mut self, place: u16, ready: bool) -> Result<Beginning, Answer> {
+    fn beginning(&mut self, place: u16, class: Class, ready: bool) -> Result<Beginning, Answer> {
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let choice = self.chosen(&desk.chain, 0);
         if let Some((chain, line)) = choice
@@ -379,11 +378,13 @@ impl Shard {
         {
             return Ok(Beginning::Start(chain, line));
         }
+        let early = self.places.desk(place).and_then(|desk| self.refuses_early(desk, class));
         let Some(desk) = self.places.desk_mut(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let counts = self.bounds.agent_at(desk.seat);
-        if !desk.waiting.take(&counts.waiting) {
-            let ahead = desk.waiting.used();
-            return Err(Answer::Refused(Code::AgentBusy, desk.retry_after_millis(ahead)));
+        if early.is_some() || !desk.waiting.take(&counts.waiting) {
+            desk.refused += 1;
+            let wait = early.unwrap_or_else(|| desk.retry_after_millis(desk.waiting.used()));
+            return Err(Answer::Refused(Code::AgentBusy, wait));
         }
         if choice.is_none() {
             desk.waiting.give(&counts.waiting);
@@ -478,6 +479,7 @@ impl Shard {
             Beginning::Queue => {
                 turn.holds.waiting = true;
                 self.set_off_waiting(slot, out);
+                self.meet_running(slot, out);
             }
         }
     }
@@ -540,7 +542,7 @@ fn has_control(name: &str) -> bool {
 }
 
 /// As much of a display name as there is room for: nobody goes unanswered because of a long one.
-fn clip(name: &str, max: usize) -> &str {
+pub(crate) fn clip(name: &str, max: usize) -> &str {
     &name[..name.floor_char_boundary(max)]
 }
 

@@ -376,6 +376,15 @@ impl AgentCounts {
         is_set(&self.tried) || is_set(&self.waiters)
     }
 
+    /// How many shards wait, for an estimate.
+    pub(crate) fn waiting_shards(&self) -> u32 {
+        let words = self.waiters.iter().zip(&self.tried);
+        let set = |(waiters, tried): (&AtomicU64, &AtomicU64)| {
+            waiters.load(Ordering::Relaxed) | tried.load(Ordering::Relaxed)
+        };
+        words.map(|both| set(both).count_ones()).sum()
+    }
+
     /// Does any shard wait? Asked after a place was given back. A bit that is being recalled may be in neither set: then
     /// whoever recalls it looks for a waiter after this, and that one finds this place too.
     pub(crate) fn is_awaited(&self) -> bool {
@@ -432,11 +441,6 @@ impl AgentCounts {
             }
         }
         None
-    }
-
-    #[cfg(test)]
-    fn waiting_shards(&self) -> u32 {
-        self.waiters.iter().map(|word| word.load(Ordering::SeqCst).count_ones()).sum()
     }
 }
 

@@ -174,9 +174,9 @@ impl Shard {
 
     fn learn(&mut self, slot: u32) {
         let Some(turn) = self.turns.at(slot) else { return };
-        let took = self.now.since(turn.began);
+        let (now, took) = (self.now, self.now.since(turn.began));
         if let Some(desk) = self.places.desk_mut(turn.desk) {
-            desk.learn(took);
+            desk.learn(now, took);
         }
     }
 

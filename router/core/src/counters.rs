@@ -18,6 +18,8 @@ pub struct Counters {
     pub answered: u64,
     /// Turns that their client left or an operator stopped.
     pub cancelled: u64,
+    /// Turns whose message is answered by another one's.
+    pub merged: u64,
     /// Turns whose answer no platform took.
     pub dead: u64,
     /// Calls repeated on the same model.
@@ -47,6 +49,7 @@ impl Counters {
             duplicate: 0,
             answered: 0,
             cancelled: 0,
+            merged: 0,
             dead: 0,
             retries: 0,
             fallbacks: 0,

@@ -1,5 +1,5 @@
-//! Which event ids were seen: the keyed hashes of its conversation and of each id for as long as configured, and no more of them than
-//! configured; the oldest goes first. Memory follows what is remembered, in blocks that are used again.
+//! Which event ids were seen: the keyed hashes of its conversation and of each id for as long as configured, and no more
+//! of them than configured; the oldest goes first. Memory follows what is remembered, in blocks that are used again.
 use crate::home::Secret;
 use crate::index::Index;
 use crate::time::Time;

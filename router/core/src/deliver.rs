@@ -202,7 +202,7 @@ impl Shard {
         let Some(turn) = self.turns.at(slot) else { return };
         let verdict = match turn.verdict {
             Outcome::Dead(code) => Outcome::Dead(code),
-            Outcome::Answered | Outcome::Failed(_) | Outcome::Cancelled => {
+            Outcome::Answered | Outcome::Failed(_) | Outcome::Cancelled | Outcome::Merged => {
                 self.publish_failure(slot, Code::DeliveryFailed, out);
                 Outcome::Dead(Code::DeliveryFailed)
             }

@@ -144,6 +144,9 @@ impl Shard {
                 desk.resumed.push_back(&mut self.turns, slot);
                 self.bounds.agent_at(desk.seat).resumed.adopt(1);
             } else {
+                if desk.queue.lens()[class as usize] == 0 {
+                    desk.crowded[class as usize] = self.now;
+                }
                 desk.queue.push(&mut self.turns, slot, class);
             }
         }

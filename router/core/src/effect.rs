@@ -60,6 +60,8 @@ pub enum Outcome {
     Cancelled,
     /// The platform did not take the answer: for the dead letters.
     Dead(Code),
+    /// Its message is answered by another turn of its session, together with that one's.
+    Merged,
 }
 
 /// What is kept of a session.
@@ -237,6 +239,17 @@ pub enum Effect {
         /// Why it stopped.
         stop: Stop,
     },
+    /// The message is answered together with another of its session, to that one's client.
+    Merged {
+        /// Who waits.
+        client: Client,
+        /// The turn.
+        turn: TurnId,
+        /// One more than the last `Send`'s: there was none.
+        seq: u32,
+        /// The turn that answers both.
+        into: TurnId,
+    },
     /// There will be no (complete) answer.
     Fail {
         /// Who waits for it.
@@ -267,8 +280,8 @@ pub enum Effect {
         /// The text of the part.
         text: Span,
     },
-    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Fail` or the last
-    /// `Delivered`.
+    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Merged`, `Fail` or the
+    /// last `Delivered`.
     Settled {
         /// The turn.
         turn: TurnId,

@@ -3,6 +3,7 @@ use crate::codes::Code;
 use crate::effect::Outcome;
 use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId};
 use crate::log::JournalState;
+use crate::plan::RunningMode;
 use crate::record::Accepted;
 use crate::view::Role;
 use core::time::Duration;
@@ -216,6 +217,8 @@ pub enum Operation<'a> {
     Assign(AgentId),
     /// Cancel the turn that runs.
     Stop,
+    /// What becomes of messages that arrive while a turn runs; `None` for what the agent has.
+    Mode(Option<RunningMode>),
 }
 
 /// A turn of the last run, or a dead letter that is tried again.
@@ -240,6 +243,8 @@ pub struct Stored<'a> {
     pub history: &'a [(Role, &'a str)],
     /// Context variables, in the order in which they were set.
     pub context: &'a [(&'a str, &'a str)],
+    /// The mode that an operator gave it.
+    pub mode: Option<RunningMode>,
 }
 
 /// Everything that can happen to a shard.

@@ -5,8 +5,9 @@
 //!
 //! # A message's way
 //! [`event::Event::Inbound`] → `admit` (shape, repetition, `policy`, session, [`route`], room; each a
-//! [`stage::Stage`]) → `dispatch` (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks,
-//! retries, the [`breaker`]) → `deliver` (parts for a platform, see [`split`]) → `settle`.
+//! [`stage::Stage`]; [`overload`] says whether many wait already, [`while_running`] what it does to a turn of its session
+//! that runs) → `dispatch` (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks, retries, the
+//! [`breaker`]) → `deliver` (parts for a platform, see [`split`]) → `settle`.
 //!
 //! A turn is *waiting* behind another of its session, *ready* for its places, *running*, *backing off*, or being
 //! *delivered*; it leads back only from backing off to ready. It has one timer, and is settled once, in `settle`.
@@ -55,6 +56,7 @@ mod list;
 mod load;
 pub mod log;
 mod operate;
+pub mod overload;
 pub mod past;
 mod places;
 pub mod plan;
@@ -77,4 +79,5 @@ pub mod time;
 pub mod timers;
 mod turn;
 pub mod view;
+pub mod while_running;
 mod write;

@@ -15,6 +15,10 @@ impl Link {
     pub(crate) const fn next(self) -> u32 {
         self.next
     }
+
+    pub(crate) const fn previous(self) -> u32 {
+        self.previous
+    }
 }
 
 /// What can be in a list.
@@ -38,6 +42,11 @@ impl List {
     /// The first slot; [`NONE`] of an empty list.
     pub(crate) const fn head(&self) -> u32 {
         self.head
+    }
+
+    /// The last slot; [`NONE`] of an empty list.
+    pub(crate) const fn tail(&self) -> u32 {
+        self.tail
     }
 
     pub(crate) const fn len(&self) -> u32 {

@@ -114,6 +114,7 @@ impl Shard {
             }
             session.context = Some(Box::new(context));
         }
+        session.running_mode = session.running_mode.or(stored.mode);
         if !session.assigned && !stored.agent.is_empty() {
             self.assign_again(slot, stored.agent);
         }

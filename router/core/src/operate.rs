@@ -7,6 +7,7 @@ use crate::history::{Context, Unset};
 use crate::id::{AgentId, Client, SessionId};
 use crate::load::Memory;
 use crate::log::Await;
+use crate::plan::RunningMode;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::{Errand, NOWHERE, State};
@@ -30,6 +31,7 @@ impl Shard {
                 Operation::Set { name, value } => self.set(slot, name, value, out),
                 Operation::Assign(agent) => self.assign(slot, agent, out),
                 Operation::Stop => self.stop(slot, out),
+                Operation::Mode(mode) => self.set_mode(slot, mode, out),
             }
         } else {
             Err(Code::NotFound)
@@ -148,6 +150,14 @@ impl Shard {
         (session.desk, session.assigned) = (desk, true);
         self.publish(Notice::Updated, slot, None, "assigned", out);
         self.save_change(slot, out);
+        Ok(())
+    }
+
+    fn set_mode(&mut self, slot: u32, mode: Option<RunningMode>, out: &mut Effects) -> Result<(), Code> {
+        let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
+        session.running_mode = mode;
+        self.publish(Notice::Updated, slot, None, "mode", out);
+        self.save_session(slot, out);
         Ok(())
     }
 }

@@ -100,6 +100,10 @@ impl Past {
                 if accepted.replayed {
                     tell(Fact::Revived(accepted.uid));
                 }
+                // Their messages are part of this one: with it they are over, whether they were settled or not.
+                for uid in accepted.took.iter() {
+                    self.left.remove(&uid);
+                }
                 self.left.entry(accepted.uid).or_default().accepted = bytes.into();
             }
             Record::Reply { uid, .. } => self.add(uid, |left| left.reply = bytes.into()),
@@ -108,6 +112,7 @@ impl Past {
             }
             Record::Settled { uid, outcome, attempts, detail } => match self.left.remove(&uid) {
                 Some(left) => tell_end(&left, outcome, attempts, detail, tell),
+                None if outcome == Outcome::Merged => {}
                 None => self.orphans += 1,
             },
             Record::Cursor { channel, value } => tell(Fact::Cursor { channel, value }),

@@ -5,7 +5,7 @@ use crate::bounds::{Bounds, Lease};
 use crate::breaker::Breaker;
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::list::List;
-use crate::plan::{BreakerPlan, Plan};
+use crate::plan::{BreakerPlan, Plan, WhileRunning};
 use crate::queue::Queue;
 use crate::time::Time;
 use crate::turn::{Ages, NOWHERE, millis};
@@ -36,8 +36,13 @@ pub(crate) struct Desk {
     pub(crate) failure_text: Option<Box<str>>,
     pub(crate) waiting: Lease,
     pub(crate) running: Lease,
+    pub(crate) while_running: WhileRunning,
+    /// Milliseconds that a message may wait for its place when it comes; 0 for any time.
+    pub(crate) wait_target: u32,
     /// Turns that wait for their first start.
     pub(crate) queue: Queue,
+    /// Since when somebody waits in a class, by class, where somebody does.
+    pub(crate) crowded: [Time; 3],
     /// Turns that were started before and keep their place at the agent while they wait for one at a model.
     pub(crate) resumed: List,
     /// This shard's bit is set among those that wait for the agent, as far as this shard knows.
@@ -52,6 +57,10 @@ pub(crate) struct Desk {
     pub(crate) marked: bool,
     /// Moving average of the time from a turn's start to the end of its last call, milliseconds; 0 before the first.
     pub(crate) turn_millis: u32,
+    /// When that last changed.
+    pub(crate) learned: Time,
+    /// Messages refused because too many wait.
+    pub(crate) refused: u64,
 }
 
 /// A model.
@@ -197,6 +206,8 @@ impl Places {
             desk.attempts_max = agent.attempts_max;
             desk.history = agent.history;
             desk.needs_history = agent.needs_history;
+            desk.while_running = agent.while_running;
+            desk.wait_target = millis(agent.wait_target);
             desk.failure_text = agent.failure_text.clone().filter(|text| !text.trim().is_empty());
             desk.waiting.set_max(agent.waiting_max, shards, &counts.waiting);
             desk.running.set_max(agent.running_max, shards, &counts.running);
@@ -218,7 +229,10 @@ impl Desk {
             failure_text: None,
             waiting: Lease::default(),
             running: Lease::default(),
+            while_running: WhileRunning::default(),
+            wait_target: 0,
             queue: Queue::new(),
+            crowded: [Time::ZERO; 3],
             resumed: List::new(),
             announced: false,
             freed: 0,
@@ -226,6 +240,8 @@ impl Desk {
             nudged: false,
             marked: false,
             turn_millis: 0,
+            learned: Time::ZERO,
+            refused: 0,
         }
     }
 
@@ -235,7 +251,8 @@ impl Desk {
     }
 
     /// Takes the time of one more turn into the average; each counts an eighth.
-    pub(crate) fn learn(&mut self, took: Duration) {
+    pub(crate) fn learn(&mut self, now: Time, took: Duration) {
+        self.learned = now;
         let took = millis(took);
         self.turn_millis = if self.turn_millis == 0 { took } else { self.turn_millis / 8 * 7 + took / 8 };
     }

@@ -119,8 +119,66 @@ pub struct Agent {
     pub history: bool,
     /// A turn whose history the store does not tell in time fails; else it goes on without.
     pub needs_history: bool,
+    /// What becomes of messages that arrive while a turn of their session runs.
+    pub while_running: WhileRunning,
+    /// A message that would wait longer than this for its place is refused, unless it comes with a burst; 0 for never (see
+    /// [`crate::overload`]).
+    pub wait_target: Duration,
     /// What people on a platform read where no answer can be given ([`crate::event::Mode::Deliver`]); `None` for silence.
     pub failure_text: Option<Box<str>>,
+}
+
+/// What becomes of messages that arrive while a turn of their session runs (see [`crate::while_running`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WhileRunning {
+    /// What they do to the turn that runs, and to each other. A session may have another mode.
+    pub mode: RunningMode,
+    /// How many may wait in a session; 0, or more than `session_waiting_max`, for that many.
+    pub cap: u16,
+    /// What happens at the cap.
+    pub drop: DropPolicy,
+}
+
+/// What a message does that arrives while a turn of its session runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RunningMode {
+    /// It has its own turn after that one.
+    #[default]
+    Followup,
+    /// All that wait when that one ends are answered by one turn.
+    Collect,
+    /// It joins the turn that runs, as long as nothing of its answer was shown; else as `Collect`.
+    Steer,
+    /// The turn that runs is cancelled.
+    Interrupt,
+}
+
+impl RunningMode {
+    /// All, in the order in which they are documented.
+    pub const ALL: [Self; 4] = [Self::Followup, Self::Collect, Self::Steer, Self::Interrupt];
+
+    /// The name in the configuration and the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Followup => "followup",
+            Self::Collect => "collect",
+            Self::Steer => "steer",
+            Self::Interrupt => "interrupt",
+        }
+    }
+}
+
+/// What gives way where as many messages of a session wait as may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DropPolicy {
+    /// The one that comes: it is refused.
+    #[default]
+    Newest,
+    /// The one that waits for longest: its client is told, a platform's becomes a dead letter.
+    Oldest,
+    /// None: the last that waits is answered together with the one that comes.
+    Merge,
 }
 
 /// One model: an upstream that can be called.

@@ -42,6 +42,34 @@ pub struct Accepted<'a> {
     pub name: &'a str,
     /// What was written.
     pub text: &'a str,
+    /// Turns whose messages are part of this text. This one record ends them: a reader that finds it answers none of them
+    /// by itself, whether their own `Settled` was written or not.
+    pub took: Uids<'a>,
+}
+
+/// Turns by their names for ever, as a record holds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uids<'a>(&'a [[u8; 8]]);
+
+impl Uids<'_> {
+    /// Each, in the order of admission.
+    pub fn iter(&self) -> impl Iterator<Item = Uid> {
+        self.0.iter().map(|bytes| Uid(u64::from_le_bytes(*bytes)))
+    }
+}
+
+impl<'a> Uids<'a> {
+    /// These, each as the bytes of [`uid_bytes`].
+    #[must_use]
+    pub const fn new(bytes: &'a [[u8; 8]]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A name for ever as [`Uids`] hold it.
+#[must_use]
+pub const fn uid_bytes(uid: Uid) -> [u8; 8] {
+    uid.0.to_le_bytes()
 }
 
 /// Something that must not be forgotten.
@@ -168,10 +196,16 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
         Mode::Whole => 1,
         Mode::Deliver => 2,
     };
-    put(out, &[scope, mode, class as u8, u8::from(outbound) | u8::from(replayed) << 1]);
-    let Accepted { channel, agent, id, chat, thread, peer, name, text, .. } = *accepted;
+    let Accepted { channel, agent, id, chat, thread, peer, name, text, took, .. } = *accepted;
+    let has_taken = !took.0.is_empty();
+    let flags = u8::from(outbound) | u8::from(replayed) << 1 | u8::from(has_taken) << 2;
+    put(out, &[scope, mode, class as u8, flags]);
     for text in [channel, agent, id, chat, thread, peer, name, text] {
         put_text(out, text);
+    }
+    if has_taken {
+        put_len(out, took.0.len());
+        put(out, took.0.as_flattened());
     }
 }
 
@@ -194,7 +228,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         2 => Class::Vip,
         _ => return None,
     };
-    let flags = from.byte().filter(|flags| *flags <= 3)?;
+    let flags = from.byte().filter(|flags| *flags <= 7)?;
     Some(Accepted {
         uid,
         unix_millis,
@@ -211,6 +245,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         peer: from.text()?,
         name: from.text()?,
         text: from.text()?,
+        took: if flags & 4 == 0 { Uids::default() } else { from.uids()? },
     })
 }
 
@@ -219,8 +254,12 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(out, &u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    put_len(out, text.len());
     put(out, text.as_bytes());
+}
+
+fn put_len(out: &mut Vec<u8>, len: usize) {
+    put(out, &u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
@@ -229,6 +268,7 @@ fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
         Outcome::Failed(code) => (1, code as u16),
         Outcome::Cancelled => (2, 0),
         Outcome::Dead(code) => (3, code as u16),
+        Outcome::Merged => (4, 0),
     };
     out.push(kind);
     put(out, &code.to_le_bytes());
@@ -273,6 +313,14 @@ impl<'a> Reader<'a> {
         core::str::from_utf8(text).ok()
     }
 
+    /// At least one, as is written.
+    fn uids(&mut self) -> Option<Uids<'a>> {
+        let len = self.take().map(u32::from_le_bytes).filter(|len| *len != 0)?;
+        let (uids, rest) = self.rest.split_at_checked((len as usize).checked_mul(8)?)?;
+        self.rest = rest;
+        Some(Uids(uids.as_chunks().0))
+    }
+
     fn outcome(&mut self) -> Option<Outcome> {
         let (kind, number) = (self.byte()?, self.short()?);
         // A code of a later version is still a failure.
@@ -282,6 +330,7 @@ impl<'a> Reader<'a> {
             1 => Outcome::Failed(code),
             2 => Outcome::Cancelled,
             3 => Outcome::Dead(code),
+            4 => Outcome::Merged,
             _ => return None,
         })
     }
@@ -292,7 +341,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn each() -> [Record<'static>; 7] {
+    fn each() -> [Record<'static>; 9] {
         let uid = Uid(0x0102_0304_0506_0708);
         let accepted = Accepted {
             uid,
@@ -310,10 +359,14 @@ mod tests {
             peer: "9",
             name: "Żółw",
             text: "good evening 🌆",
+            took: Uids::default(),
         };
+        const TOOK: [[u8; 8]; 2] = [uid_bytes(Uid(5)), uid_bytes(Uid(u64::MAX))];
         [
             Record::Accepted(accepted),
             Record::Accepted(Accepted { outbound: true, replayed: false, ..Accepted::default() }),
+            Record::Accepted(Accepted { took: Uids::new(&TOOK), ..accepted }),
+            Record::Settled { uid, outcome: Outcome::Merged, attempts: 0, detail: "" },
             Record::Reply { uid, verdict: Outcome::Failed(Code::ReplyTooLong), history: true, text: "so" },
             Record::Delivered { uid, part: 258, message: "4711" },
             Record::Settled { uid, outcome: Outcome::Dead(Code::DeliveryFailed), attempts: 3, detail: "403" },

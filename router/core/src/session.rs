@@ -4,6 +4,7 @@ use crate::history::{Context, History};
 use crate::id::Uid;
 use crate::list::{Link, Linked, List};
 use crate::load::Memory;
+use crate::plan::RunningMode;
 use crate::slots::NONE;
 use crate::time::Time;
 use crate::turn::NOWHERE;
@@ -33,6 +34,8 @@ pub(crate) struct Session {
     /// It is forgotten; only its address is readable until the next event.
     pub(crate) dead: bool,
     pub(crate) memory: Memory,
+    /// What an operator gave it for messages that arrive while a turn runs.
+    pub(crate) running_mode: Option<RunningMode>,
     /// Something of it changed since it was saved.
     pub(crate) unsaved: bool,
     /// The turn that is first: ready, running or being delivered; [`NONE`] for none.
@@ -70,6 +73,7 @@ impl Session {
             mode: inbound.mode,
             dead: false,
             memory: if is_stored { Memory::Cold } else { Memory::Warm },
+            running_mode: None,
             unsaved: false,
             current: NONE,
             waiting: List::new(),

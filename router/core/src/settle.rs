@@ -86,7 +86,14 @@ impl Shard {
         }
     }
 
-    fn tell(&mut self, slot: u32, code: Code, detail: &str, retry_after_millis: u32, out: &mut Effects) {
+    pub(crate) fn tell(
+        &mut self,
+        slot: u32,
+        code: Code,
+        detail: &str,
+        retry_after_millis: u32,
+        out: &mut Effects,
+    ) {
         let Some(turn) = self.turns.at(slot) else { return };
         let (client, seq, detail) = (turn.client, turn.seq.saturating_add(1), out.keep(detail));
         out.push(Effect::Fail { client, turn: self.turn_id(slot), seq, code, detail, retry_after_millis });
@@ -100,6 +107,29 @@ impl Shard {
 
     /// Ends a turn: whatever it holds goes back, and the next one of its session is first.
     pub(crate) fn settle(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        if turn.state == State::Waiting {
+            self.settle_waiting(slot, outcome, out);
+            return;
+        }
+        let place = turn.session;
+        self.end_turn(slot, outcome, out);
+        self.advance(place, out);
+        self.remove_turn(slot);
+    }
+
+    /// Ends a turn behind another of its session.
+    pub(crate) fn settle_waiting(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
+        self.end_turn(slot, outcome, out);
+        let place = self.turns.at(slot).map_or(NONE, |turn| turn.session);
+        if let Some(session) = self.sessions.at_mut(place) {
+            session.waiting.remove(&mut self.turns, slot);
+        }
+        self.remove_turn(slot);
+    }
+
+    #[inline]
+    fn end_turn(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
         let id = self.turn_id(slot);
         let Some(turn) = self.turns.at(slot) else { return };
         let (place, state, holds) = (turn.session, turn.state, turn.holds);
@@ -116,13 +146,10 @@ impl Shard {
         self.write_settled(slot, outcome, out);
         out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
         self.count(outcome);
-        if state == State::Waiting {
-            if let Some(session) = self.sessions.at_mut(place) {
-                session.waiting.remove(&mut self.turns, slot);
-            }
-        } else {
-            self.advance(place, out);
-        }
+    }
+
+    #[inline]
+    fn remove_turn(&mut self, slot: u32) {
         if let Some(turn) = self.turns.at_mut(slot) {
             self.texts.give(core::mem::take(&mut turn.words));
             self.texts.give(core::mem::take(&mut turn.reply));
@@ -135,6 +162,7 @@ impl Shard {
         match outcome {
             Outcome::Answered => self.counters.answered += 1,
             Outcome::Cancelled => self.counters.cancelled += 1,
+            Outcome::Merged => self.counters.merged += 1,
             Outcome::Failed(code) => self.counters.fail(code),
             Outcome::Dead(code) => {
                 self.counters.dead += 1;
@@ -143,7 +171,7 @@ impl Shard {
         }
         match outcome {
             Outcome::Answered | Outcome::Failed(_) | Outcome::Dead(_) => self.counters.pass(Stage::Respond),
-            Outcome::Cancelled => {}
+            Outcome::Cancelled | Outcome::Merged => {}
         }
     }
 
@@ -152,19 +180,19 @@ impl Shard {
         let now = self.now;
         let Some(session) = self.sessions.at_mut(place) else { return };
         session.active = now;
-        match session.waiting.pop_front(&mut self.turns) {
-            Some(next) => {
-                session.current = next;
-                self.come_forward(next, out);
-                self.publish_state(next, out);
-            }
-            None => {
-                session.current = NONE;
-                self.idle.push_back(&mut self.sessions, place);
-                self.publish(Notice::Updated, place, None, "idle", out);
-                self.save_idle(place, out);
-            }
+        if session.waiting.is_empty() {
+            session.current = NONE;
+            self.idle.push_back(&mut self.sessions, place);
+            self.publish(Notice::Updated, place, None, "idle", out);
+            self.save_idle(place, out);
+            return;
         }
+        self.collect(place, out);
+        let Some(session) = self.sessions.at_mut(place) else { return };
+        let Some(next) = session.waiting.pop_front(&mut self.turns) else { return };
+        session.current = next;
+        self.come_forward(next, out);
+        self.publish_state(next, out);
     }
 
     /// Forgets an idle session and gives its unit back.

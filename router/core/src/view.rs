@@ -1,9 +1,10 @@
 //! What the shell reads from a shard: borrowed views, never a handle to change it.
 use crate::breaker;
 use crate::counters::Counters;
-use crate::event::Scope;
+use crate::event::{Class, Scope};
 use crate::home::session_hash;
 use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
+use crate::plan::RunningMode;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::time::Time;
@@ -139,6 +140,8 @@ pub struct SessionView<'a> {
     pub agent: Option<AgentId>,
     /// That was an operator.
     pub assigned: bool,
+    /// What an operator gave it for messages that arrive while a turn runs; `None` for what its agents have.
+    pub running_mode: Option<RunningMode>,
     /// Messages admitted since it was made.
     pub messages: u32,
     /// Messages that wait behind the one that is being answered.
@@ -179,6 +182,10 @@ pub struct AgentLoad {
     pub queued: [u32; 3],
     /// Average time from a turn's start to the end of its call, milliseconds.
     pub turn_millis: u32,
+    /// What a message that comes now would wait for its place, by class, milliseconds (see [`crate::overload`]).
+    pub wait_millis: [u32; 3],
+    /// Messages refused with `AGENT_BUSY` since the start.
+    pub refused: u64,
 }
 
 impl Shard {
@@ -293,6 +300,7 @@ impl Shard {
             state,
             agent: self.agent_id(session.desk),
             assigned: session.assigned,
+            running_mode: session.running_mode,
             messages: session.messages,
             waiting: u16::try_from(session.waiting.len()).unwrap_or(u16::MAX),
             created: session.created,
@@ -330,6 +338,9 @@ impl Shard {
                     running: desk.running.used(),
                     queued: desk.queue.lens(),
                     turn_millis: desk.turn_millis,
+                    wait_millis: [Class::Low, Class::Normal, Class::Vip]
+                        .map(|class| self.wait_of(desk, class)),
+                    refused: desk.refused,
                 };
             }
         }

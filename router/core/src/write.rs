@@ -8,7 +8,7 @@ use crate::effect::{Dead, Effect, Effects, Outcome, Saved, Span};
 use crate::event::Mode;
 use crate::id::{Client, TurnId, Uid};
 use crate::log::{Await, JournalState, Start};
-use crate::record::{Accepted, Record};
+use crate::record::{Accepted, Record, Uids};
 use crate::shard::Shard;
 use crate::turn::{Errand, State};
 use alloc::boxed::Box;
@@ -51,6 +51,11 @@ impl Shard {
 
     /// Writes down that a turn was admitted. `id` is its event's, unless that is remembered elsewhere.
     pub(crate) fn write_accepted(&mut self, slot: u32, id: &str, out: &mut Effects) -> u64 {
+        self.write_joined(slot, id, Uids::default(), out)
+    }
+
+    /// As [`Self::write_accepted`], of a turn that took others in.
+    pub(crate) fn write_joined(&mut self, slot: u32, id: &str, took: Uids<'_>, out: &mut Effects) -> u64 {
         let turn_id = self.turn_id(slot);
         let Some(turn) = self.turns.at_mut(slot) else { return 0 };
         let Some(session) = self.sessions.at(turn.session) else { return 0 };
@@ -70,6 +75,7 @@ impl Shard {
             peer: session.peer(),
             name: turn.name(),
             text: turn.text(),
+            took,
         };
         let lsn = self.log.append(&Record::Accepted(accepted), out);
         turn.lsn = lsn;

@@ -33,6 +33,8 @@ mod dice;
 mod fairness;
 #[path = "sim/marks.rs"]
 mod marks;
+#[path = "sim/meeting.rs"]
+mod meeting;
 #[path = "sim/memory.rs"]
 mod memory;
 #[path = "sim/notices.rs"]
@@ -117,10 +119,12 @@ const WANTED: &[&str] = &[
     "effect Resume",
     "effect Send",
     "effect Finish",
+    "effect Merged",
     "effect Deliver",
     "effect Nudge",
     "effect Fail Cancelled",
     "effect Fail ReplyTooLong",
+    "effect Fail SessionFull",
     "effect Fail SlowConsumer",
     "effect Fail WaitedTooLong",
     "effect Fail NotFound",
@@ -132,11 +136,13 @@ const WANTED: &[&str] = &[
     "effect Fail UpstreamUnavailable",
     "settled Answered",
     "settled Cancelled",
+    "settled Merged",
     "settled Failed ReplyTooLong",
     "settled Failed SlowConsumer",
     "settled Failed WaitedTooLong",
     "settled Dead DeliveryFailed",
     "settled Dead NotFound",
+    "settled Dead SessionFull",
     "settled Dead UpstreamTimeout",
     "settled Dead UpstreamUnavailable",
     "settled Dead WaitedTooLong",
@@ -153,6 +159,7 @@ const WANTED: &[&str] = &[
     "operation Set",
     "operation Assign",
     "operation Stop",
+    "operation Mode",
     "operator speaks",
     "operation refused Busy",
     "operation refused Draining",
@@ -166,8 +173,16 @@ const WANTED: &[&str] = &[
     "cancelled for Clock(Call)",
     "cancelled for Clock(SlowClient)",
     "cancelled for Left",
+    "cancelled for Interrupted",
     "cancelled for Operator",
+    "cancelled for Steered",
     "cancelled for TooLong",
+    "collected",
+    "steered",
+    "interrupted",
+    "merged at the cap",
+    "names before texts",
+    "refused early",
     "failed Backoff",
     "failed After",
     "failed Elsewhere",

@@ -15,6 +15,7 @@ use clawgate_core::codes::Code;
 use clawgate_core::event::{Event, Operation};
 use clawgate_core::home::{home, session_hash};
 use clawgate_core::id::{Client, ShardId};
+use clawgate_core::plan::RunningMode;
 use clawgate_core::view::{Role, SessionView, State};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -137,6 +138,7 @@ fn row(thread: &Thread, view: &SessionView<'_>) -> Value {
         "peer": view.address.peer,
         "state": view.state.name(),
         "agent": view.agent.map(|agent| plan.agent(agent).name.to_string()),
+        "whileRunning": view.running_mode.map(RunningMode::name),
         "messages": view.messages,
         "waiting": view.waiting,
         "shard": thread.id.0,
@@ -232,6 +234,7 @@ enum Action {
     Set(String, String),
     Assign(String),
     Stop,
+    Mode(Option<RunningMode>),
 }
 
 impl Action {
@@ -244,6 +247,7 @@ impl Action {
             Self::Set(..) => "set",
             Self::Assign(_) => "assign",
             Self::Stop => "stop",
+            Self::Mode(_) => "mode",
         }
     }
 }
@@ -263,6 +267,7 @@ pub(super) fn operate(call: &mut Call<'_>) {
         Ok(SessionAction::Send(text)) => Action::Send(text.to_owned()),
         Ok(SessionAction::Set { name, value }) => Action::Set(name.to_owned(), value.to_owned()),
         Ok(SessionAction::Stop) => Action::Stop,
+        Ok(SessionAction::Mode(mode)) => Action::Mode(mode),
         Ok(SessionAction::Assign { agent }) => match gateway.agent(agent) {
             // By name: the session's core may work by another configuration.
             Some(_) => Action::Assign(agent.to_owned()),
@@ -310,6 +315,7 @@ fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: 
             }
         },
         Action::Stop => Operation::Stop,
+        Action::Mode(mode) => Operation::Mode(*mode),
     };
     thread.handle(Event::Operate { client, session, operation });
 }

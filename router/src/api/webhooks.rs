@@ -89,6 +89,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, ticket: u3
         | Reply::Operated { .. }
         | Reply::Piece { .. }
         | Reply::Done { .. }
+        | Reply::Merged { .. }
         | Reply::Failed { .. } => None,
     };
     settle(thread, connection, ticket, refused);

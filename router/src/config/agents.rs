@@ -5,6 +5,8 @@ use super::path::Path;
 use super::report::Report;
 use super::schema::nearest;
 use clawgate_core::id::{AgentId, ModelId};
+use clawgate_core::plan::{DropPolicy, RunningMode, WhileRunning};
+use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,10 @@ pub(crate) struct Agent {
     pub(crate) waiting_max: u32,
     /// Calls per turn on one model before the next is tried.
     pub(crate) attempts_max: u16,
+    /// What becomes of messages that arrive while a turn of their session runs.
+    pub(crate) while_running: WhileRunning,
+    /// How long a message may have to wait for its place when it comes; zero for any time.
+    pub(crate) wait_target: Duration,
     /// What people on a platform are told when no answer can be had.
     pub(crate) failure_text: Option<String>,
 }
@@ -55,8 +61,72 @@ pub(super) struct AgentEntry {
     /// Calls per message on one model before the next is asked.
     #[schemars(range(min = 1, max = 20))]
     pub(super) attempts_max: u16,
+    /// Milliseconds that a message may have to wait for its place, as far as can be told when it comes. One that would
+    /// wait longer is refused with the time to come back, unless it comes with a burst: then four times as long is let
+    /// in. 0: refused only at `waitingMax`.
+    #[schemars(range(min = 0, max = 86_400_000))]
+    pub(super) wait_target_millis: u32,
+    /// What becomes of messages that arrive while one of their session is being answered.
+    pub(super) while_running: WhileRunningEntry,
     /// What people on a platform are told when no answer can be had. Left empty: nothing.
     pub(super) failure_text: String,
+}
+
+/// What becomes of messages that arrive while one of their session is being answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct WhileRunningEntry {
+    /// `followup`: each is answered after that one. `collect`: all that wait then are answered together, to the last one's
+    /// sender. `steer`: the message joins the one that is being answered, whose call to the model is made anew, as long
+    /// as nothing of the answer was shown; after that as `collect`. `interrupt`: the answer is cancelled.
+    pub(super) mode: ModeName,
+    /// Messages of a session that may wait. 0, or more than `limits.sessionWaitingMax`: that many.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub(super) cap: u16,
+    /// What gives way at the cap. `newest`: the one that comes is refused with `SESSION_FULL`. `oldest`: the one that
+    /// waits for longest; its client is told, a platform's becomes a dead letter. `merge`: the last that waits and the one
+    /// that comes are answered together.
+    pub(super) drop: DropName,
+}
+
+/// What a message does that arrives while one of its session is being answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub(super) enum ModeName {
+    #[default]
+    Followup,
+    Collect,
+    Steer,
+    Interrupt,
+}
+
+/// What gives way where as many messages wait as may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub(super) enum DropName {
+    #[default]
+    Newest,
+    Oldest,
+    Merge,
+}
+
+impl WhileRunningEntry {
+    const fn compiled(self) -> WhileRunning {
+        let mode = match self.mode {
+            ModeName::Followup => RunningMode::Followup,
+            ModeName::Collect => RunningMode::Collect,
+            ModeName::Steer => RunningMode::Steer,
+            ModeName::Interrupt => RunningMode::Interrupt,
+        };
+        let drop = match self.drop {
+            DropName::Newest => DropPolicy::Newest,
+            DropName::Oldest => DropPolicy::Oldest,
+            DropName::Merge => DropPolicy::Merge,
+        };
+        WhileRunning { mode, cap: self.cap, drop }
+    }
 }
 
 impl Default for AgentEntry {
@@ -69,6 +139,8 @@ impl Default for AgentEntry {
             running_max: 0,
             waiting_max: 1_000,
             attempts_max: 3,
+            wait_target_millis: 30_000,
+            while_running: WhileRunningEntry::default(),
             failure_text: "Sorry, I cannot answer right now. Please try again in a moment.".to_owned(),
         }
     }
@@ -88,6 +160,8 @@ impl AgentEntry {
             running_max: self.running_max,
             waiting_max: self.waiting_max,
             attempts_max: self.attempts_max,
+            while_running: self.while_running.compiled(),
+            wait_target: Duration::from_millis(self.wait_target_millis.into()),
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
         }
     }

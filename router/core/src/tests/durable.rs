@@ -11,7 +11,7 @@ use crate::view::Role;
 const OK: Delivery<'static> = Delivery::Confirmed { message: "m1" };
 
 /// A shard that journals, and keeps sessions in a store if `store`.
-fn keeps(plan: Plan, store: bool) -> Scene {
+pub(super) fn keeps(plan: Plan, store: bool) -> Scene {
     let mut scene = scene(plan);
     let secret = Secret([3, 4]);
     let unix_micros = 1_790_000_000_000_000;
@@ -20,7 +20,7 @@ fn keeps(plan: Plan, store: bool) -> Scene {
     scene
 }
 
-fn durable(scene: &mut Scene, lsn: u64) -> Vec<String> {
+pub(super) fn durable(scene: &mut Scene, lsn: u64) -> Vec<String> {
     scene.event(Event::Durable { lsn })
 }
 
@@ -244,7 +244,13 @@ fn a_session_is_asked_for_once_and_its_turns_wait_for_that() {
     assert_eq!(scene.send(says("ann", "again")), ["accepted 1.1 ahead 1"]);
     let session = scene.find("ann").unwrap();
     let history = [(Role::User, "before"), (Role::Agent, "so")];
-    let stored = Stored { agent: "bea", messages: 7, history: &history, context: &[("lang", "pl")] };
+    let stored = Stored {
+        agent: "bea",
+        messages: 7,
+        history: &history,
+        context: &[("lang", "pl")],
+        ..Stored::default()
+    };
     assert_eq!(
         scene.event(Event::Loaded { session, stored: Some(stored) }),
         ["start 0.1#0 agent 1 model 1"],

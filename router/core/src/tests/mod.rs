@@ -10,11 +10,13 @@ mod calls;
 mod delivery;
 mod durable;
 mod operations;
+mod overload;
 mod places;
 mod reload;
 mod retries;
 mod sessions;
 mod threads;
+mod while_running;
 
 use crate::bounds::Bounds;
 use crate::codes::Code;
@@ -24,7 +26,7 @@ use crate::event::{
 };
 use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
 use crate::limits::Limits;
-use crate::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit};
+use crate::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning};
 use crate::record::Record;
 use crate::route::Strategy;
 use crate::shard::Shard;
@@ -68,6 +70,8 @@ pub(crate) fn agent(name: &str, models: &[u16]) -> Agent {
         attempts_max: 2,
         history: false,
         needs_history: true,
+        while_running: WhileRunning::default(),
+        wait_target: Duration::ZERO,
         failure_text: None,
     }
 }
@@ -244,6 +248,7 @@ fn outcome(outcome: Outcome) -> String {
         Outcome::Failed(code) => format!("failed {}", code.name()),
         Outcome::Cancelled => "cancelled".to_string(),
         Outcome::Dead(code) => format!("dead {}", code.name()),
+        Outcome::Merged => "merged".to_string(),
     }
 }
 
@@ -269,6 +274,7 @@ fn line(effect: &Effect, out: &Effects) -> String {
         Effect::Fail { turn, seq, code, detail, retry_after_millis, .. } => {
             format!("fail {} {seq} {} [{}] {retry_after_millis}", of(turn), code.name(), out.text(detail))
         }
+        Effect::Merged { turn, seq, into, .. } => format!("merged {} {seq} into {}", of(turn), of(into)),
         Effect::Deliver { turn, part, attempt, text, .. } => {
             format!("deliver {} part {part} attempt {attempt} [{}]", of(turn), out.text(text))
         }
@@ -291,7 +297,11 @@ fn publish(notice: Notice, text: &str) -> String {
 
 fn written(bytes: &[u8]) -> String {
     match Record::decode(bytes) {
-        Some(Record::Accepted(accepted)) => format!("accepted {} {}", accepted.id, accepted.text),
+        Some(Record::Accepted(accepted)) => {
+            let took = accepted.took.iter().count();
+            let took = if took == 0 { String::new() } else { format!(" for {took} more") };
+            format!("accepted {} {}{took}", accepted.id, accepted.text)
+        }
         Some(Record::Reply { verdict, text, .. }) => format!("reply {} {text}", outcome(verdict)),
         Some(Record::Delivered { part, message, .. }) => format!("delivered {part} {message}"),
         Some(Record::Settled { outcome: how, attempts, detail, .. }) => {

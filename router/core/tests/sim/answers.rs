@@ -84,16 +84,18 @@ impl Board {
         );
         let agents = self.routes(&inbound);
         if code == Code::SessionFull {
-            let behind = self.keys.get(&self.key(&inbound)).map_or(0, |id| self.sessions[id].queue.len());
-            let most = usize::from(self.limits().session_waiting_max);
-            assert!(most < behind, "a session is full with {behind} turns, {most} of which may wait");
+            let session = self.keys.get(&self.key(&inbound)).copied();
+            let full = |agent: &Name| session.is_some_and(|id| !self.has_room(id, agent, &inbound));
+            assert!(agents.iter().any(full), "the session has room: {inbound:?}");
         } else if code == Code::UpstreamUnavailable {
             assert!(
                 agents.iter().any(|agent| self.unavailable(agent, 0)),
                 "{agents:?} have models that work"
             );
         } else {
-            step.claims.push(Claim::Refused { code, agents });
+            let class = self.class_of(&inbound);
+            let crowded = agents.iter().any(|agent| self.is_crowded(agent, class));
+            step.claims.push(Claim::Refused { code, agents, crowded });
         }
     }
 
@@ -141,12 +143,9 @@ impl Board {
         };
         let order = self.next_order();
         let now = self.now;
+        self.check_room(step, &turn);
         let Some(owner) = self.sessions.get_mut(&session) else { panic!("{session:?} is not known") };
         assert_eq!(usize::from(ahead), owner.queue.len(), "{id:?}: how many are ahead");
-        assert!(
-            owner.queue.len() <= usize::from(self.plan.limits.session_waiting_max),
-            "{session:?} has too many turns"
-        );
         let ready = owner.queue.is_empty().then_some(order);
         owner.queue.push_back(id);
         owner.active = now;
@@ -154,6 +153,9 @@ impl Board {
         self.tally.accepted += 1;
         step.claims.push(Claim::Accepted);
         step.owed.push(id);
+        if matches!(step.cause, Cause::Event(Event::Inbound { .. })) {
+            self.meet_running(step, id);
+        }
     }
 
     fn admit(
@@ -173,8 +175,8 @@ impl Board {
             .session(session)
             .and_then(|view| view.agent)
             .map(|id| known(&self.plan.agent(id).name));
-        let agent = agent.or(kept.filter(|agent| agents.contains(agent)));
         let others = if agent.is_none() { agents.clone() } else { Vec::new() };
+        let agent = agent.or(kept.filter(|agent| agents.contains(agent)));
         let agent = agent.unwrap_or(agents[0]);
         assert!(agents.contains(&agent), "{id:?} goes to {agent}, not to one of {agents:?}");
         step.mark(format!("class {:?}", inbound.class));
@@ -195,12 +197,16 @@ impl Board {
             &self.sessions[&session],
         );
         let name = admission::clip(inbound.name, usize::from(self.limits().name_bytes_max));
-        let class = match inbound.class {
-            Class::Normal => self.plan.channel(inbound.channel).class,
-            other @ (Class::Low | Class::Vip) => other,
-        };
+        let class = self.class_of(inbound);
         let turn = self.new_turn(client, session, inbound.mode, class, name, inbound.text);
         Turn { agent: Some(agent), others, outbound: false, ..turn }
+    }
+
+    fn class_of(&self, inbound: &Inbound<'_>) -> Class {
+        match inbound.class {
+            Class::Normal => self.plan.channel(inbound.channel).class,
+            other @ (Class::Low | Class::Vip) => other,
+        }
     }
 
     fn new_turn(
@@ -254,6 +260,7 @@ impl Board {
             agent: None,
             assigned: false,
             mode: inbound.mode,
+            running_mode: None,
             queue: std::collections::VecDeque::new(),
             history: None,
             context: Vec::new(),
@@ -340,7 +347,7 @@ impl Board {
     pub(crate) fn on_fail(&mut self, step: &mut Step<'_>, id: TurnId, fail: &Fail<'_>) {
         step.mark(format!("effect Fail {:?}", fail.code));
         let (now, waiting_age_max) = (self.now, self.limits().waiting_age_max);
-        let stopped = self.is_stopped(step, id);
+        let (stopped, dropped) = (self.is_stopped(step, id), step.meeting.dropped);
         let (may_give_up, cut_off) = (self.may_give_up(id), self.is_cut_off(id));
         let gone = self.turns.get(&id).and_then(|turn| turn.agent).is_some_and(|agent| !self.employs(agent));
         let turn = self.turn(id);
@@ -358,6 +365,10 @@ impl Board {
                     "{id:?} waited too long because of {:?}",
                     step.cause
                 );
+            }
+            (Phase::Waiting, Code::SessionFull) => {
+                assert_eq!(dropped, Some(id), "{id:?} gives way, and need not");
+                assert!(fail.retry_after_millis > 0, "{id:?} is not told when to come back");
             }
             (Phase::Waiting | Phase::Resting(_), Code::NotFound) => {
                 assert!(gone, "{id:?}: its agent is there")
@@ -386,14 +397,21 @@ impl Board {
         turn.end(if fail.code == Code::Cancelled { Outcome::Cancelled } else { Outcome::Failed(fail.code) });
     }
 
-    /// Did an operator stop this turn?
+    /// Did an operator stop this turn, or a newer message?
     pub(crate) fn is_stopped(&self, step: &Step<'_>, id: TurnId) -> bool {
+        if step.meeting.interrupted == Some(id) {
+            return true;
+        }
         let Cause::Event(Event::Operate { session, operation, .. }) = step.cause else { return false };
         let Some(turn) = self.turns.get(&id).filter(|turn| turn.session == session) else { return false };
         match operation {
             Operation::Close => true,
             Operation::Stop => self.sessions[&turn.session].queue.front() == Some(&id),
-            Operation::Reset | Operation::Send(_) | Operation::Set { .. } | Operation::Assign(_) => false,
+            Operation::Reset
+            | Operation::Send(_)
+            | Operation::Set { .. }
+            | Operation::Assign(_)
+            | Operation::Mode(_) => false,
         }
     }
 
@@ -416,6 +434,7 @@ impl Board {
         match outcome {
             Outcome::Answered => self.tally.answered += 1,
             Outcome::Cancelled => self.tally.cancelled += 1,
+            Outcome::Merged => self.tally.merged += 1,
             Outcome::Failed(_) => self.tally.failed += 1,
             Outcome::Dead(_) => {
                 (self.tally.dead, self.tally.failed) = (self.tally.dead + 1, self.tally.failed + 1)
@@ -424,22 +443,27 @@ impl Board {
         step.mark(match outcome {
             Outcome::Answered => "settled Answered".to_owned(),
             Outcome::Cancelled => "settled Cancelled".to_owned(),
+            Outcome::Merged => "settled Merged".to_owned(),
             Outcome::Failed(code) => format!("settled Failed {code:?}"),
             Outcome::Dead(code) => format!("settled Dead {code:?}"),
         });
-        self.bury(id);
+        let front = self.bury(id);
+        if front && outcome != Outcome::Merged {
+            self.collect(step, session);
+        }
     }
 
-    fn bury(&mut self, id: TurnId) {
+    /// True if it was the first of its session.
+    fn bury(&mut self, id: TurnId) -> bool {
         let order = self.next_order();
         let now = self.now;
-        let Some(turn) = self.turns.remove(&id) else { return };
+        let Some(turn) = self.turns.remove(&id) else { return false };
         self.dead_turns.insert(id);
         let Some(owner) = self.sessions.get_mut(&turn.session) else { panic!("{id:?} outlived its session") };
         let front = owner.queue.front() == Some(&id);
         owner.queue.retain(|other| *other != id);
         if !front {
-            return;
+            return false;
         }
         owner.active = now;
         if let Some(next) = owner.queue.front() {
@@ -448,6 +472,7 @@ impl Board {
         } else {
             owner.idle = order;
         }
+        true
     }
 
     /// Some turns end without a word: those whose client left, those that are delivered, those that nobody waits for.
@@ -469,6 +494,13 @@ impl Board {
         let turn = &self.turns[&id];
         let delivered = turn.mode == Mode::Deliver;
         match (&turn.phase, outcome) {
+            (Phase::Waiting, Outcome::Merged) => {
+                assert!(delivered, "{id:?} is merged without a word");
+                assert!(step.meeting.into.contains_key(&id), "{id:?} is merged, and need not be");
+            }
+            (Phase::Waiting, Outcome::Dead(Code::SessionFull)) if delivered => {
+                assert_eq!(step.meeting.dropped, Some(id), "{id:?} gives way, and need not");
+            }
             (_, Outcome::Cancelled) if left => assert!(!delivered, "{id:?} goes on whoever leaves"),
             (_, Outcome::Cancelled) => {
                 assert!(

@@ -16,7 +16,7 @@ use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{End, Event, Inbound, Mode, Piece, Scope};
 use clawgate_core::id::{CallId, ModelId, SessionId, TurnId};
 use clawgate_core::limits::Limits;
-use clawgate_core::plan::Plan;
+use clawgate_core::plan::{Plan, RunningMode};
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
 use clawgate_core::view::Role;
@@ -48,6 +48,8 @@ pub(crate) struct Session {
     pub(crate) assigned: bool,
     /// How its latest message is answered.
     pub(crate) mode: Mode,
+    /// What an operator gave it for messages that arrive while a turn runs.
+    pub(crate) running_mode: Option<RunningMode>,
     /// Admitted and not settled, in the order of admission.
     pub(crate) queue: VecDeque<TurnId>,
     /// What was said; `None` before anything was answered.
@@ -109,6 +111,7 @@ pub(crate) struct Tally {
     pub(crate) ignored: u64,
     pub(crate) answered: u64,
     pub(crate) cancelled: u64,
+    pub(crate) merged: u64,
     pub(crate) dead: u64,
     pub(crate) failed: u64,
     pub(crate) evicted: u64,
@@ -144,6 +147,7 @@ pub(crate) struct Step<'a> {
     /// What breakers must be now: the model, the period in which it was found, the state.
     pub(crate) verdicts: Vec<(Name, u32, State)>,
     pub(crate) published: crate::notices::Published,
+    pub(crate) meeting: crate::meeting::Meeting,
     pub(crate) marks: Vec<String>,
 }
 
@@ -154,6 +158,8 @@ pub(crate) enum Claim {
     Refused {
         code: Code,
         agents: Vec<Name>,
+        /// Others of its class wait here for one of them, which has a target.
+        crowded: bool,
     },
     /// A session was forgotten to make room.
     Evicted,
@@ -188,6 +194,7 @@ impl<'a> Step<'a> {
             learned: Vec::new(),
             verdicts: Vec::new(),
             published: crate::notices::Published::default(),
+            meeting: crate::meeting::Meeting::default(),
             marks: Vec::new(),
         }
     }
@@ -424,6 +431,7 @@ impl Board {
                 let (text, model) = (step.effects.text(text), self.model_name(model));
                 self.on_finish(step, turn, &Finish { client, seq, text, usage, model, stop });
             }
+            Effect::Merged { client, turn, seq, into } => self.on_merged(step, client, turn, seq, into),
             Effect::Fail { client, turn, seq, code, detail, retry_after_millis } => {
                 let detail = step.effects.text(detail);
                 self.on_fail(step, turn, &Fail { client, seq, code, detail, retry_after_millis });
@@ -454,6 +462,7 @@ impl Board {
 
     fn after(&mut self, step: &mut Step<'_>) {
         self.check_answers(step);
+        self.check_meeting(step);
         self.forget_sessions(step);
         for id in std::mem::take(&mut step.owed) {
             self.check_owed(id);

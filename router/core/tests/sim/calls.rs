@@ -153,6 +153,9 @@ impl Board {
         let cut = self.why_cancelled(step, call);
         step.mark(format!("cancelled for {cut:?}"));
         self.close_call(step, call.turn, Finale::Cut(cut));
+        if cut == Cut::Steered {
+            self.restart(call.turn);
+        }
     }
 
     /// A call is cancelled only for a reason that the shadow knows.
@@ -162,6 +165,12 @@ impl Board {
         let turn = self.turn(call.turn);
         let session = turn.session;
         let Some(live) = turn.live(call) else { panic!("{call:?} is cancelled, but does not run") };
+        if step.meeting.interrupted == Some(call.turn) {
+            return Cut::Interrupted;
+        }
+        if step.meeting.steered == Some(call.turn) {
+            return Cut::Steered;
+        }
         match step.cause {
             Cause::Event(Event::Left { turn }) if turn == call.turn => return Cut::Left,
             Cause::Event(Event::Operate {

@@ -22,6 +22,7 @@ impl Board {
             Operation::Set { .. } => "operation Set",
             Operation::Assign(_) => "operation Assign",
             Operation::Stop => "operation Stop",
+            Operation::Mode(_) => "operation Mode",
         });
         let Some(owner) = self.sessions.get_mut(&session) else { return };
         if operation == Operation::Reset {
@@ -50,7 +51,7 @@ impl Board {
             Some(Code::NotFound)
         };
         if refused == Some(Code::Busy) && matches!(operation, Operation::Send(_)) && expected.is_none() {
-            step.claims.push(Claim::Refused { code: Code::Busy, agents: Vec::new() });
+            step.claims.push(Claim::Refused { code: Code::Busy, agents: Vec::new(), crowded: false });
             return;
         }
         assert_eq!(refused, expected, "{operation:?} in {:?}", self.sessions.get(&session));
@@ -100,6 +101,10 @@ impl Board {
                     *context = before;
                     return Some(Code::TooLarge);
                 }
+                None
+            }
+            Operation::Mode(mode) => {
+                owner.running_mode = mode;
                 None
             }
             Operation::Assign(_) => {

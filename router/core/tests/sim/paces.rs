@@ -25,7 +25,14 @@ impl Board {
                 true
             }
             // What is stopped says nothing of how long it would have taken.
-            Finale::Cut(Cut::Clock(Clock::SlowClient) | Cut::Left | Cut::Operator | Cut::TooLong) => return,
+            Finale::Cut(
+                Cut::Clock(Clock::SlowClient)
+                | Cut::Left
+                | Cut::Operator
+                | Cut::TooLong
+                | Cut::Interrupted
+                | Cut::Steered,
+            ) => return,
         };
         let took = self.now.since(began).as_millis() as u32;
         let pace = self.paces.entry(agent).or_insert_with(|| BTreeSet::from([0]));

@@ -5,7 +5,8 @@ use crate::people::CHANNELS;
 use clawgate_core::event::Class;
 use clawgate_core::id::{AgentId, ModelId};
 use clawgate_core::limits::Limits;
-use clawgate_core::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit};
+use clawgate_core::plan::{Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, GroupPolicy, Model, Plan};
+use clawgate_core::plan::{RunningMode, Unit, WhileRunning};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub(crate) struct AgentDraft {
     pub(crate) attempts_max: u16,
     pub(crate) history: bool,
     pub(crate) failure_text: bool,
+    pub(crate) while_running: WhileRunning,
+    pub(crate) wait_target: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +171,7 @@ impl Draft {
         for agent in self.roster.iter_mut().filter(|agent| agent.name == name) {
             agent.running_max = *dice.pick(&RUNNING_MAX);
             agent.waiting_max = *dice.pick(&WAITING_MAX);
+            agent.while_running = while_running(dice);
         }
         if dice.chance(500) {
             self.limits.turns_max = *dice.pick(&TURNS_MAX);
@@ -239,6 +243,8 @@ impl Draft {
             attempts_max: draft.attempts_max,
             history: draft.history,
             needs_history: true,
+            while_running: draft.while_running,
+            wait_target: draft.wait_target,
             failure_text: draft.failure_text.then(|| FAILURE_TEXT.into()),
         }
     }
@@ -334,6 +340,16 @@ fn agent(dice: &mut Dice, name: Name) -> AgentDraft {
         attempts_max: dice.between(1, 3) as u16,
         history: dice.chance(500),
         failure_text: dice.chance(500),
+        while_running: while_running(dice),
+        wait_target: Duration::from_millis(*dice.pick(&[0, 0, 500, 5_000])),
+    }
+}
+
+fn while_running(dice: &mut Dice) -> WhileRunning {
+    WhileRunning {
+        mode: *dice.pick(&RunningMode::ALL),
+        cap: *dice.pick(&[0, 0, 1, 2, 3]),
+        drop: *dice.pick(&[DropPolicy::Newest, DropPolicy::Newest, DropPolicy::Oldest, DropPolicy::Merge]),
     }
 }
 

@@ -238,8 +238,8 @@ impl Shadow {
     fn check_claim(&mut self, number: usize, claim: &Claim, marks: &mut Marks) {
         let limits = self.boards[number].limits().clone();
         match claim {
-            Claim::Refused { code, agents } if self.is_uniform() => {
-                self.check_refusal(number, *code, agents, marks)
+            Claim::Refused { code, agents, crowded } if self.is_uniform() => {
+                self.check_refusal(number, *code, agents, *crowded, marks)
             }
             Claim::Refused { .. } => {}
             Claim::Evicted => {
@@ -309,11 +309,14 @@ impl Shadow {
     }
 
     /// A refusal needs a limit that is reached.
-    fn check_refusal(&self, number: usize, code: Code, agents: &[Name], marks: &mut Marks) {
+    fn check_refusal(&self, number: usize, code: Code, agents: &[Name], crowded: bool, marks: &mut Marks) {
         let board = &self.boards[number];
         if code == Code::AgentBusy {
-            let busy = |agent: &Name| self.waiting(agent, board.agent(agent).waiting_max).is_reached();
-            assert!(agents.iter().any(busy), "none of {agents:?} is busy");
+            let full = |agent: &Name| self.waiting(agent, board.agent(agent).waiting_max).is_reached();
+            if !agents.iter().any(full) {
+                assert!(crowded, "none of {agents:?} is busy");
+                marks.hit("refused early");
+            }
             return;
         }
         assert_eq!(code, Code::Busy, "refused for no reason of this kind");
@@ -411,7 +414,7 @@ impl Shadow {
             assert!(board.sessions.is_empty(), "sessions that never expire: {:?}", board.sessions);
             let counters = shard.counters();
             let failed: u64 = Code::ALL.iter().map(|code| counters.failed(*code)).sum();
-            let ended = counters.answered + counters.cancelled + failed;
+            let ended = counters.answered + counters.cancelled + counters.merged + failed;
             assert_eq!(counters.accepted, ended, "shard {}: each turn ended once", board.number);
             accepted += counters.accepted;
             refused += Code::ALL.iter().map(|code| counters.refused(*code)).sum::<u64>();

@@ -122,6 +122,10 @@ pub(crate) enum Cut {
     Left,
     Operator,
     TooLong,
+    /// A newer message of the session cancelled it.
+    Interrupted,
+    /// A newer message joined it: it is made anew.
+    Steered,
     Clock(Clock),
 }
 
@@ -141,7 +145,14 @@ impl Finale {
             Self::Cut(Cut::Clock(Clock::Header | Clock::FirstPiece | Clock::Silence | Clock::Call)) => {
                 Retry::Backoff
             }
-            Self::Cut(Cut::Clock(Clock::SlowClient) | Cut::Left | Cut::Operator | Cut::TooLong)
+            Self::Cut(
+                Cut::Clock(Clock::SlowClient)
+                | Cut::Left
+                | Cut::Operator
+                | Cut::TooLong
+                | Cut::Interrupted
+                | Cut::Steered,
+            )
             | Self::Finished(_) => Retry::Never,
         }
     }
@@ -149,9 +160,9 @@ impl Finale {
     /// What its client is told, if it comes to that.
     pub(crate) const fn code(&self) -> Option<Code> {
         match self {
-            Self::Finished(_) | Self::Cut(Cut::Left) => None,
+            Self::Finished(_) | Self::Cut(Cut::Left | Cut::Steered) => None,
             Self::Failed { code, .. } => Some(*code),
-            Self::Cut(Cut::Operator) => Some(Code::Cancelled),
+            Self::Cut(Cut::Operator | Cut::Interrupted) => Some(Code::Cancelled),
             Self::Cut(Cut::TooLong) => Some(Code::ReplyTooLong),
             Self::Cut(Cut::Clock(Clock::SlowClient)) => Some(Code::SlowConsumer),
             Self::Cut(Cut::Clock(Clock::Header | Clock::FirstPiece | Clock::Silence | Clock::Call)) => {

@@ -16,6 +16,7 @@ use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{Event, Operation};
 use clawgate_core::home::{Secret, home, session_hash};
 use clawgate_core::id::{AgentId, CallId, Client, SessionId, ShardId, TurnId};
+use clawgate_core::plan::RunningMode;
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +37,7 @@ pub(crate) enum Order {
     Set(String, String),
     Assign(AgentId),
     Stop,
+    Mode(Option<RunningMode>),
 }
 
 impl Order {
@@ -47,6 +49,7 @@ impl Order {
             Self::Set(name, value) => Operation::Set { name: name.as_str(), value: value.as_str() },
             Self::Assign(agent) => Operation::Assign(*agent),
             Self::Stop => Operation::Stop,
+            Self::Mode(mode) => Operation::Mode(*mode),
         }
     }
 }
@@ -304,7 +307,7 @@ impl World {
 
     fn operate(&mut self) {
         let Some((shard, session)) = self.shadow.any_session(&mut self.dice) else { return };
-        let order = match self.dice.below(16) {
+        let order = match self.dice.below(18) {
             0 => Order::Reset,
             1 | 2 => Order::Close,
             3..=5 => Order::Send(if self.dice.chance(100) {
@@ -321,7 +324,8 @@ impl World {
             11 | 12 => {
                 Order::Assign(AgentId(self.dice.below(self.setup.plan.agents.len() as u64 + 1) as u16))
             }
-            _ => Order::Stop,
+            13..=15 => Order::Stop,
+            _ => Order::Mode(self.dice.chance(800).then(|| *self.dice.pick(&RunningMode::ALL))),
         };
         self.tickets += 1;
         let client = Client { core: 0, slot: 0, generation: 0, ticket: self.tickets };
@@ -509,6 +513,7 @@ impl World {
             | Effect::Ignored { .. }
             | Effect::Refused { .. }
             | Effect::Finish { .. }
+            | Effect::Merged { .. }
             | Effect::Fail { .. }
             | Effect::Publish { .. }
             | Effect::Operated { .. }
