@@ -36,6 +36,9 @@ const COULD_NOT_START: u8 = 3;
 
 /// Runs the gateway until a signal ends it.
 pub(crate) fn run(orders: Orders) -> ExitCode {
+    // The allocator asks for huge pages, and the kernel then counts two megabytes for each place where a thread keeps a
+    // few kilobytes. A kernel that refuses gives more memory than is needed, and nothing worse.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let clock = Clock::start();
     match start(orders, clock) {
         Ok(code) => code,

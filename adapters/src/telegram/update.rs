@@ -30,6 +30,29 @@ impl Me {
     }
 }
 
+/// The fields of an update that are looked at: its number, and what happened, of the kinds in [`KINDS`].
+const FIELDS: [&str; 9] = [
+    "update_id",
+    "message",
+    "callback_query",
+    "edited_message",
+    "channel_post",
+    "edited_channel_post",
+    "message_reaction",
+    "my_chat_member",
+    "chat_member",
+];
+const KINDS: [Kind; 8] = [
+    Kind::Message,
+    Kind::Interaction,
+    Kind::Edit,
+    Kind::Message,
+    Kind::Edit,
+    Kind::Reaction,
+    Kind::Membership,
+    Kind::Membership,
+];
+
 /// Reads one update: the sink takes the message in it, if there is one for us.
 pub(super) fn read(
     update: Value<'_, '_>,
@@ -37,22 +60,13 @@ pub(super) fn read(
     channel: ChannelId,
     sink: &mut dyn FnMut(Inbound<'_>),
 ) -> Result<Ack, Bad> {
-    let Some(number) = update.get("update_id").and_then(Value::u64) else {
+    let [number, events @ ..] = update.pick(&FIELDS);
+    let Some(number) = number.and_then(Value::u64) else {
         return Err(Bad::new(Code::MissingField, "`update_id` must be a number"));
     };
     // "At most one of the optional parameters can be present in any given update." Kinds that are not listed are
     // acknowledged, or Telegram would send them again and again.
-    let kinds = [
-        ("message", Kind::Message),
-        ("callback_query", Kind::Interaction),
-        ("edited_message", Kind::Edit),
-        ("channel_post", Kind::Message),
-        ("edited_channel_post", Kind::Edit),
-        ("message_reaction", Kind::Reaction),
-        ("my_chat_member", Kind::Membership),
-        ("chat_member", Kind::Membership),
-    ];
-    let found = kinds.into_iter().find_map(|(key, kind)| Some((update.get(key)?, kind)));
+    let found = events.into_iter().zip(KINDS).find_map(|(event, kind)| Some((event?, kind)));
     let Some((event, kind)) = found else { return Ok(Ack::AfterDurable(Bytes::new())) };
     let (mut id, mut rest) = (Digits::default(), [Digits::default(); 3]);
     let id = id.write(false, number);
@@ -70,30 +84,39 @@ fn inbound<'d>(
     digits: &'d mut [Digits; 3],
 ) -> Option<Inbound<'d>> {
     let [peer_digits, chat_digits, thread_digits] = digits;
-    let message = if kind == Kind::Interaction { event.get("message") } else { Some(event) };
-    let chat = message.and_then(|message| message.get("chat"));
-    let from = event.get("from").or_else(|| event.get("user"));
-    let is = |value: Option<Value<'_, '_>>, key| value.and_then(|value| value.get(key)?.bool()) == Some(true);
+    let [message, from, user, sender_chat, actor_chat, forwarded, edited, date] = event.pick(&[
+        "message",
+        "from",
+        "user",
+        "sender_chat",
+        "actor_chat",
+        "is_automatic_forward",
+        "edit_date",
+        "date",
+    ]);
+    let message = if kind == Kind::Interaction { message } else { Some(event) };
+    let [chat, in_topic, topic] =
+        message.map_or([None; 3], |message| message.pick(&["chat", "is_topic_message", "message_thread_id"]));
+    let from = from.or(user);
+    let is = |value: Option<Value<'_, '_>>| value.and_then(Value::bool) == Some(true);
     // "Sender of the message when sent on behalf of a chat ... the field `from` contains a fake sender user."
-    let chat_sender = event.get("sender_chat").or_else(|| event.get("actor_chat"));
+    let chat_sender = sender_chat.or(actor_chat);
     // Two bots that answer one another never end; nor does a channel's post that its own group hears.
-    if (is(from, "is_bot") && chat_sender.is_none()) || is(Some(event), "is_automatic_forward") {
+    if (is(from.and_then(|from| from.get("is_bot"))) && chat_sender.is_none()) || is(forwarded) {
         return None;
     }
     let writer = chat_sender.or(from).or(chat)?;
+    let [id, first_name, title, username] = writer.pick(&["id", "first_name", "title", "username"]);
     let direct = chat.is_none_or(|chat| chat.str_of("type") == Some("private"));
-    let thread = message.filter(|_| is(message, "is_topic_message")).and_then(|m| m.get("message_thread_id"));
+    let thread = topic.filter(|_| is(in_topic));
     let mut inbound = Inbound {
         chat: chat.and_then(|chat| chat.get("id")).and_then(|id| id.id(chat_digits)).unwrap_or_default(),
         thread: thread.and_then(|id| id.id(thread_digits)).unwrap_or_default(),
-        peer: writer.get("id")?.id(peer_digits).filter(|id| !id.is_empty())?,
-        name: ["first_name", "title", "username"]
+        peer: id?.id(peer_digits).filter(|id| !id.is_empty())?,
+        name: [first_name, title, username].into_iter().find_map(|name| name?.str()).unwrap_or(""),
+        sent_millis: [edited, date]
             .into_iter()
-            .find_map(|key| writer.str_of(key))
-            .unwrap_or(""),
-        sent_millis: ["edit_date", "date"]
-            .into_iter()
-            .find_map(|key| event.get(key)?.u64())
+            .find_map(|time| time?.u64())
             .map_or(0, |seconds| seconds.saturating_mul(1_000)),
         kind,
         scope: if direct { Scope::Direct } else { Scope::Group },
@@ -132,11 +155,19 @@ fn answer_of(query: Value<'_, '_>) -> Bytes {
 
 /// The text, what kind of text it is, and whether it addresses the bot.
 fn read_text<'b>(message: Value<'_, 'b>, me: &Me, inbound: &mut Inbound<'b>) {
-    let key =
-        if message.get("text").is_some() { ("text", "entities") } else { ("caption", "caption_entities") };
-    inbound.text = message.str_of(key.0).unwrap_or_default();
+    let [text, entities, caption, caption_entities, reply, joined, left] = message.pick(&[
+        "text",
+        "entities",
+        "caption",
+        "caption_entities",
+        "reply_to_message",
+        "new_chat_members",
+        "left_chat_member",
+    ]);
+    let (text, entities) = if text.is_some() { (text, entities) } else { (caption, caption_entities) };
+    inbound.text = text.and_then(Value::str).unwrap_or_default();
     let mut command = false;
-    let entities = message.get(key.1).into_iter().flat_map(Value::items).take(ENTITIES_MAX);
+    let entities = entities.into_iter().flat_map(Value::items).take(ENTITIES_MAX);
     for entity in entities {
         let place =
             |key| entity.get(key).and_then(Value::u64).and_then(|number| usize::try_from(number).ok());
@@ -156,9 +187,9 @@ fn read_text<'b>(message: Value<'_, 'b>, me: &Me, inbound: &mut Inbound<'b>) {
         }
     }
     // In a topic every message replies to the service message that opened it, which may be the bot's.
-    let reply = message.get("reply_to_message").filter(|reply| reply.get("forum_topic_created").is_none());
+    let reply = reply.filter(|reply| reply.get("forum_topic_created").is_none());
     inbound.mentioned |= reply.and_then(|reply| reply.get("from")).is_some_and(|user| me.is(user));
-    let changed = ["new_chat_members", "left_chat_member"].iter().any(|key| message.get(key).is_some());
+    let changed = joined.is_some() || left.is_some();
     inbound.kind = match (inbound.kind == Kind::Edit, changed, command) {
         (true, _, _) => Kind::Edit,
         (_, true, _) => Kind::Membership,
