@@ -7,14 +7,17 @@
 mod call;
 mod child;
 mod config;
+mod disk;
 pub mod history;
 mod platforms;
+mod power;
 mod report;
 mod senders;
 mod sockets;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -25,7 +28,7 @@ use std::time::Duration;
 use clawgate_wire::http1::{Length, write_request_head};
 
 use self::call::Caller;
-use self::child::{Launch, Life, Trap};
+use self::child::{Launch, Life, Tracer, Trap};
 use self::history::{DOORS, Door, History, Key, judge};
 use self::report::{Account, Row};
 use crate::cli::Failure;
@@ -45,6 +48,17 @@ const PREMATURE_ONE_IN: u64 = 8;
 const PREMATURE_MILLIS: u64 = 60;
 /// How long the simulators go on listening when nothing is owed any more: what came twice may still be on its way.
 const LINGER: Duration = Duration::from_millis(700);
+/// Syncs of a thread that succeed before they fail, at most, and how many fail then.
+const SYNCS_BEFORE_MAX: u64 = 40;
+const SYNCS_FAILED: u64 = 20;
+/// What a slow disk adds to each sync.
+const SLOW_SYNC: Duration = Duration::from_millis(40);
+/// Descriptors that a gateway may open which gets few: less than its clients, the platforms and the model want of it.
+const DESCRIPTORS_MAX: u32 = 64;
+/// What a disk may hold that is filled up.
+const BALLAST_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Acknowledgements after which a disk that was full counts as healed.
+const HEALED_ACKS: u64 = 20;
 /// Ports that are tried until one is free.
 const PORTS_TRIED_MAX: u32 = 100;
 /// How often the harness looks whether all is answered.
@@ -61,7 +75,27 @@ pub enum Kill {
     Term,
     /// Another one takes its sockets over while it drains.
     Takeover,
+    /// Its syncs fail for a while, then SIGKILL.
+    Eio,
+    /// Its syncs take long, then SIGKILL.
+    Slow,
+    /// Its disk is full for a while, then SIGKILL.
+    Full,
+    /// It may open few descriptors; SIGKILL.
+    Descriptors,
 }
+
+/// All of them.
+const KILLS: [Kill; 8] = [
+    Kill::Random,
+    Kill::Syscall,
+    Kill::Term,
+    Kill::Takeover,
+    Kill::Eio,
+    Kill::Slow,
+    Kill::Full,
+    Kill::Descriptors,
+];
 
 impl Kill {
     /// Its name.
@@ -72,6 +106,21 @@ impl Kill {
             Self::Syscall => "syscall",
             Self::Term => "term",
             Self::Takeover => "takeover",
+            Self::Eio => "eio",
+            Self::Slow => "slow",
+            Self::Full => "full",
+            Self::Descriptors => "descriptors",
+        }
+    }
+
+    /// What the gateway has to refuse new work with while this is done to it; nothing where it need not.
+    const fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Eio => Some("JOURNAL_FAILED"),
+            Self::Full => Some("JOURNAL_FULL"),
+            Self::Random | Self::Syscall | Self::Term | Self::Takeover | Self::Slow | Self::Descriptors => {
+                None
+            }
         }
     }
 }
@@ -80,9 +129,8 @@ impl FromStr for Kill {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Random, Self::Syscall, Self::Term, Self::Takeover];
-        let found = all.into_iter().find(|kill| kill.name() == text);
-        found.ok_or_else(|| format!("{text:?} is none of random, syscall, term, takeover"))
+        let found = KILLS.into_iter().find(|kill| kill.name() == text);
+        found.ok_or_else(|| format!("{text:?} is none of {}", KILLS.map(Self::name).join(", ")))
     }
 }
 
@@ -99,6 +147,8 @@ pub struct Plan {
     pub work: PathBuf,
     /// Kills.
     pub rounds: u32,
+    /// Instead of kills so many losses of power, out of one recorded run.
+    pub power_cuts: u32,
     /// The seed.
     pub seed: u64,
     /// How it is killed: one of these each round, drawn.
@@ -239,7 +289,13 @@ pub fn main(plan: Plan, print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
     let address =
         free_address(plan.seed).map_err(|error| Failure::invalid(format!("no port is free: {error}")))?;
     let out = plan.out.clone();
-    let ran = driver::run(|_| rounds(Rc::new(World::new(plan, address)), print));
+    let cuts = plan.power_cuts;
+    let world = Rc::new(World::new(plan, address));
+    let ran = if cuts == 0 {
+        driver::run(|_| rounds(world, print))
+    } else {
+        driver::run(|_| power::cuts(world, cuts, print))
+    };
     let account = ran.map_err(|error| Failure::invalid(error.to_string()))?.map_err(Failure::invalid)?;
     print(&account.text());
     if let Some(out) = out {
@@ -306,12 +362,23 @@ async fn rounds(world: Rc<World>, print: &mut dyn FnMut(&str)) -> Result<Account
 struct Ending {
     kill: Kill,
     trap: Option<Trap>,
+    /// What strace has go wrong.
+    fault: Option<String>,
 }
 
 impl Ending {
     /// The last life is not killed.
     const fn none() -> Self {
-        Self { kill: Kill::Term, trap: None }
+        Self { kill: Kill::Term, trap: None, fault: None }
+    }
+
+    fn tracer(&self) -> Tracer<'_> {
+        match (&self.trap, &self.fault, self.kill) {
+            (Some(trap), ..) => Tracer::Kill(trap),
+            (None, Some(fault), _) => Tracer::Fault(fault),
+            (None, None, Kill::Descriptors) => Tracer::Descriptors(DESCRIPTORS_MAX),
+            (None, None, _) => Tracer::None,
+        }
     }
 }
 
@@ -327,7 +394,18 @@ impl World {
             let when = 1 + self.draw(bound * 2);
             Trap { call, when }
         });
-        Ending { kill, trap }
+        let fault = match kill {
+            // From some sync on so many of a thread fail: no disk that fails is healed before the journal has met it.
+            Kill::Eio => {
+                let first = 1 + self.draw(SYNCS_BEFORE_MAX);
+                Some(format!("fdatasync:error=EIO:when={first}..{}", first + SYNCS_FAILED))
+            }
+            Kill::Slow => Some(format!("fdatasync:delay_exit={}", SLOW_SYNC.as_micros())),
+            Kill::Random | Kill::Syscall | Kill::Term | Kill::Takeover | Kill::Full | Kill::Descriptors => {
+                None
+            }
+        };
+        Ending { kill, trap, fault }
     }
 }
 
@@ -337,7 +415,7 @@ async fn start(world: &World, ending: &mut Ending) -> Result<(Life, u64), String
     let bad = |error: std::io::Error| format!("{} cannot be started: {error}", world.launch.binary.display());
     if 0 < world.life.get() && world.draw(PREMATURE_ONE_IN) == 0 {
         world.life.set(world.life.get() + 1);
-        let mut life = Life::start(&world.launch, None, false).map_err(bad)?;
+        let mut life = Life::start(&world.launch, Tracer::None, false).map_err(bad)?;
         driver::sleep(Duration::from_millis(world.draw(PREMATURE_MILLIS))).await;
         life.kill();
         life.end_within(world.plan.start_limit).await;
@@ -346,7 +424,7 @@ async fn start(world: &World, ending: &mut Ending) -> Result<(Life, u64), String
     loop {
         world.life.set(world.life.get() + 1);
         let begin_ns = sys::now_ns();
-        let mut life = Life::start(&world.launch, ending.trap.as_ref(), false).map_err(bad)?;
+        let mut life = Life::start(&world.launch, ending.tracer(), false).map_err(bad)?;
         match life.ready(&world.launch, world.plan.start_limit).await {
             Ok(()) => {
                 world.alive.set(true);
@@ -371,6 +449,9 @@ fn on_killed_at_start(world: &World) {
 /// Lets it carry its load, then ends it. Tells what ended it, and who took over.
 async fn end_life(world: &World, mut life: Life, ending: &Ending) -> Result<(Option<Life>, String), String> {
     let load = Duration::from_millis(LOAD_MILLIS.0 + world.draw(LOAD_MILLIS.1 + 1));
+    if ending.kill == Kill::Full {
+        fill(world, &mut life).await?;
+    }
     match &ending.trap {
         // The trap decides when; without it the gateway would be killed at a random moment.
         Some(_) => life.end_within(load + TRAP_LIMIT).await,
@@ -382,10 +463,11 @@ async fn end_life(world: &World, mut life: Life, ending: &Ending) -> Result<(Opt
         how = format!("{} {}", trap.call, trap.when);
     } else {
         match ending.kill {
-            Kill::Random | Kill::Syscall => {
+            Kill::Syscall => {
                 how = "random".to_owned();
                 life.kill();
             }
+            Kill::Random | Kill::Eio | Kill::Slow | Kill::Full | Kill::Descriptors => life.kill(),
             Kill::Term => {
                 life.terminate();
                 killed = false;
@@ -410,10 +492,54 @@ async fn end_life(world: &World, mut life: Life, ending: &Ending) -> Result<(Opt
     Ok((next, how))
 }
 
+/// Takes all the room that is left on the disk until the gateway refuses new work for it, gives the room back, and waits
+/// until the gateway takes work again.
+async fn fill(world: &World, life: &mut Life) -> Result<(), String> {
+    let ballast = world.plan.work.join("data/ballast");
+    let bad = |error: std::io::Error| format!("{}: {error}", ballast.display());
+    let mut file = std::fs::File::create(&ballast).map_err(bad)?;
+    let block = vec![0xBA; 64 * 1024];
+    for taken in 0.. {
+        match file.write_all(&block) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(bad(error)),
+            Ok(()) if taken * block.len() < BALLAST_BYTES_MAX => {}
+            Ok(()) => {
+                std::fs::remove_file(&ballast).map_err(bad)?;
+                return Err("the data directory is on a large disk: mount a small one there".to_owned());
+            }
+        }
+    }
+    drop(file);
+    let refused = |world: &World| world.tally.borrow().refused.contains_key("JOURNAL_FULL");
+    let full = wait_for(world, life, refused).await;
+    std::fs::remove_file(&ballast).map_err(bad)?;
+    full.map_err(|why| format!("the disk is full and nothing is refused with JOURNAL_FULL: {why}"))?;
+    let before = world.tally.borrow().acked;
+    let healed = wait_for(world, life, |world| before + HEALED_ACKS <= world.tally.borrow().acked).await;
+    healed.map_err(|why| format!("the disk has room again and nothing is acknowledged: {why}"))
+}
+
+/// Waits for something that the gateway has to come to, for as long as a start may take.
+async fn wait_for(world: &World, life: &mut Life, is_so: impl Fn(&World) -> bool) -> Result<(), String> {
+    let limit = world.plan.start_limit;
+    let deadline_ns = sys::now_ns() + limit.as_nanos() as u64;
+    while !is_so(world) {
+        if let Some(status) = life.ended() {
+            return Err(format!("it ended: {status}"));
+        }
+        if deadline_ns <= sys::now_ns() {
+            return Err(format!("not within {limit:?}"));
+        }
+        driver::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
 /// Starts another one that takes the sockets of the one that runs.
 async fn take_over(world: &World) -> Result<Life, String> {
     world.life.set(world.life.get() + 1);
-    let started = Life::start(&world.launch, None, true);
+    let started = Life::start(&world.launch, Tracer::None, true);
     let mut next = started.map_err(|error| format!("the next gateway cannot be started: {error}"))?;
     next.ready(&world.launch, world.plan.start_limit).await?;
     Ok(next)
@@ -436,21 +562,30 @@ fn enlist(world: &Rc<World>) {
 
 /// Waits until all is answered, asks for what cannot be seen from outside, and has the last life end in peace.
 async fn finish(world: &World, mut life: Life, account: &mut Account) {
-    let deadline_ns = sys::now_ns() + world.plan.drain_limit.as_nanos() as u64;
-    while world.history.borrow().outstanding() != 0 && sys::now_ns() < deadline_ns && life.ended().is_none() {
-        driver::sleep(LOOK).await;
-    }
-    driver::sleep(LINGER).await;
-    dead_letters(world).await;
-    sockets::recall(world).await;
+    settle(world, &mut life, LINGER).await;
     world.over.set(true);
     life.terminate();
     let ended = life.end_within(world.plan.start_limit).await;
     account.ended_well = ended.is_some_and(|status| status.success());
-    account.panicked = std::fs::read(&world.launch.log)
-        .is_ok_and(|log| memchr::memmem::find(&log, b"panicked at").is_some());
+    account.panicked = has_panicked(world);
     account.add(&world.tally.borrow());
     account.judgement = judge(&world.history.borrow(), world.plan.in_flight_ns);
+}
+
+/// Whether the gateway's log tells of a panic.
+fn has_panicked(world: &World) -> bool {
+    std::fs::read(&world.launch.log).is_ok_and(|log| memchr::memmem::find(&log, b"panicked at").is_some())
+}
+
+/// Waits until all is answered and `linger` more, then asks for what cannot be seen from outside.
+async fn settle(world: &World, life: &mut Life, linger: Duration) {
+    let deadline_ns = sys::now_ns() + world.plan.drain_limit.as_nanos() as u64;
+    while world.history.borrow().outstanding() != 0 && sys::now_ns() < deadline_ns && life.ended().is_none() {
+        driver::sleep(LOOK).await;
+    }
+    driver::sleep(linger).await;
+    dead_letters(world).await;
+    sockets::recall(world).await;
 }
 
 /// Whatever the dead-letter queue holds, by the stamps in it: its form is the gateway's own affair.

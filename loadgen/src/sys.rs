@@ -12,6 +12,12 @@ pub fn now_ns() -> u64 {
     read_clock(libc::CLOCK_MONOTONIC)
 }
 
+/// Nanoseconds since 1970 (`CLOCK_REALTIME`), as strace stamps what it sees.
+#[must_use]
+pub fn unix_ns() -> u64 {
+    read_clock(libc::CLOCK_REALTIME)
+}
+
 /// Nanoseconds of processor time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_ns() -> u64 {

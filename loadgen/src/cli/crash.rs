@@ -31,10 +31,14 @@ pub(crate) struct CrashArgs {
     /// Kills
     #[arg(long, default_value_t = 20)]
     rounds: u32,
+    /// Instead of kills so many losses of power: a run is recorded by strace (on epoll, whose file work is plain system
+    /// calls), then cut at so many moments, and the gateway started on what a disk may hold after each
+    #[arg(long, default_value_t = 0)]
+    power_cuts: u32,
     /// The seed of all that is drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How it is ended, one of these each round: random, syscall (needs strace), term, takeover
+    /// What ends it, one of these each round, drawn: random, syscall, term, takeover, eio, slow, full, descriptors
     #[arg(long = "kill", value_delimiter = ',', default_value = "random")]
     kills: Vec<Kill>,
     /// System calls to kill at
@@ -113,9 +117,10 @@ impl CrashArgs {
         Plan {
             gateway: self.gateway,
             config: self.config,
-            driver: self.driver,
+            driver: if self.power_cuts == 0 { self.driver } else { "epoll".to_owned() },
             work,
             rounds: self.rounds,
+            power_cuts: self.power_cuts,
             seed: self.seed,
             kills: self.kills,
             calls: self.calls,

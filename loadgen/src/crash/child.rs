@@ -4,11 +4,12 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::call::Caller;
+use super::disk;
 use crate::{driver, sys};
 
 /// How often a process is looked at.
@@ -45,6 +46,55 @@ impl Trap {
     }
 }
 
+/// What strace does beside the gateway.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tracer<'a> {
+    /// There is none.
+    None,
+    /// It kills.
+    Kill(&'a Trap),
+    /// It has a system call go wrong, in its own words: `fdatasync:error=EIO:when=7+`.
+    Fault(&'a str),
+    /// It writes down what is done to files.
+    Record(&'a Path),
+    /// Not strace but prlimit: so few descriptors.
+    Descriptors(u32),
+}
+
+impl Tracer<'_> {
+    /// The program to start, and what comes before the gateway's binary.
+    fn command(self, binary: &Path) -> Command {
+        let inject = |call: &str, what: &str| {
+            let options = ["-o", "/dev/null", "-e"].map(str::to_owned).into_iter();
+            let injected = format!("inject={call}:{what}");
+            options.chain([format!("trace={call}"), "-e".to_owned(), injected]).collect::<Vec<String>>()
+        };
+        let options = match self {
+            Self::None => return Command::new(binary),
+            Self::Descriptors(max) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={max}:{max}")).arg("--").arg(binary);
+                return command;
+            }
+            // No --seccomp-bpf here: strace 6.1 then injects no signal.
+            Self::Kill(Trap { call, when }) => inject(call, &format!("signal=SIGKILL:when={when}")),
+            Self::Fault(what) => {
+                let (call, what) = what.split_once(':').unwrap_or((what, ""));
+                inject(call, what)
+            }
+            Self::Record(file) => {
+                let output = ["-o".to_owned(), file.display().to_string()];
+                let calls = ["-e".to_owned(), format!("trace={}", disk::CALLS)];
+                disk::OPTIONS.map(str::to_owned).into_iter().chain(output).chain(calls).collect()
+            }
+        };
+        let mut command = Command::new("strace");
+        // With -D the gateway stays our child, so that its pid is the one to kill and to wait for.
+        command.args(["-D", "-f", "-qq"]).args(options).arg("--").arg(binary);
+        command
+    }
+}
+
 /// One life of the gateway.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -56,25 +106,9 @@ impl Life {
     ///
     /// # Errors
     /// The system's: there is no such program, or no strace where one is needed.
-    pub(crate) fn start(launch: &Launch, trap: Option<&Trap>, takeover: bool) -> io::Result<Self> {
+    pub(crate) fn start(launch: &Launch, tracer: Tracer<'_>, takeover: bool) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
-        let mut command = match trap {
-            None => Command::new(&launch.binary),
-            Some(Trap { call, when }) => {
-                // With -D the gateway stays our child, so that its pid is the one to kill and to wait for. No --seccomp-bpf:
-                // strace 6.1 then injects no signal.
-                let mut command = Command::new("strace");
-                command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
-                command.args([
-                    "-e",
-                    &format!("trace={call}"),
-                    "-e",
-                    &format!("inject={call}:signal=SIGKILL:when={when}"),
-                ]);
-                command.arg("--").arg(&launch.binary);
-                command
-            }
-        };
+        let mut command = tracer.command(&launch.binary);
         command.arg("--config").arg(&launch.config);
         if takeover {
             command.args(["serve", "--takeover"]);

@@ -49,6 +49,7 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Answer {
     life: u32,
+    taken_ns: u64,
     /// Its place among all answers.
     place: u64,
     /// When the platform's confirmation was handed to the kernel; `None` if it never was.
@@ -57,7 +58,7 @@ struct Answer {
 
 #[derive(Clone, Debug, Default)]
 struct Message {
-    acked: bool,
+    acked_ns: Option<u64>,
     /// Answers that were seen to arrive.
     answers: Vec<Answer>,
     /// Places of its answer in the session's history, where that was asked at the end.
@@ -97,8 +98,8 @@ struct End {
 pub struct History {
     chats: BTreeMap<(Door, u32), Chat>,
     ends: HashMap<u32, End>,
-    /// Idempotency keys of answers that were taken.
-    keys: HashSet<String>,
+    /// Idempotency keys of answers, and when they were taken.
+    keys: HashMap<String, u64>,
     places: u64,
     answers: u64,
     acked: u64,
@@ -126,11 +127,12 @@ impl History {
     }
 
     /// The gateway acknowledged it.
-    pub fn on_acked(&mut self, key: Key) {
+    pub fn on_acked(&mut self, key: Key, now_ns: u64) {
         let Some(message) = self.message(key) else { return };
-        if std::mem::replace(&mut message.acked, true) {
+        if message.acked_ns.is_some() {
             return;
         }
+        message.acked_ns = Some(now_ns);
         let over = message.is_over();
         self.acked += 1;
         if !over {
@@ -141,11 +143,11 @@ impl History {
     /// Whether it was acknowledged.
     #[must_use]
     pub fn is_acked(&self, key: Key) -> bool {
-        self.peek(key).is_some_and(|message| message.acked)
+        self.peek(key).is_some_and(|message| message.acked_ns.is_some())
     }
 
     /// A platform took an answer. Give the result to [`on_confirmed`](Self::on_confirmed) once its confirmation is sent.
-    pub fn on_answer(&mut self, key: Key, life: u32) -> Option<Taken> {
+    pub fn on_answer(&mut self, key: Key, life: u32, now_ns: u64) -> Option<Taken> {
         let place = self.places;
         let Some(chat) = self.chats.get_mut(&(key.door, key.chat)) else {
             self.strays += 1;
@@ -155,7 +157,7 @@ impl History {
             self.strays += 1;
             return None;
         };
-        message.answers.push(Answer { life, place, confirmed_ns: None });
+        message.answers.push(Answer { life, taken_ns: now_ns, place, confirmed_ns: None });
         let at = message.answers.len() - 1;
         chat.newest.insert(life, place);
         self.places += 1;
@@ -173,8 +175,11 @@ impl History {
     }
 
     /// Whether an answer with this idempotency key was never taken before. A platform drops the others.
-    pub fn is_new_key(&mut self, key: &str) -> bool {
-        let fresh = self.keys.insert(key.to_owned());
+    pub fn is_new_key(&mut self, key: &str, now_ns: u64) -> bool {
+        let fresh = !self.keys.contains_key(key);
+        if fresh {
+            self.keys.insert(key.to_owned(), now_ns);
+        }
         self.repeats += u64::from(!fresh);
         fresh
     }
@@ -224,6 +229,49 @@ impl History {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.open.iter().filter(|key| key.door != Door::Socket).count()
+    }
+
+    /// When messages were acknowledged, in order.
+    #[must_use]
+    pub fn acks(&self) -> Vec<(u64, Key)> {
+        let mut acks = Vec::new();
+        for ((door, chat), book) in &self.chats {
+            for (seq, message) in book.messages.iter().enumerate() {
+                let key = Key { door: *door, chat: *chat, seq: seq as u32 };
+                acks.extend(message.acked_ns.map(|acked_ns| (acked_ns, key)));
+            }
+        }
+        acks.sort_unstable();
+        acks
+    }
+
+    /// What had happened up to a moment, at which the life that was running ended.
+    #[must_use]
+    pub fn until(&self, cut_ns: u64) -> Self {
+        let mut before = self.clone();
+        before.open.clear();
+        before.keys.retain(|_, taken_ns| *taken_ns < cut_ns);
+        before.ends.retain(|_, end| end.at_ns < cut_ns);
+        let (mut running, mut open) = (1, Vec::new());
+        for ((door, chat), book) in &mut before.chats {
+            book.newest.clear();
+            for (seq, message) in book.messages.iter_mut().enumerate() {
+                message.acked_ns = message.acked_ns.filter(|acked_ns| *acked_ns < cut_ns);
+                message.answers.retain(|answer| answer.taken_ns < cut_ns);
+                for answer in &mut message.answers {
+                    answer.confirmed_ns = answer.confirmed_ns.filter(|confirmed_ns| *confirmed_ns < cut_ns);
+                    let newest = book.newest.entry(answer.life).or_default();
+                    *newest = (*newest).max(answer.place);
+                    running = running.max(answer.life);
+                }
+                if message.acked_ns.is_some() && !message.is_over() {
+                    open.push(Key { door: *door, chat: *chat, seq: seq as u32 });
+                }
+            }
+        }
+        before.open.extend(open);
+        before.ends.entry(running).or_insert(End { at_ns: cut_ns, killed: true });
+        before
     }
 
     /// Messages acknowledged and answers taken so far.
@@ -315,6 +363,24 @@ impl Judgement {
         self.doubled.iter().filter(|double| !matches!(double.cause, Cause::InFlight { .. }))
     }
 
+    /// Adds another one, of another run.
+    pub fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.answered += other.answered;
+        self.dead += other.dead;
+        self.lost.extend(other.lost);
+        for (code, count) in other.failed {
+            *self.failed.entry(code).or_default() += count;
+        }
+        self.unacked += other.unacked;
+        self.unacked_answered += other.unacked_answered;
+        self.doubled.extend(other.doubled);
+        self.reordered.extend(other.reordered);
+        self.repeats += other.repeats;
+        self.strays += other.strays;
+        self.garbled += other.garbled;
+    }
+
     /// Whether the promise was kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -361,7 +427,7 @@ fn is_overtaken(earliest: &mut Option<u64>, place: Option<u64>) -> bool {
 }
 
 fn judge_message(judgement: &mut Judgement, key: Key, message: &Message) {
-    if !message.acked {
+    if message.acked_ns.is_none() {
         judgement.unacked += 1;
         judgement.unacked_answered += u64::from(message.is_answered());
         return;
@@ -421,12 +487,12 @@ mod tests {
     fn asked(door: Door, messages: u32) -> (History, Vec<Key>) {
         let mut history = History::default();
         let keys: Vec<Key> = (0..messages).map(|_| history.open(door, 7)).collect();
-        keys.iter().for_each(|key| history.on_acked(*key));
+        keys.iter().for_each(|key| history.on_acked(*key, 1));
         (history, keys)
     }
 
     fn answer(history: &mut History, key: Key, life: u32, at_ns: u64) {
-        let taken = history.on_answer(key, life).unwrap();
+        let taken = history.on_answer(key, life, at_ns).unwrap();
         history.on_confirmed(taken, at_ns);
     }
 
@@ -498,7 +564,7 @@ mod tests {
     #[test]
     fn an_answer_that_was_never_confirmed_was_in_flight_whenever_the_kill_came() {
         let (mut history, keys) = asked(Door::Telegram, 1);
-        history.on_answer(keys[0], 1).unwrap();
+        history.on_answer(keys[0], 1, 10).unwrap();
         history.on_end(1, 1_000_000, true);
         answer(&mut history, keys[0], 3, 2_000_000);
         assert_eq!(causes(&history), [Cause::InFlight { age_ns: 0 }]);
@@ -567,9 +633,9 @@ mod tests {
     #[test]
     fn an_answer_under_a_key_that_was_had_is_a_repetition() {
         let mut history = History::default();
-        assert!(history.is_new_key("a-0"));
-        assert!(!history.is_new_key("a-0"));
-        assert!(history.is_new_key("a-1"));
+        assert!(history.is_new_key("a-0", 10));
+        assert!(!history.is_new_key("a-0", 10));
+        assert!(history.is_new_key("a-1", 10));
         assert_eq!(judged(&history), Judgement { repeats: 1, ..Judgement::default() });
     }
 
@@ -603,18 +669,37 @@ mod tests {
         answer(&mut history, first, 1, 10);
         let judgement = judged(&history);
         assert_eq!((judgement.unacked, judgement.unacked_answered, judgement.is_kept()), (2, 1, true));
-        history.on_acked(first);
+        history.on_acked(first, 20);
         assert_eq!((history.outstanding(), judged(&history).acked), (0, 1), "the ack came after its answer");
     }
 
     #[test]
     fn an_answer_to_nothing_breaks_the_promise() {
         let (mut history, keys) = asked(Door::Telegram, 1);
-        assert_eq!(history.on_answer(Key { seq: 9, ..keys[0] }, 1), None);
-        assert_eq!(history.on_answer(Key { chat: 9, ..keys[0] }, 1), None);
+        assert_eq!(history.on_answer(Key { seq: 9, ..keys[0] }, 1, 10), None);
+        assert_eq!(history.on_answer(Key { chat: 9, ..keys[0] }, 1, 10), None);
         answer(&mut history, keys[0], 1, 10);
         let judgement = judged(&history);
         assert_eq!((judgement.strays, judgement.is_kept()), (2, false));
+    }
+
+    #[test]
+    fn what_had_happened_up_to_a_cut_is_judged_as_if_it_were_a_kill() {
+        let mut history = History::default();
+        let keys: Vec<Key> = (0..3).map(|_| history.open(Door::Telegram, 7)).collect();
+        for (key, at) in keys.iter().zip([10, 20, 30]) {
+            history.on_acked(*key, at);
+            answer(&mut history, *key, 1, at + 15);
+        }
+        assert_eq!(history.acks(), [(10, keys[0]), (20, keys[1]), (30, keys[2])]);
+        let mut before = history.until(28);
+        assert_eq!((before.outstanding(), before.acks().len()), (1, 2), "the second was acknowledged");
+        assert_eq!(judged(&before).lost, [keys[1]]);
+        answer(&mut before, keys[0], 2, 100);
+        answer(&mut before, keys[1], 2, 110);
+        let judgement = judged(&before);
+        assert_eq!((judgement.is_kept(), judgement.unacked), (true, 1));
+        assert_eq!(causes(&before), [Cause::InFlight { age_ns: 3 }]);
     }
 
     #[test]
@@ -622,7 +707,7 @@ mod tests {
         let mut history = History::default();
         let one = history.open(Door::Telegram, 1);
         let two = history.open(Door::Telegram, 2);
-        [one, two].into_iter().for_each(|key| history.on_acked(key));
+        [one, two].into_iter().for_each(|key| history.on_acked(key, 1));
         answer(&mut history, two, 1, 10);
         answer(&mut history, one, 1, 20);
         assert!(judged(&history).is_kept());

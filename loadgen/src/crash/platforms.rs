@@ -71,7 +71,7 @@ async fn serve_answers(world: Rc<World>, mut peer: Peer) {
                 world.history.borrow_mut().on_garbled();
                 return None;
             };
-            if !world.history.borrow_mut().is_new_key(key) {
+            if !world.history.borrow_mut().is_new_key(key, sys::now_ns()) {
                 return None;
             }
             let text =
@@ -92,7 +92,7 @@ fn take(world: &World, door: Door, chat: Option<u64>, text: &[u8], life: u32) ->
     let mut history = world.history.borrow_mut();
     match (chat, stamp::read(text)) {
         (Some(chat), Some(stamp)) if stamp.run == world.run_of(door) && u64::from(stamp.session) == chat => {
-            history.on_answer(Key { door, chat: stamp.session, seq: stamp.seq }, life)
+            history.on_answer(Key { door, chat: stamp.session, seq: stamp.seq }, life, sys::now_ns())
         }
         _ => {
             history.on_garbled();

@@ -83,6 +83,10 @@ pub(crate) struct Account {
     driver: String,
     seed: u64,
     kills: Vec<&'static str>,
+    /// Codes with which new work had to be refused, of which there is none.
+    missing_refusals: Vec<&'static str>,
+    #[serde(skip)]
+    expected: Vec<&'static str>,
     pub(super) rows: Vec<Row>,
     /// Refusals by code, over all rounds.
     refused: BTreeMap<String, u64>,
@@ -103,6 +107,8 @@ impl Account {
             driver: plan.driver.clone(),
             seed: plan.seed,
             kills: plan.kills.iter().copied().map(Kill::name).collect(),
+            missing_refusals: Vec::new(),
+            expected: plan.kills.iter().filter_map(|kill| kill.refusal()).collect(),
             rows: Vec::new(),
             refused: BTreeMap::new(),
             rest_silent: 0,
@@ -118,11 +124,17 @@ impl Account {
             *self.refused.entry(code.clone()).or_default() += count;
         }
         self.rest_silent += tally.rest_silent;
+        let missing = |code: &&'static str| !self.refused.contains_key(*code);
+        self.missing_refusals = self.expected.iter().copied().filter(missing).collect();
     }
 
     /// Whether every promise was kept.
     pub(super) fn is_kept(&self) -> bool {
-        self.judgement.is_kept() && self.rest_silent == 0 && self.ended_well && !self.panicked
+        self.judgement.is_kept()
+            && self.rest_silent == 0
+            && self.ended_well
+            && !self.panicked
+            && self.missing_refusals.is_empty()
     }
 
     /// The heads of the rows.
@@ -180,6 +192,9 @@ impl Account {
         }
         if !self.ended_well {
             text += "  the last life did not end with code 0 when it was asked to\n";
+        }
+        for code in &self.missing_refusals {
+            text += &format!("  nothing was refused with {code}\n");
         }
         if self.panicked {
             text += "  the gateway's log tells of a panic\n";

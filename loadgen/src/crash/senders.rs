@@ -96,13 +96,22 @@ pub(super) async fn post(world: Rc<World>, door: Door, lane: u32) {
     }
 }
 
+/// Posts messages again that were acknowledged before, as a platform may.
+pub(super) async fn repeat(world: &World, keys: &[Key]) {
+    let mut caller = Caller::new(world.launch.address);
+    for key in keys.iter().filter(|key| key.door != Door::Socket) {
+        let mut writer = Writer::new(world, key.door);
+        deliver(world, &mut caller, writer.write(*key), *key).await;
+    }
+}
+
 /// Posts a message until it is acknowledged, however often the gateway dies meanwhile.
 async fn deliver(world: &World, caller: &mut Caller, request: &[u8], key: Key) -> bool {
     let mut backoff = BACKOFF;
     while !world.over.get() {
         let wait = match caller.call(request, CALL_LIMIT).await {
             Ok(answered) if answered.status == 200 => {
-                world.history.borrow_mut().on_acked(key);
+                world.history.borrow_mut().on_acked(key, sys::now_ns());
                 world.tally.borrow_mut().acked += 1;
                 return true;
             }

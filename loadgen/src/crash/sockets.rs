@@ -183,13 +183,13 @@ impl Client {
                 if let Some(slot) = self.slot_of(key) {
                     (slot.waiting, slot.again_ns) = (None, None);
                 }
-                history.on_acked(key);
+                history.on_acked(key, sys::now_ns());
                 world.tally.borrow_mut().acked += 1;
             }
             Said::Message => {
                 let stamp = stamp::read(incoming.content.as_deref().unwrap_or_default());
                 if stamp.is_some_and(|stamp| (stamp.run, stamp.session, stamp.seq) == (run, chat, seq)) {
-                    history.on_answer(key, life);
+                    history.on_answer(key, life, sys::now_ns());
                 } else {
                     history.on_garbled();
                 }

@@ -1,0 +1,178 @@
+//! Loss of power: a run under load is recorded down to each write and sync, and the real gateway is started on what a disk
+//! may hold after a cut at any moment of it. What was acknowledged before the cut has to be answered.
+//!
+//! The run has two lives, so that recovery itself is cut too.
+
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::child::{Life, Tracer};
+use super::disk::Record;
+use super::history::{History, judge};
+use super::report::Account;
+use super::{World, config, enlist, platforms, settle};
+use crate::rng::Rng;
+use crate::{driver, sys};
+
+/// How long each of the recorded lives carries its load.
+const LOAD: Duration = Duration::from_millis(1200);
+/// How long strace may take to write down the last of what it saw.
+const RECORD_LIMIT: Duration = Duration::from_secs(10);
+/// Of the cuts so many in a hundred fall right after an acknowledgement, within this time: where a lie is found.
+const AFTER_ACK_PERCENT: u64 = 60;
+const AFTER_ACK_NS: u64 = 2_000_000;
+/// Messages that are posted again after the cut, those that were acknowledged last: they are not to be answered twice.
+const REPEATED_MAX: usize = 10;
+/// How long the simulators go on listening after a cut when nothing is owed any more.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Records a run, then cuts it so often.
+pub(super) async fn cuts(
+    world: Rc<World>,
+    cuts: u32,
+    print: &mut dyn FnMut(&str),
+) -> Result<Account, String> {
+    let addresses =
+        platforms::listen(&world).map_err(|error| format!("the simulators cannot listen: {error}"))?;
+    config::write(&world.plan, &world.launch.config, world.launch.address, addresses)?;
+    let data = world.plan.work.join("data");
+    remove(&data)?;
+    let mut record = Record::new(&data);
+    // strace stamps by the wall clock, we by the monotonic one.
+    let offset_ns = sys::unix_ns() - sys::now_ns();
+    let begin_ns = sys::now_ns();
+    enlist(&world);
+    for _ in 0..2 {
+        record_life(&world, &mut record).await?;
+    }
+    let end_ns = sys::now_ns();
+    leave(&world).await;
+    let base = world.history.take();
+    let acks = base.acks();
+    print(&format!("recorded {} changes to files, {} messages acknowledged", record.len(), acks.len()));
+    let mut account = Account::new(&world.plan);
+    let mut rng = Rng::new(world.plan.seed);
+    for cut in 1..=cuts {
+        let cut_ns = match acks.get(rng.below(acks.len().max(1) as u64) as usize) {
+            Some((acked_ns, _)) if rng.below(100) < AFTER_ACK_PERCENT => {
+                acked_ns + 1 + rng.below(AFTER_ACK_NS)
+            }
+            Some(_) | None => begin_ns + rng.below(end_ns - begin_ns),
+        };
+        remove(&data)?;
+        let restored = record.restore(cut_ns + offset_ns, &mut rng, &data);
+        restored.map_err(|error| format!("{}: {error}", data.display()))?;
+        let kept = world.plan.work.join(format!("cut-{cut}"));
+        copy(&data, &kept)?;
+        let kept_promise = one(&world, &base, cut_ns, &mut account).await?;
+        let millis = (cut_ns - begin_ns) as f64 / 1e6;
+        print(&format!(
+            "  cut {cut:>4} at {millis:>7.1} ms: {}",
+            if kept_promise { "kept" } else { "BROKEN" }
+        ));
+        if kept_promise {
+            remove(&kept)?;
+        }
+        if sys::interrupted() {
+            break;
+        }
+    }
+    world.over.set(true);
+    account.panicked = super::has_panicked(&world);
+    account.ended_well = true;
+    Ok(account)
+}
+
+/// One life under load, written down; it ends by a kill.
+async fn record_life(world: &World, record: &mut Record) -> Result<(), String> {
+    let file = world.plan.work.join("strace");
+    world.life.set(world.life.get() + 1);
+    let started = Life::start(&world.launch, Tracer::Record(&file), false);
+    let mut life = started.map_err(|error| format!("the gateway cannot be started under strace: {error}"))?;
+    life.ready(&world.launch, world.plan.start_limit).await?;
+    world.alive.set(true);
+    world.sending.set(true);
+    life.end_within(LOAD).await;
+    if let Some(status) = life.ended() {
+        return Err(format!("the gateway ended by itself: {status}"));
+    }
+    life.kill();
+    life.end_within(world.plan.start_limit).await;
+    world.alive.set(false);
+    world.history.borrow_mut().on_end(world.life.get(), sys::now_ns(), true);
+    let text = read_record(&file).await?;
+    remove(&file)?;
+    record.read(&text)
+}
+
+/// What strace wrote, once it has written all of it: its last line tells of the end.
+async fn read_record(file: &Path) -> Result<String, String> {
+    let deadline_ns = sys::now_ns() + RECORD_LIMIT.as_nanos() as u64;
+    loop {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if text.trim_end().ends_with("+++ killed by SIGKILL +++") {
+            return Ok(text);
+        }
+        if deadline_ns <= sys::now_ns() {
+            return Err(format!("strace did not finish {} within {RECORD_LIMIT:?}", file.display()));
+        }
+        driver::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Has everyone who writes go home.
+async fn leave(world: &World) {
+    world.sending.set(false);
+    world.over.set(true);
+    // Longer than any of them sleeps between two looks.
+    driver::sleep(Duration::from_millis(800)).await;
+    world.over.set(false);
+}
+
+/// Starts the gateway on what a cut left, and judges. Tells whether the promise was kept.
+async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) -> Result<bool, String> {
+    world.history.replace(base.until(cut_ns));
+    world.life.set(world.life.get() + 1);
+    let started = Life::start(&world.launch, Tracer::None, false);
+    let mut life = started.map_err(|error| format!("the gateway cannot be started: {error}"))?;
+    life.ready(&world.launch, world.plan.start_limit).await?;
+    let acks = world.history.borrow().acks();
+    let last: Vec<_> = acks.iter().rev().take(REPEATED_MAX).map(|(_, key)| *key).collect();
+    super::senders::repeat(world, &last).await;
+    settle(world, &mut life, LINGER).await;
+    life.kill();
+    life.end_within(world.plan.start_limit).await;
+    account.add(&world.tally.take());
+    let judgement = judge(&world.history.borrow(), world.plan.in_flight_ns);
+    let kept = judgement.is_kept();
+    account.judgement.add(judgement);
+    Ok(kept)
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Copies a folder, so that what a cut left can be looked at when the gateway made something wrong of it.
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let bad = |error: std::io::Error| format!("{}: {error}", to.display());
+    fs::create_dir_all(to).map_err(bad)?;
+    for entry in fs::read_dir(from).map_err(bad)? {
+        let path = entry.map_err(bad)?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name)).map_err(bad)?;
+        }
+    }
+    Ok(())
+}
