@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::child::{Life, Tracer};
 use super::disk::Record;
-use super::history::{History, judge};
+use super::history::{History, Judgement, judge};
 use super::report::Account;
 use super::{World, config, enlist, platforms, settle};
 use crate::rng::Rng;
@@ -66,15 +66,12 @@ pub(super) async fn cuts(
         restored.map_err(|error| format!("{}: {error}", data.display()))?;
         let kept = world.plan.work.join(format!("cut-{cut}"));
         copy(&data, &kept)?;
-        let kept_promise = one(&world, &base, cut_ns, &mut account).await?;
-        let millis = (cut_ns - begin_ns) as f64 / 1e6;
-        print(&format!(
-            "  cut {cut:>4} at {millis:>7.1} ms: {}",
-            if kept_promise { "kept" } else { "BROKEN" }
-        ));
-        if kept_promise {
+        let judgement = one(&world, &base, cut_ns, &mut account).await?;
+        print(&told(cut, cut_ns - begin_ns, &judgement));
+        if judgement.is_kept() {
             remove(&kept)?;
         }
+        account.judgement.add(judgement);
         if sys::interrupted() {
             break;
         }
@@ -131,8 +128,8 @@ async fn leave(world: &World) {
     world.over.set(false);
 }
 
-/// Starts the gateway on what a cut left, and judges. Tells whether the promise was kept.
-async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) -> Result<bool, String> {
+/// Starts the gateway on what a cut left, and judges.
+async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) -> Result<Judgement, String> {
     world.history.replace(base.until(cut_ns));
     world.life.set(world.life.get() + 1);
     let started = Life::start(&world.launch, Tracer::None, false);
@@ -146,9 +143,20 @@ async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) 
     life.end_within(world.plan.start_limit).await;
     account.add(&world.tally.take());
     let judgement = judge(&world.history.borrow(), world.plan.in_flight_ns);
-    let kept = judgement.is_kept();
-    account.judgement.add(judgement);
-    Ok(kept)
+    Ok(judgement)
+}
+
+fn told(cut: u32, after_ns: u64, judgement: &Judgement) -> String {
+    format!(
+        "  cut {cut:>4} at {:>7.1} ms: acknowledged {}, lost {} / doubled {} / reordered {}; in flight {}{}",
+        after_ns as f64 / 1e6,
+        judgement.acked,
+        judgement.lost.len(),
+        judgement.unexcused().count(),
+        judgement.reordered.len(),
+        judgement.doubled.len() - judgement.unexcused().count(),
+        if judgement.is_kept() { String::new() } else { format!("  BROKEN, kept as cut-{cut}") },
+    )
 }
 
 fn remove(path: &Path) -> Result<(), String> {

@@ -199,6 +199,9 @@ impl Account {
         if self.panicked {
             text += "  the gateway's log tells of a panic\n";
         }
+        if judgement.acked == 0 {
+            text += "  nothing was acknowledged, which proves nothing\n";
+        }
         text += if self.is_kept() { "  nothing was lost" } else { "  THE PROMISE IS BROKEN" };
         text
     }
