@@ -21,6 +21,8 @@ pub(super) fn write(plan: &Plan, file: &Path, address: SocketAddr, to: Addresses
     let mut config = json!({
         "server": { "listen": [address.to_string()], "shards": 2, "drainSeconds": 10, "driver": plan.driver },
         "data": { "folder": "data" },
+        // Small files, so that many come and go.
+        "journal": { "segmentBytes": 262_144, "diskBytesMax": 67_108_864 },
         "keys": [{
             "id": "crash", "key": API_KEY, "scopes": ["admin", "chat", "read"],
             "rate": { "requests": 0, "seconds": 1 }
