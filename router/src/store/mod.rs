@@ -6,6 +6,7 @@
 //! down blocks nobody: its queue fills, [`Store::write`] refuses, and the journal keeps what was refused. It heals by
 //! itself. Nothing here decides what is written or when.
 mod archive;
+mod async_tls;
 mod backend;
 #[cfg(test)]
 mod conform;
@@ -13,9 +14,13 @@ mod conform;
 mod faults;
 mod lane;
 mod memory;
+mod postgres;
 mod query;
 mod queue;
+mod redis;
 mod row;
+#[cfg(test)]
+mod servers;
 mod sqlite;
 
 pub(crate) use backend::{Keep, Trouble};
@@ -59,6 +64,10 @@ pub(crate) enum Kind {
     Memory(memory::Place),
     /// A file.
     Sqlite(sqlite::Place),
+    /// A server of Redis.
+    Redis(redis::Place),
+    /// A server of PostgreSQL.
+    Postgres(postgres::Place),
 }
 
 /// Bounds of what waits.
@@ -113,6 +122,18 @@ impl Store {
             Kind::Sqlite(place) => {
                 alone::<sqlite::Sqlite>(&shared, place, first).map_err(|why| no_thread(&why))?;
                 await_first(&opened, plan.attempt_age_max)?;
+            }
+            Kind::Redis(place) => {
+                let readers = plan.queue.connections.max(1);
+                beside::<redis::Redis>(&shared, place, side, first, readers)
+                    .map_err(|why| no_thread(&why))?;
+                await_server(&opened, plan.attempt_age_max)?;
+            }
+            Kind::Postgres(place) => {
+                let readers = plan.queue.connections.max(1);
+                beside::<postgres::Postgres>(&shared, place, side, first, readers)
+                    .map_err(|why| no_thread(&why))?;
+                await_server(&opened, plan.attempt_age_max)?;
             }
         }
         Ok(Self(shared))
@@ -176,7 +197,15 @@ fn await_first(opened: &Receiver<Result<(), Trouble>>, patience: Duration) -> Re
     }
 }
 
-/// Both lines on the side thread, for a backend that does not block.
+// A server that is down may come; one that is not ours does not become ours.
+fn await_server(opened: &Receiver<Result<(), Trouble>>, patience: Duration) -> Result<(), Trouble> {
+    match await_first(opened, patience) {
+        Ok(()) | Err(Trouble::Down(_) | Trouble::Late(_)) => Ok(()),
+        Err(trouble @ (Trouble::Foreign(_) | Trouble::Damaged(_) | Trouble::Refused(_))) => Err(trouble),
+    }
+}
+
+/// All lines on the side thread, for a backend that does not block.
 fn beside<B: Backend>(
     shared: &Arc<Shared>,
     place: &B::Place,
