@@ -109,32 +109,14 @@ impl Store {
         confirm: impl Fn(&[Confirmed]) + Send + Sync + 'static,
     ) -> Result<Self, Trouble> {
         let shared = Arc::new(Shared::new(plan, clock, Box::new(confirm)));
-        let watch = shared.clone();
-        let no_thread = |why: &dyn fmt::Display| Trouble::Down(format!("the store has no thread: {why}"));
-        side.spawn(move || lane::watch(watch)).map_err(|why| no_thread(&why))?;
-        let (first, opened) = sync_channel(1);
-        match &plan.kind {
-            Kind::Memory(place) => {
-                let place = place.instance();
-                beside::<memory::Memory>(&shared, &place, side, first, 1).map_err(|why| no_thread(&why))?;
-                await_first(&opened, plan.attempt_age_max)?;
-            }
-            Kind::Sqlite(place) => {
-                alone::<sqlite::Sqlite>(&shared, place, first).map_err(|why| no_thread(&why))?;
-                await_first(&opened, plan.attempt_age_max)?;
-            }
-            Kind::Redis(place) => {
-                let readers = plan.queue.connections.max(1);
-                beside::<redis::Redis>(&shared, place, side, first, readers)
-                    .map_err(|why| no_thread(&why))?;
-                await_server(&opened, plan.attempt_age_max)?;
-            }
-            Kind::Postgres(place) => {
-                let readers = plan.queue.connections.max(1);
-                beside::<postgres::Postgres>(&shared, place, side, first, readers)
-                    .map_err(|why| no_thread(&why))?;
-                await_server(&opened, plan.attempt_age_max)?;
-            }
+        let opened = open(&shared, plan, side).and_then(|()| {
+            // Lines there are by now: without any, the watch would take the store for closed.
+            let watch = shared.clone();
+            side.spawn(move || lane::watch(watch)).map_err(|why| no_thread(&why))
+        });
+        if let Err(trouble) = opened {
+            shared.close(Duration::ZERO);
+            return Err(trouble);
         }
         Ok(Self(shared))
     }
@@ -184,6 +166,38 @@ impl Store {
     pub(crate) fn close(&self, deadline: Duration) -> bool {
         self.0.close(deadline)
     }
+}
+
+fn no_thread(why: &dyn fmt::Display) -> Trouble {
+    Trouble::Down(format!("the store has no thread: {why}"))
+}
+
+/// Begins the lines, and hears what the first attempt to open said.
+fn open(shared: &Arc<Shared>, plan: &Plan, side: &Side) -> Result<(), Trouble> {
+    let (first, opened) = sync_channel(1);
+    match &plan.kind {
+        Kind::Memory(place) => {
+            let place = place.instance();
+            beside::<memory::Memory>(shared, &place, side, first, 1).map_err(|why| no_thread(&why))?;
+            await_first(&opened, plan.attempt_age_max)?;
+        }
+        Kind::Sqlite(place) => {
+            alone::<sqlite::Sqlite>(shared, place, first).map_err(|why| no_thread(&why))?;
+            await_first(&opened, plan.attempt_age_max)?;
+        }
+        Kind::Redis(place) => {
+            let readers = plan.queue.connections.max(1);
+            beside::<redis::Redis>(shared, place, side, first, readers).map_err(|why| no_thread(&why))?;
+            await_server(&opened, plan.attempt_age_max)?;
+        }
+        Kind::Postgres(place) => {
+            let readers = plan.queue.connections.max(1);
+            beside::<postgres::Postgres>(shared, place, side, first, readers)
+                .map_err(|why| no_thread(&why))?;
+            await_server(&opened, plan.attempt_age_max)?;
+        }
+    }
+    Ok(())
 }
 
 // The first attempt to open says whether to go on at all.
