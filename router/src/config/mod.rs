@@ -25,6 +25,7 @@ mod schema;
 mod seconds;
 pub(crate) mod secret;
 pub(crate) mod server;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) data: data::Data,
     /// What is acknowledged and survives a crash.
     pub(crate) journal: journal::Journal,
+    /// Where sessions, history, dead letters and marks are kept.
+    pub(crate) store: store::Store,
     /// Who may use the API. Empty: everyone who reaches it, which then is loopback only.
     pub(crate) keys: Vec<keys::Key>,
     /// How often, where a key does not say.
@@ -305,11 +308,13 @@ impl File {
             .iter()
             .filter_map(|(name, channel)| channel.resolve(name, &names, report))
             .collect();
+        let data = self.data.resolve(folder, report);
         Config {
             file: None,
             server: self.server.resolve(folder, &self.keys, report),
-            data: self.data.resolve(folder, report),
             journal: self.journal.resolve(report),
+            store: self.store.resolve(folder, &data, report),
+            data,
             keys: keys::resolve(&self.keys, &rates, report),
             rates,
             limits: self.limits.resolve(report),

@@ -145,8 +145,7 @@ fn examples() -> Vec<&'static str> {
 #[test]
 fn the_page_is_that_of_the_schema() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    let written = std::fs::read_to_string(&page).unwrap_or_default();
-    assert!(written == docs(), "run: clawgate config docs > {}", page.display());
+    check_golden(&page, &docs());
 }
 
 // The reader of schema.rs knows these words and no others, and documentation has something to say of each key.

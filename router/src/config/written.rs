@@ -10,6 +10,7 @@ use super::models::{ModelEntry, ProviderName};
 use super::route::RouteEntry;
 use super::secret::Secret;
 use super::server::ServerSection;
+use super::store::StoreSection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub(super) struct File {
     pub(super) data: DataSection,
     /// What is acknowledged and survives a crash.
     pub(super) journal: JournalSection,
+    /// Where sessions, history, dead letters and marks are kept. What each database guarantees stands in `stores.md`.
+    pub(super) store: StoreSection,
     /// Who may use the API. Without keys everyone who reaches the gateway may talk to agents and read its state, and
     /// nobody may operate it; so it then listens on loopback only.
     pub(super) keys: Vec<KeyEntry>,

@@ -24,10 +24,14 @@ mod servers;
 mod sqlite;
 
 pub(crate) use backend::{Keep, Trouble};
+pub(crate) use memory::Place as MemoryPlace;
+pub(crate) use postgres::Place as PostgresPlace;
 #[allow(unused_imports, reason = "for whoever asks for pages")]
 pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, PAGE_MAX, Query, SessionFilter};
 pub(crate) use queue::{Confirmed, Counters, Full, Health};
+pub(crate) use redis::Place as RedisPlace;
 pub(crate) use row::{CursorRow, DeadLetter, Key, Mark, Op, Said, SessionRow, State};
+pub(crate) use sqlite::Place as SqlitePlace;
 
 use crate::clock::Clock;
 use crate::side::{Busy, Side};

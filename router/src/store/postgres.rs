@@ -140,7 +140,8 @@ impl Postgres {
     async fn prepare(&self, schema: &str) -> Result<(), Trouble> {
         let ask = async |text: &str| {
             let rows = self.client.query(text, &[]).await.map_err(|why| trouble(&why))?;
-            Ok::<i64, Trouble>(rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(|why| trouble(&why))?)
+            let number: Result<i64, Error> = rows.first().map_or(Ok(0), |row| row.try_get(0));
+            number.map_err(|why| trouble(&why))
         };
         self.execute("BEGIN").await?;
         self.execute(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
