@@ -4,7 +4,7 @@ use crate::bounds::{Count, Lease};
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
-use crate::event::{Class, Inbound, Mode, Scope};
+use crate::event::{Class, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
 use crate::id::{AgentId, Client};
 use crate::limits::Limits;
@@ -20,6 +20,7 @@ use crate::stage::Stage;
 use crate::time::Time;
 use crate::timers::Key;
 use crate::turn::{Call, Delivering, Errand, Holds, NOWHERE, State, Turn};
+use alloc::boxed::Box;
 use alloc::string::String;
 
 /// How a message that is not admitted is answered.
@@ -31,7 +32,7 @@ pub(crate) enum Answer {
 }
 
 /// When to come back where nothing is known that would tell, milliseconds.
-const SOON: u32 = 1_000;
+pub(crate) const SOON: u32 = 1_000;
 
 /// Where an admitted message begins.
 #[derive(Clone, Copy, Debug)]
@@ -145,9 +146,12 @@ impl Shard {
             let lsn = self.write_accepted(turn, inbound.id, out);
             self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
             if let Some(mark) = known.mark {
-                self.save_seen(session, mark.words(), lsn, out);
+                self.log.wait_to_save(lsn, lsn, Await::Seen { mark: mark.words(), floor: lsn });
                 if let Some(turn) = self.turns.at_mut(turn) {
                     turn.mark = mark;
+                    if inbound.mode != Mode::Deliver {
+                        turn.id = inbound.id.into();
+                    }
                 }
             }
         }
@@ -405,6 +409,7 @@ impl Shard {
             uid: self.log.uid(self.now),
             lsn: 0,
             mark: Mark::default(),
+            id: Box::default(),
             session,
             client: message.client,
             mode: message.mode,
@@ -422,6 +427,10 @@ impl Shard {
             asked: false,
             replayed: false,
             forgets: false,
+            outbound: message.errand == Some(Errand::Outbound),
+            history: false,
+            unsaid: false,
+            stop: Stop::Complete,
             seq: 0,
             words,
             name_len: u32::try_from(name.len()).unwrap_or(0),

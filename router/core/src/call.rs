@@ -185,21 +185,28 @@ impl Shard {
         self.end_call(slot, Verdict::Good { slow }, out);
         self.learn(slot);
         let usage = self.usage(slot);
+        if let Some(turn) = self.turns.at_mut(slot) {
+            (turn.usage, turn.stop) = (Some(usage), stop);
+        }
         self.keep_history(slot, out);
-        let id = self.turn_id(slot);
         let Some(turn) = self.turns.at(slot) else { return };
         self.publish(Notice::Generated, turn.session, Some(slot), &turn.reply, out);
-        let text = match turn.mode {
-            Mode::Deliver => {
-                self.deliver(slot, Outcome::Answered, out);
-                return;
-            }
-            Mode::Whole => out.keep(&turn.reply),
-            Mode::Stream => Span::default(),
-        };
-        self.write_reply(slot, Outcome::Answered, out);
+        // What must not be lost is answered as it is on disk: a crash must not lead to another answer than the one that
+        // was heard.
+        if turn.mode == Mode::Deliver || turn.lsn != 0 {
+            self.deliver(slot, Outcome::Answered, out);
+        } else {
+            self.hand_over(slot, out);
+        }
+    }
+
+    /// The answer is complete: its client hears so.
+    pub(crate) fn hand_over(&mut self, slot: u32, out: &mut Effects) {
         self.keep_answer(slot);
+        let id = self.turn_id(slot);
         let Some(turn) = self.turns.at(slot) else { return };
+        let text = if turn.mode == Mode::Whole { out.keep(&turn.reply) } else { Span::default() };
+        let (usage, stop) = (turn.usage.unwrap_or_default(), turn.stop);
         let (client, seq, model) = (turn.client, turn.seq.saturating_add(1), self.model_id(turn));
         out.push(Effect::Finish { client, turn: id, seq, text, usage, model, stop });
         self.publish(Notice::Delivered, turn.session, Some(slot), "", out);
@@ -242,7 +249,7 @@ impl Shard {
             history.push(Role::User, turn.text(), limits);
             history.push(Role::Agent, &turn.reply, limits);
         }
-        self.save_said(slot, out);
+        self.remember_said(slot, out);
     }
 
     /// A call failed: the next attempt, or the end.

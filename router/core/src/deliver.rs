@@ -42,10 +42,25 @@ impl Shard {
         self.deliver_part(slot, out);
     }
 
-    fn begin_delivery(&mut self, slot: u32, verdict: Outcome, at: Cursor, part: u16) {
+    pub(crate) fn begin_delivery(&mut self, slot: u32, verdict: Outcome, at: Cursor, part: u16) {
         let Some(turn) = self.turns.at_mut(slot) else { return };
         (turn.state, turn.verdict) = (State::Delivering, verdict);
         turn.delivering = Delivering { at, part, ..Delivering::default() };
+    }
+
+    /// What the next part rests on is on disk.
+    pub(crate) fn on_part_written(&mut self, id: TurnId, out: &mut Effects) {
+        let turn = self.turns.get_mut(id.slot, id.generation);
+        let Some(turn) = turn.filter(|turn| turn.delivering.unwritten) else { return };
+        turn.delivering.unwritten = false;
+        let (mode, unsaid) = (turn.mode, core::mem::take(&mut turn.unsaid));
+        if unsaid {
+            self.save_said(id.slot, out);
+        }
+        match mode {
+            Mode::Deliver => self.deliver_part(id.slot, out),
+            Mode::Stream | Mode::Whole => self.hand_over(id.slot, out),
+        }
     }
 
     /// What an operator says as the bot.
@@ -57,12 +72,13 @@ impl Shard {
         turn.reply_bytes = u32::try_from(turn.reply.len()).unwrap_or(u32::MAX);
         let (session, mode) = (turn.session, turn.mode);
         let Some(turn) = self.turns.at(slot) else { return };
-        if let Some(history) = self.sessions.at_mut(session).and_then(|session| session.history.as_mut())
-            && !turn.forgets
-        {
-            history.push(Role::Agent, &turn.reply, &self.plan.limits);
+        if !turn.forgets {
+            if let Some(history) = self.sessions.at_mut(session).and_then(|session| session.history.as_mut())
+            {
+                history.push(Role::Agent, &turn.reply, &self.plan.limits);
+            }
+            self.remember_said(slot, out);
         }
-        self.save_said(slot, out);
         let Some(turn) = self.turns.at(slot) else { return };
         self.publish(Notice::Generated, session, Some(slot), &turn.reply, out);
         match mode {

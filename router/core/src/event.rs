@@ -228,6 +228,8 @@ pub struct Restored<'a> {
     pub accepted: Accepted<'a>,
     /// How it ends, and its answer, where that was known.
     pub reply: Option<(Outcome, &'a str)>,
+    /// That answer joins the history, and the store may not know it yet.
+    pub history: bool,
     /// Parts of the answer that the platform has confirmed.
     pub parts: u16,
 }

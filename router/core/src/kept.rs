@@ -1,11 +1,12 @@
-//! Answers of clients that asked for a receipt, for a while: who lost the connection, or saw the gateway restart, sends
-//! the message again under the same id and gets the answer, not another one.
+//! How messages of clients that asked for a receipt ended, for a while: who lost the connection, or saw the gateway
+//! restart, sends the message again under the same id and gets the answer, not another one, or hears why there is none.
 //!
 //! A turn that still runs is taken over by who asks; one that is over is recited. Bounded in number and bytes; the oldest
 //! goes first, and then a repetition is only acknowledged.
-use crate::admit::Message;
+use crate::admit::{Message, SOON};
+use crate::codes::Code;
 use crate::dedup::Mark;
-use crate::effect::{Effect, Effects};
+use crate::effect::{Effect, Effects, Outcome};
 use crate::event::{Inbound, Mode, Stop, Usage};
 use crate::home::session_hash;
 use crate::id::{Client, ModelId};
@@ -17,10 +18,13 @@ use crate::turn::{Errand, NOWHERE};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
+/// How a message ended: with this answer, or not.
+type Ending = Result<Box<str>, Code>;
+
 /// The answers of one shard.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    answers: VecDeque<(Mark, Box<str>)>,
+    answers: VecDeque<(Mark, Ending)>,
     /// Number of the oldest one; they count on for ever, modulo 2^32.
     oldest: u32,
     bytes: usize,
@@ -32,18 +36,19 @@ impl Kept {
         Self { answers: VecDeque::new(), oldest: 0, bytes: 0, index: Index::new() }
     }
 
-    fn at(&self, number: u32) -> Option<&(Mark, Box<str>)> {
+    fn at(&self, number: u32) -> Option<&(Mark, Ending)> {
         self.answers.get(number.wrapping_sub(self.oldest) as usize)
     }
 
-    fn get(&self, mark: Mark) -> Option<&str> {
+    fn get(&self, mark: Mark) -> Option<Result<&str, Code>> {
         let is = |number| self.at(number).is_some_and(|(other, _)| *other == mark);
         let number = self.index.find(mark.hash(), is)?;
-        self.at(number).map(|(_, answer)| &**answer)
+        self.at(number).map(|(_, ending)| ending.as_deref().map_err(|code| *code))
     }
 
-    /// Keeps an answer, and forgets the oldest ones beyond the bounds.
-    pub(crate) fn keep(&mut self, mark: Mark, answer: &str, count_max: u32, bytes_max: usize) {
+    /// Keeps an ending, and forgets the oldest ones beyond the bounds.
+    pub(crate) fn keep(&mut self, mark: Mark, ending: Result<&str, Code>, count_max: u32, bytes_max: usize) {
+        let answer = ending.unwrap_or_default();
         if count_max == 0 || bytes_max < answer.len() || self.get(mark).is_some() {
             return;
         }
@@ -51,12 +56,12 @@ impl Kept {
             let Some((old, text)) = self.answers.pop_front() else { break };
             self.index.remove(old.hash(), self.oldest);
             self.oldest = self.oldest.wrapping_add(1);
-            self.bytes -= text.len();
+            self.bytes -= text.as_ref().map_or(0, |text| text.len());
         }
         let number = self.oldest.wrapping_add(u32::try_from(self.answers.len()).unwrap_or(0));
         self.index.insert(mark.hash(), number);
         self.bytes += answer.len();
-        self.answers.push_back((mark, answer.into()));
+        self.answers.push_back((mark, ending.map(Box::from)));
     }
 }
 
@@ -66,14 +71,23 @@ impl Shard {
         let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
         if turn.mark != Mark::default() {
             let (count_max, bytes_max) = self.kept_max();
-            self.kept.keep(turn.mark, &turn.reply, count_max, bytes_max);
+            self.kept.keep(turn.mark, Ok(&turn.reply), count_max, bytes_max);
         }
     }
 
-    /// Keeps an answer of an earlier run by the mark of its message.
-    pub fn keep_answer_before(&mut self, mark: [u64; 2], answer: &str) {
+    /// Keeps that such a message has no answer: whoever asks again hears that too.
+    pub(crate) fn keep_failure(&mut self, slot: u32, code: Code) {
+        let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
+        if turn.mark != Mark::default() {
+            let (count_max, bytes_max) = self.kept_max();
+            self.kept.keep(turn.mark, Err(code), count_max, bytes_max);
+        }
+    }
+
+    /// Keeps how a message of an earlier run ended, by its mark.
+    pub fn keep_ending_before(&mut self, mark: [u64; 2], ending: Result<&str, Code>) {
         let (count_max, bytes_max) = self.kept_max();
-        self.kept.keep(Mark::from_words(mark), answer, count_max, bytes_max);
+        self.kept.keep(Mark::from_words(mark), ending, count_max, bytes_max);
     }
 
     fn kept_max(&self) -> (u32, usize) {
@@ -96,25 +110,38 @@ impl Shard {
         if let Some(turn) = session.and_then(|session| self.turn_of(session, mark)) {
             return self.take_over(turn, client, mode, out);
         }
-        if self.kept.get(mark).is_none() || !self.turns_lease.take(&self.bounds.turns) {
+        if self.kept.get(mark).is_none() {
             return false;
+        }
+        if !self.turns_lease.take(&self.bounds.turns) {
+            self.refuse_for_now(client, out);
+            return true;
         }
         let Some(session) = self.session_again(hash, post, inbound, out) else {
             self.turns_lease.give(&self.bounds.turns);
-            return false;
+            self.refuse_for_now(client, out);
+            return true;
         };
         let errand = Some(Errand::Recite);
         let message = Message { client, mode, class, desk: NOWHERE, name: "", text: "", errand };
         let slot = self.turn_for(session, message);
-        if let (Some(turn), Some(answer)) = (self.turns.at_mut(slot), self.kept.get(mark)) {
+        if let (Some(turn), Some(ending)) = (self.turns.at_mut(slot), self.kept.get(mark)) {
+            let answer = ending.unwrap_or_default();
             turn.reply.push_str(answer);
             turn.reply_bytes = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+            turn.verdict = ending.err().map_or(Outcome::Answered, Outcome::Failed);
         }
         self.accept(slot, false, out);
         if self.sessions.at(session).is_some_and(|session| session.current == slot) {
             self.come_forward(slot, out);
         }
         true
+    }
+
+    /// There is an answer, and no room to say it: to acknowledge the message and be silent would be the end of it.
+    fn refuse_for_now(&mut self, client: Client, out: &mut Effects) {
+        self.counters.refuse(Code::Busy);
+        out.push(Effect::Refused { client, code: Code::Busy, retry_after_millis: SOON });
     }
 
     fn turn_of(&self, session: u32, mark: Mark) -> Option<u32> {
@@ -160,6 +187,12 @@ impl Shard {
     pub(crate) fn recite(&mut self, slot: u32, out: &mut Effects) {
         let id = self.turn_id(slot);
         let Some(turn) = self.turns.at_mut(slot) else { return };
+        let verdict = turn.verdict;
+        if let Outcome::Failed(code) = verdict {
+            self.tell(slot, code, "", 0, out);
+            self.settle(slot, verdict, out);
+            return;
+        }
         let (client, text) = (turn.client, out.keep(&turn.reply));
         let (usage, model, stop) = (Usage::default(), ModelId(u16::MAX), Stop::Complete);
         if turn.mode == Mode::Stream {
@@ -169,7 +202,7 @@ impl Shard {
         } else {
             out.push(Effect::Finish { client, turn: id, seq: 1, text, usage, model, stop });
         }
-        self.settle(slot, crate::effect::Outcome::Answered, out);
+        self.settle(slot, verdict, out);
     }
 }
 
@@ -182,16 +215,18 @@ mod tests {
         let mut kept = Kept::new();
         let mark = |n: u64| Mark::from_words([n, n % 2]);
         for n in 1..=5 {
-            kept.keep(mark(n), "four", 3, 100);
+            kept.keep(mark(n), Ok("four"), 3, 100);
         }
         let known =
             |kept: &Kept| (1..=6).filter(|n| kept.get(mark(*n)).is_some()).collect::<alloc::vec::Vec<_>>();
         assert_eq!(known(&kept), [3, 4, 5]);
-        kept.keep(mark(5), "another", 3, 100);
-        assert_eq!(kept.get(mark(5)), Some("four"), "the first answer stays");
-        kept.keep(mark(6), "ten bytes!", 3, 15);
+        kept.keep(mark(5), Ok("another"), 3, 100);
+        assert_eq!(kept.get(mark(5)), Some(Ok("four")), "the first answer stays");
+        kept.keep(mark(6), Ok("ten bytes!"), 3, 15);
         assert_eq!((known(&kept), kept.bytes), (alloc::vec![5, 6], 14));
-        kept.keep(mark(1), "sixteen bytes ..", 3, 15);
+        kept.keep(mark(1), Ok("sixteen bytes .."), 3, 15);
         assert_eq!(known(&kept), [5, 6]);
+        kept.keep(mark(2), Err(Code::UpstreamFailed), 3, 15);
+        assert_eq!((kept.get(mark(2)), kept.bytes), (Some(Err(Code::UpstreamFailed)), 14));
     }
 }

@@ -196,20 +196,30 @@ impl Shard {
         }
     }
 
+    /// What was said in a turn joins the history: that is saved at once, or once the answer is on disk.
+    pub(crate) fn remember_said(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        turn.history = true;
+        turn.unsaid = turn.lsn != 0;
+        if !turn.unsaid {
+            self.save_said(slot, out);
+        }
+    }
+
     /// Saves what was said in a turn.
     pub(crate) fn save_said(&mut self, slot: u32, out: &mut Effects) {
-        let Some(turn) = self.turns.at(slot).filter(|_| self.log.store) else { return };
+        let Some(turn) = self.turns.at(slot).filter(|turn| self.log.store && !turn.forgets) else { return };
         let (uid, floor, session) = (turn.uid, turn.lsn, self.session_id(turn.session));
-        let asked = if turn.errand.is_some() { "" } else { turn.text() };
+        let asked = if turn.outbound { "" } else { turn.text() };
         let (text, reply) = (out.keep(asked), out.keep(&turn.reply));
         let save = self.log.save(floor);
         out.push(Effect::Save { save, session, needed: floor != 0, saved: Saved::Said { uid, text, reply } });
     }
 
     /// Saves that an event id was seen; what says so in the journal is kept until then.
-    pub(crate) fn save_seen(&mut self, session: u32, mark: [u64; 2], floor: u64, out: &mut Effects) {
+    pub(crate) fn save_seen(&mut self, mark: [u64; 2], floor: u64, out: &mut Effects) {
         let save = self.log.save(floor);
-        let (session, unix_millis) = (self.session_id(session), self.log.unix_millis(self.now));
+        let (session, unix_millis) = (SessionId::default(), self.log.unix_millis(self.now));
         out.push(Effect::Save {
             save,
             session,

@@ -8,7 +8,7 @@ use crate::home::Secret;
 use crate::id::{Client, TurnId, Uid};
 use crate::record::Record;
 use crate::time::Time;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 
 /// How a shard with a past begins.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,8 @@ pub(crate) enum Await {
     Replayed { client: Client, turn: TurnId },
     /// A dead letter that was tried again was answered before that was known to be on disk: the letter goes.
     Revived { uid: Uid, floor: u64 },
+    /// An event id is remembered: a message that is not on disk is not known, and may come again.
+    Seen { mark: [u64; 2], floor: u64 },
     /// The turn's next part is delivered.
     Part { turn: TurnId },
 }
@@ -70,13 +72,43 @@ pub(crate) struct Log {
     next: u64,
     durable: u64,
     waits: VecDeque<(u64, Await)>,
+    /// Records that are not on disk and after which something is saved, with the record that the save will need.
+    unwritten: Floors,
     /// Turns by the record that admitted them. One that is over, or was written again, is left in until it is first.
     live: VecDeque<(u64, TurnId)>,
     /// The number of the last save.
     saves: u64,
-    /// Saves that are not confirmed and the record that each needs, reduced to those that are the least of all that
-    /// follow.
-    unsaved: VecDeque<(u64, u64)>,
+    /// Saves that are not confirmed and the record that each needs.
+    unsaved: Floors,
+    /// Dead letters that are tried again, and the save after which the store knows that; 0 before there is one.
+    reviving: BTreeMap<Uid, u64>,
+}
+
+/// Numbers that grow and the record that each needs, reduced to those that are the least of all that follow.
+#[derive(Debug, Default)]
+struct Floors(VecDeque<(u64, u64)>);
+
+impl Floors {
+    const fn new() -> Self {
+        Self(VecDeque::new())
+    }
+
+    fn push(&mut self, number: u64, floor: u64) {
+        while self.0.back().is_some_and(|(_, other)| floor <= *other) {
+            self.0.pop_back();
+        }
+        self.0.push_back((number, floor));
+    }
+
+    fn done(&mut self, number: u64) {
+        while self.0.front().is_some_and(|(other, _)| *other <= number) {
+            self.0.pop_front();
+        }
+    }
+
+    fn least(&self) -> Option<u64> {
+        self.0.front().map(|(_, floor)| *floor)
+    }
 }
 
 impl Log {
@@ -92,9 +124,11 @@ impl Log {
             next: 1,
             durable: 0,
             waits: VecDeque::new(),
+            unwritten: Floors::new(),
             live: VecDeque::new(),
             saves: 0,
-            unsaved: VecDeque::new(),
+            unsaved: Floors::new(),
+            reviving: BTreeMap::new(),
         }
     }
 
@@ -138,8 +172,40 @@ impl Log {
         self.waits.push_back((lsn, what));
     }
 
+    /// As [`Self::wait`], for something that is saved then, and needs the records from `floor` on until it is confirmed.
+    pub(crate) fn wait_to_save(&mut self, lsn: u64, floor: u64, what: Await) {
+        self.wait(lsn, what);
+        self.unwritten.push(lsn, floor);
+    }
+
     pub(crate) fn on_durable(&mut self, lsn: u64) {
         self.durable = self.durable.max(lsn.min(self.next - 1));
+    }
+
+    /// All that waited for what is on disk went on.
+    pub(crate) fn on_all_ready(&mut self) {
+        self.unwritten.done(self.durable);
+    }
+
+    /// A dead letter is tried again, as somebody asked. False if that is so already, as far as the store may not know.
+    pub(crate) fn revive(&mut self, uid: Uid) -> bool {
+        let is_new = !self.reviving.contains_key(&uid);
+        if is_new {
+            self.reviving.insert(uid, 0);
+        }
+        is_new
+    }
+
+    /// It is a dead letter again, or was never tried.
+    pub(crate) fn not_revived(&mut self, uid: Uid) {
+        self.reviving.remove(&uid);
+    }
+
+    /// With this save the store knows that a letter was tried again.
+    pub(crate) fn on_revived(&mut self, uid: Uid, save: u64) {
+        if let Some(known) = self.reviving.get_mut(&uid) {
+            *known = save;
+        }
     }
 
     /// The next one who waited for what is on disk.
@@ -155,17 +221,15 @@ impl Log {
     pub(crate) fn save(&mut self, floor: u64) -> u64 {
         self.saves += 1;
         if floor != 0 {
-            while self.unsaved.back().is_some_and(|(_, other)| floor <= *other) {
-                self.unsaved.pop_back();
-            }
-            self.unsaved.push_back((self.saves, floor));
+            self.unsaved.push(self.saves, floor);
         }
         self.saves
     }
 
     pub(crate) fn on_saved(&mut self, save: u64) {
-        while self.unsaved.front().is_some_and(|(other, _)| *other <= save) {
-            self.unsaved.pop_front();
+        self.unsaved.done(save);
+        if !self.reviving.is_empty() {
+            self.reviving.retain(|_, known| *known == 0 || save < *known);
         }
     }
 
@@ -190,8 +254,8 @@ impl Log {
             self.live.pop_front();
         }
         let needed = self.live.front().map_or(self.next, |(lsn, _)| *lsn);
-        let unsaved = self.unsaved.front().map_or(self.next, |(_, floor)| *floor);
-        needed.min(unsaved).saturating_sub(1)
+        let unsaved = [&self.unwritten, &self.unsaved].into_iter().filter_map(Floors::least).min();
+        unsaved.map_or(needed, |unsaved| needed.min(unsaved)).saturating_sub(1)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Saved};
 use crate::event::{Class, Operation};
 use crate::history::{Context, Unset};
-use crate::id::{AgentId, Client, SessionId};
+use crate::id::{AgentId, Client, SessionId, Uid};
 use crate::load::Memory;
 use crate::log::Await;
 use crate::plan::RunningMode;
@@ -53,7 +53,7 @@ impl Shard {
             turn.forgets = turn.calls != 0;
         }
         self.publish(Notice::Updated, slot, None, "reset", out);
-        let from = self.log.uid(self.now);
+        let from = self.first_kept(slot);
         if let Some(session) = self.sessions.at_mut(slot) {
             // Nothing that the store may know of it counts any more.
             (session.history_from, session.memory) = (from, Memory::Warm);
@@ -65,6 +65,27 @@ impl Shard {
             self.arm(current);
         }
         Ok(())
+    }
+
+    /// From where on history counts that begins now: what waits was named before, and belongs to it.
+    fn first_kept(&mut self, slot: u32) -> Uid {
+        let now = self.log.uid(self.now);
+        let Some(session) = self.sessions.at(slot) else { return now };
+        let current = self.turns.at(session.current);
+        // Dead letters that are tried again may be older than what is forgotten.
+        let (after, mut from) = match current {
+            Some(turn) if turn.forgets => (turn.uid, now),
+            Some(turn) => (turn.uid, turn.uid),
+            None => (now, now),
+        };
+        let mut next = session.waiting.head();
+        while let Some(turn) = self.turns.at(next) {
+            if after < turn.uid {
+                from = from.min(turn.uid);
+            }
+            next = turn.link.next();
+        }
+        from
     }
 
     fn close(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {

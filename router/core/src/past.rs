@@ -6,7 +6,7 @@
 //! the store already: there it changes nothing.
 use crate::codes::Code;
 use crate::effect::Outcome;
-use crate::event::Restored;
+use crate::event::{Mode, Restored};
 use crate::id::Uid;
 use crate::record::{Accepted, Record};
 use alloc::boxed::Box;
@@ -41,6 +41,13 @@ pub enum Fact<'a> {
     },
     /// A dead letter was tried again: it is none any more.
     Revived(Uid),
+    /// A client has a receipt for this message, and may ask again how it ended: for the shards, not for the store.
+    Ended {
+        /// The message.
+        accepted: Accepted<'a>,
+        /// Its answer, or why there is none.
+        ending: Result<&'a str, Code>,
+    },
     /// A channel was read up to here.
     Cursor {
         /// Its name.
@@ -63,13 +70,31 @@ impl Left {
     #[must_use]
     pub fn restored(&self) -> Option<Restored<'_>> {
         let Some(Record::Accepted(accepted)) = Record::decode(&self.accepted) else { return None };
-        let reply = match Record::decode(&self.reply) {
-            Some(Record::Reply { verdict, text, .. }) => Some((verdict, text)),
-            Some(_) | None => None,
+        let (reply, history) = match Record::decode(&self.reply) {
+            Some(Record::Reply { verdict, text, history, .. }) => (Some((verdict, text)), history),
+            Some(_) | None => (None, false),
         };
         // Whoever comes after a crash finds no letter: that it was taken up is known, see `Fact::Revived`.
         let accepted = Accepted { replayed: false, ..accepted };
-        Some(Restored { accepted, reply, parts: self.parts })
+        Some(Restored { accepted, reply, history, parts: self.parts })
+    }
+
+    /// Is the answer there, if there should be one?
+    fn is_whole(&self) -> bool {
+        let answered = match Record::decode(&self.accepted) {
+            Some(Record::Accepted(accepted)) => accepted.answered,
+            Some(_) | None => false,
+        };
+        !answered || !self.reply.is_empty()
+    }
+
+    /// Tells what follows if no shard can take the turn up, because its channel or agent is gone.
+    pub fn give_up(&self, code: Code, tell: &mut impl FnMut(Fact<'_>)) {
+        let outcome = match Record::decode(&self.accepted) {
+            Some(Record::Accepted(accepted)) if accepted.mode != Mode::Deliver => Outcome::Failed(code),
+            Some(_) | None => Outcome::Dead(code),
+        };
+        tell_end(self, outcome, 0, "", tell);
     }
 }
 
@@ -97,16 +122,23 @@ impl Past {
                 if !accepted.id.is_empty() {
                     tell(Fact::Seen(accepted));
                 }
-                if accepted.replayed {
+                let left = self.left.entry(accepted.uid).or_default();
+                left.accepted = bytes.into();
+                if accepted.replayed && left.is_whole() {
                     tell(Fact::Revived(accepted.uid));
                 }
                 // Their messages are part of this one: with it they are over, whether they were settled or not.
                 for uid in accepted.took.iter() {
                     self.left.remove(&uid);
                 }
-                self.left.entry(accepted.uid).or_default().accepted = bytes.into();
             }
-            Record::Reply { uid, .. } => self.add(uid, |left| left.reply = bytes.into()),
+            Record::Reply { uid, .. } => self.add(uid, |left| {
+                let was_whole = left.is_whole();
+                left.reply = bytes.into();
+                if !was_whole {
+                    tell(Fact::Revived(uid));
+                }
+            }),
             Record::Delivered { uid, part, .. } => {
                 self.add(uid, |left| left.parts = left.parts.max(part.saturating_add(1)));
             }
@@ -140,7 +172,9 @@ impl Past {
     }
 
     /// The turns that were not over, in the order in which they were admitted.
-    pub fn into_left(self) -> impl ExactSizeIterator<Item = Left> {
+    pub fn into_left(mut self) -> impl ExactSizeIterator<Item = Left> {
+        // A dead letter was to be tried again, and its answer did not reach the disk: it is still one.
+        self.left.retain(|_, left| left.is_whole());
         self.left.into_values()
     }
 }
@@ -155,6 +189,14 @@ fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &m
         let text = if accepted.outbound { "" } else { accepted.text };
         tell(Fact::Said { accepted: Accepted { text, ..accepted }, reply });
     }
+    if accepted.mode != Mode::Deliver && !accepted.id.is_empty() && outcome != Outcome::Merged {
+        let ending = match (outcome, answer) {
+            (Outcome::Answered, Some((_, _, reply))) => Ok(reply),
+            (Outcome::Answered, None) | (Outcome::Cancelled | Outcome::Merged, _) => Err(Code::Cancelled),
+            (Outcome::Failed(code) | Outcome::Dead(code), _) => Err(code),
+        };
+        tell(Fact::Ended { accepted, ending });
+    }
     if let Outcome::Dead(code) = outcome {
         // What was delivered for a turn that had failed before was an apology.
         let reply = answer.filter(|(verdict, ..)| !matches!(verdict, Outcome::Dead(_)));
@@ -168,7 +210,6 @@ fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &m
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::event::Mode;
     use alloc::format;
     use alloc::string::String;
     use alloc::vec::Vec;
@@ -214,6 +255,7 @@ mod tests {
                         )
                     }
                     Fact::Revived(uid) => format!("revived {}", uid.0),
+                    Fact::Ended { accepted, ending } => format!("ended {} {ending:?}", accepted.id),
                     Fact::Cursor { channel, value } => format!("cursor {channel} {value}"),
                 });
             });

@@ -26,6 +26,8 @@ pub struct Accepted<'a> {
     pub outbound: bool,
     /// It was a dead letter, and takes that one's place.
     pub replayed: bool,
+    /// Its answer is known: a [`Record::Reply`] follows, and without that this record counts for nothing.
+    pub answered: bool,
     /// The channel's name.
     pub channel: &'a str,
     /// The name of the agent that answers; empty where none does.
@@ -183,7 +185,7 @@ impl<'a> Record<'a> {
 }
 
 fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
-    let Accepted { uid, unix_millis, scope, mode, class, outbound, replayed, .. } = *accepted;
+    let Accepted { uid, unix_millis, scope, mode, class, outbound, replayed, answered, .. } = *accepted;
     out.push(ACCEPTED);
     put(out, &uid.0.to_le_bytes());
     put(out, &unix_millis.to_le_bytes());
@@ -198,7 +200,8 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
     };
     let Accepted { channel, agent, id, chat, thread, peer, name, text, took, .. } = *accepted;
     let has_taken = !took.0.is_empty();
-    let flags = u8::from(outbound) | u8::from(replayed) << 1 | u8::from(has_taken) << 2;
+    let flags =
+        u8::from(outbound) | u8::from(replayed) << 1 | u8::from(has_taken) << 2 | u8::from(answered) << 3;
     put(out, &[scope, mode, class as u8, flags]);
     for text in [channel, agent, id, chat, thread, peer, name, text] {
         put_text(out, text);
@@ -228,7 +231,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         2 => Class::Vip,
         _ => return None,
     };
-    let flags = from.byte().filter(|flags| *flags <= 7)?;
+    let flags = from.byte().filter(|flags| *flags <= 15)?;
     Some(Accepted {
         uid,
         unix_millis,
@@ -237,6 +240,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         class,
         outbound: flags & 1 != 0,
         replayed: flags & 2 != 0,
+        answered: flags & 8 != 0,
         channel: from.text()?,
         agent: from.text()?,
         id: from.text()?,
@@ -351,6 +355,7 @@ mod tests {
             class: Class::Vip,
             outbound: false,
             replayed: true,
+            answered: true,
             channel: "telegram",
             agent: "main",
             id: "77",

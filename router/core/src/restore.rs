@@ -53,6 +53,10 @@ impl Shard {
         if errand.is_none() && desk == NOWHERE {
             return Err(Code::NotFound);
         }
+        if client != Client::NOBODY && !self.log.revive(accepted.uid) {
+            // It was answered since, and the store has not heard of that.
+            return Err(Code::Duplicate);
+        }
         self.turns_lease.force(&self.bounds.turns);
         let Accepted { mode, class, name, text, .. } = *accepted;
         let message = Message { client: Client::NOBODY, mode, class, desk, name, text, errand };
@@ -60,7 +64,11 @@ impl Shard {
         let hash = self.sessions.at(session).map_or(0, |session| session.hash);
         let mark = Mark::new(&self.secret, hash, accepted.id);
         if let Some(turn) = self.turns.at_mut(slot) {
-            (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed);
+            // The store may have a dead letter of its name, of an end that did not reach the disk.
+            let may_be_dead = client == Client::NOBODY && accepted.mode == Mode::Deliver;
+            (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
+            turn.outbound = accepted.outbound;
+            (turn.id, turn.history) = (accepted.id.into(), restored.history);
             if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
                 turn.mark = mark;
             }
@@ -75,14 +83,29 @@ impl Shard {
         }
         self.accept(slot, self.log.journal, out);
         if self.log.journal {
-            self.write_again(slot, accepted.id, out);
+            self.write_again(slot, out);
             let lsn = self.turns.at(slot).map_or(0, |turn| turn.lsn);
-            if client != Client::NOBODY {
-                self.log.wait(lsn, Await::Replayed { client, turn: self.turn_id(slot) });
+            if client == Client::NOBODY {
+                self.mend_store(slot, out);
+            } else {
+                self.log.wait_to_save(lsn, lsn, Await::Replayed { client, turn: self.turn_id(slot) });
             }
         }
         self.set_off_waiting(slot, out);
         Ok(())
+    }
+
+    /// The store may have heard less of a turn than the journal, or more: an answer that was not saved yet; a dead letter
+    /// of an end that did not reach the disk.
+    fn mend_store(&mut self, slot: u32, out: &mut Effects) {
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        let (uid, floor, history) = (turn.uid, turn.lsn, turn.history);
+        if core::mem::take(&mut turn.replayed) {
+            self.save_revived(uid, floor, out);
+        }
+        if history {
+            self.save_said(slot, out);
+        }
     }
 
     fn restore_session(
@@ -149,12 +172,11 @@ impl Shard {
     pub(crate) fn resume(&mut self, slot: u32, verdict: Outcome, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         if turn.mode != Mode::Deliver {
-            // Whoever asked is gone with the connection, and gets it by asking again.
-            self.keep_answer(slot);
-            self.settle(slot, verdict, out);
+            // Whoever asked is gone with the connection, and gets it by asking again, or has done so.
+            self.hand_over(slot, out);
             return;
         }
-        let (parts, session) = (turn.delivering.part, turn.session);
+        let (parts, session, replayed) = (turn.delivering.part, turn.session, turn.replayed);
         let post = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
         let Some(channel) = post else {
             self.deliver_from(slot, verdict, Cursor::default(), 0, out);
@@ -166,7 +188,14 @@ impl Shard {
             let Some((_, next)) = split::part(&turn.reply, plan.unit, plan.text_max, at) else { break };
             at = next;
         }
-        self.deliver_from(slot, verdict, at, parts, out);
+        match self.log.behind().filter(|_| replayed) {
+            // Until that is on disk the letter stays, and whoever asked may ask again.
+            Some(lsn) => {
+                self.begin_delivery(slot, verdict, at, parts);
+                self.deliver_after(slot, lsn);
+            }
+            None => self.deliver_from(slot, verdict, at, parts, out),
+        }
     }
 
     /// Remembers an event id of an earlier run by its mark.

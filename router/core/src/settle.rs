@@ -42,6 +42,7 @@ impl Shard {
         }
         if tell && waits {
             self.tell(slot, Code::Cancelled, "", 0, out);
+            self.keep_failure(slot, Code::Cancelled);
         }
         self.settle(slot, Outcome::Cancelled, out);
     }
@@ -70,6 +71,7 @@ impl Shard {
         match turn.mode {
             Mode::Stream | Mode::Whole => {
                 self.tell(slot, code, detail, retry_after_millis, out);
+                self.keep_failure(slot, code);
                 self.settle(slot, Outcome::Failed(code), out);
             }
             Mode::Deliver if !self.has_apology(turn.desk) => self.settle(slot, Outcome::Dead(code), out),

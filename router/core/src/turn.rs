@@ -2,7 +2,7 @@
 use crate::breaker::Pass;
 use crate::dedup::Mark;
 use crate::effect::Outcome;
-use crate::event::{Class, Mode, Usage};
+use crate::event::{Class, Mode, Stop, Usage};
 use crate::id::{Client, Uid};
 use crate::limits::Limits;
 use crate::list::{Link, Linked};
@@ -182,6 +182,8 @@ pub(crate) struct Turn {
     pub(crate) lsn: u64,
     /// Of its event's id, where a repetition is answered; none otherwise.
     pub(crate) mark: Mark,
+    /// That id, where a later run must answer a repetition too; empty otherwise.
+    pub(crate) id: Box<str>,
     /// Its session's slot. The session stays as long as it has turns.
     pub(crate) session: u32,
     pub(crate) client: Client,
@@ -209,6 +211,14 @@ pub(crate) struct Turn {
     pub(crate) replayed: bool,
     /// The history was forgotten while it ran: it must not come back through the answer.
     pub(crate) forgets: bool,
+    /// It is what an operator says as the bot.
+    pub(crate) outbound: bool,
+    /// Its answer joins the history.
+    pub(crate) history: bool,
+    /// That is saved once the answer is on disk: what is remembered is what was answered, whatever happens in between.
+    pub(crate) unsaid: bool,
+    /// Why its model stopped.
+    pub(crate) stop: Stop,
     /// Sends so far.
     pub(crate) seq: u32,
     /// The message: the sender's name, then the text. The one copy of it.
@@ -250,6 +260,16 @@ impl Turn {
         match self.state {
             State::Delivering => self.delivering.attempt.saturating_add(u16::from(self.delivering.in_flight)),
             State::Waiting | State::Loading | State::Ready | State::Running | State::BackingOff => self.calls,
+        }
+    }
+
+    /// How it ends once its answer is delivered, where that is known.
+    pub(crate) fn known_verdict(&self) -> Option<Outcome> {
+        match self.errand {
+            Some(Errand::Resume(verdict)) => Some(verdict),
+            Some(Errand::Outbound | Errand::Apology(_) | Errand::Recite) | None => {
+                (self.state == State::Delivering).then_some(self.verdict)
+            }
         }
     }
 

@@ -302,7 +302,8 @@ impl Shard {
         let before = core::mem::replace(&mut turn.words, words);
         self.texts.give(before);
         if written {
-            self.write_joined(into, "", Uids::new(&took), out);
+            let id = self.turns.at(into).map(|turn| turn.id.clone()).unwrap_or_default();
+            self.write_joined(into, &id, Uids::new(&took), out);
         }
         for &slot in run.iter().filter(|&&slot| slot != into) {
             self.end_merged(slot, into, out);

@@ -1,6 +1,9 @@
 //! What of a turn is written to the journal, and what waits for that: a message is acknowledged, and a part of an answer
 //! posted, once the record before it is on disk. Turns do not wait for their own acknowledgement.
 //!
+//! The store is never told more than the disk knows: an event id is saved once its message is on disk, what was said once
+//! the answer is. A dead letter is the exception; whoever takes its turn up again takes it back (see `restore`).
+//!
 //! Records of a turn: `Accepted`, then `Reply` once its answer is whole, `Delivered` for each part that a platform
 //! confirmed, `Settled`. A turn whose number of the first record is 0 is not written at all.
 use crate::codes::Code;
@@ -10,7 +13,7 @@ use crate::id::{Client, TurnId, Uid};
 use crate::log::{Await, JournalState, Start};
 use crate::record::{Accepted, Record, Uids};
 use crate::shard::Shard;
-use crate::turn::{Errand, State};
+use crate::turn::State;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -65,8 +68,9 @@ impl Shard {
             scope: session.scope,
             mode: turn.mode,
             class: turn.class,
-            outbound: turn.errand == Some(Errand::Outbound),
+            outbound: turn.outbound,
             replayed: turn.replayed,
+            answered: turn.known_verdict().is_some(),
             channel: self.places.post(session.post).map_or("", |post| &post.name),
             agent: self.places.desk(turn.desk).map_or("", |desk| &desk.name),
             id,
@@ -86,7 +90,7 @@ impl Shard {
     /// Writes down a turn's whole answer; the record's number, or `None` if the turn is not written.
     pub(crate) fn write_reply(&mut self, slot: u32, verdict: Outcome, out: &mut Effects) -> Option<u64> {
         let turn = self.turns.at(slot).filter(|turn| turn.lsn != 0)?;
-        let history = self.log.store && self.keeps_history(turn.desk) && !turn.forgets;
+        let history = self.log.store && turn.history && !turn.forgets;
         let record = Record::Reply { uid: turn.uid, verdict, history, text: &turn.reply };
         Some(self.log.append(&record, out))
     }
@@ -130,12 +134,18 @@ impl Shard {
         if turn.lsn != 0 {
             let detail = turn.why.as_deref().unwrap_or_default();
             let lsn = self.log.append(&Record::Settled { uid, outcome, attempts, detail }, out);
+            let floor = turn.lsn;
             if replayed && !matches!(outcome, Outcome::Dead(_)) {
-                self.log.wait(lsn, Await::Revived { uid, floor: turn.lsn });
+                self.log.wait_to_save(lsn, floor, Await::Revived { uid, floor });
             }
         }
         if let Outcome::Dead(code) = outcome {
+            if replayed {
+                self.log.not_revived(uid);
+            }
             self.write_dead(slot, code, out);
+        } else if replayed && !self.log.journal {
+            self.save_revived(uid, 0, out);
         }
     }
 
@@ -151,7 +161,7 @@ impl Shard {
             unix_millis: turn.uid.micros() / 1_000,
             code,
             attempts: turn.attempts(),
-            outbound: turn.errand == Some(Errand::Outbound),
+            outbound: turn.outbound,
             answered,
             parts: if answered { turn.delivering.part } else { 0 },
             detail: out.keep(turn.why.as_deref().unwrap_or_default()),
@@ -173,14 +183,11 @@ impl Shard {
                 Await::Operated { client } => out.push(Effect::Operated { client, refused: None }),
                 Await::Replayed { client, turn } => self.on_replay_durable(client, turn, out),
                 Await::Revived { uid, floor } => self.save_revived(uid, floor, out),
-                Await::Part { turn: id } => {
-                    let turn = self.turns.get_mut(id.slot, id.generation);
-                    let Some(turn) = turn.filter(|turn| turn.delivering.unwritten) else { continue };
-                    turn.delivering.unwritten = false;
-                    self.deliver_part(id.slot, out);
-                }
+                Await::Seen { mark, floor } => self.save_seen(mark, floor, out),
+                Await::Part { turn } => self.on_part_written(turn, out),
             }
         }
+        self.log.on_all_ready();
     }
 
     /// The turn that takes a dead letter's place is on disk: only now may the letter go.
@@ -194,8 +201,10 @@ impl Shard {
         }
     }
 
-    fn save_revived(&mut self, uid: Uid, floor: u64, out: &mut Effects) {
+    /// The store forgets a dead letter, if it has one of this name.
+    pub(crate) fn save_revived(&mut self, uid: Uid, floor: u64, out: &mut Effects) {
         let save = self.log.save(floor);
+        self.log.on_revived(uid, save);
         let session = crate::id::SessionId::default();
         out.push(Effect::Save { save, session, needed: floor != 0, saved: Saved::Revived { uid } });
     }
@@ -206,22 +215,17 @@ impl Shard {
         self.log.take_live(lsn, CARRIED_MAX, |first, turn| taken.push((first, turn)));
         for (first, id) in taken {
             if self.turn(id).is_some_and(|turn| turn.lsn == first) {
-                self.write_again(id.slot, "", out);
+                self.write_again(id.slot, out);
             }
         }
     }
 
     /// Writes down all that is known of a turn: what it was before this is needed no more.
-    pub(crate) fn write_again(&mut self, slot: u32, id: &str, out: &mut Effects) {
-        self.write_accepted(slot, id, out);
+    pub(crate) fn write_again(&mut self, slot: u32, out: &mut Effects) {
+        let id = self.turns.at(slot).map(|turn| turn.id.clone()).unwrap_or_default();
+        self.write_accepted(slot, &id, out);
         let Some(turn) = self.turns.at(slot) else { return };
-        let verdict = match turn.errand {
-            Some(Errand::Resume(verdict)) => Some(verdict),
-            Some(Errand::Outbound | Errand::Apology(_) | Errand::Recite) | None => {
-                (turn.state == State::Delivering).then_some(turn.verdict)
-            }
-        };
-        let (Some(verdict), part) = (verdict, turn.delivering.part) else { return };
+        let (Some(verdict), part) = (turn.known_verdict(), turn.delivering.part) else { return };
         self.write_reply(slot, verdict, out);
         if let Some(last) = part.checked_sub(1) {
             self.write_delivered(slot, last, "", out);

@@ -36,7 +36,7 @@ fn a_message_is_acknowledged_and_its_answer_posted_once_what_came_before_is_on_d
     let mut scene = keeps(plan(), false);
     assert_eq!(
         scene.send(Inbound { id: "e1", ..posts("ann", "hi") }),
-        ["accepted 0.1 ahead 0", "append 1 accepted e1 hi", "save 1 seen", "start 0.1#0 agent 0 model 0"],
+        ["accepted 0.1 ahead 0", "append 1 accepted e1 hi", "start 0.1#0 agent 0 model 0"],
         "the turn does not wait"
     );
     scene.text(call(0, 1, 0), "a long answer, and the rest of it");
@@ -45,7 +45,11 @@ fn a_message_is_acknowledged_and_its_answer_posted_once_what_came_before_is_on_d
         ["append 2 reply answered a long answer, and the rest of it"],
         "nothing is posted"
     );
-    assert_eq!(durable(&mut scene, 1), ["durable 0.1"]);
+    assert_eq!(
+        durable(&mut scene, 1),
+        ["durable 0.1", "save 1 seen"],
+        "the store must not know of what the disk does not"
+    );
     assert_eq!(durable(&mut scene, 2), ["deliver 0.1 part 0 attempt 0 [a long answer, and]"]);
     assert_eq!(
         scene.delivered(turn(0, 1), 0, 0, OK),
@@ -67,7 +71,7 @@ fn a_repetition_is_not_acknowledged_before_what_it_repeats() {
     let mut scene = keeps(plan(), false);
     scene.send(Inbound { id: "e1", ..posts("ann", "hi") });
     assert_eq!(scene.send(Inbound { id: "e1", ..posts("ann", "hi") }), [""; 0]);
-    assert_eq!(durable(&mut scene, 1), ["durable 0.1", "duplicate"]);
+    assert_eq!(durable(&mut scene, 1), ["durable 0.1", "save 1 seen", "duplicate"]);
     assert_eq!(scene.send(Inbound { id: "e1", ..posts("ann", "hi") }), ["duplicate"]);
 }
 
@@ -95,8 +99,8 @@ fn who_has_a_receipt_is_answered_also_when_gone() {
     assert_eq!(scene.event(Event::Left { turn: turn(0, 1) }), [""; 0]);
     scene.text(call(0, 1, 0), "hello");
     let end = scene.finishes(call(0, 1, 0));
-    assert_eq!(end[0], "append 2 reply answered hello");
-    assert_eq!(end.last().unwrap(), "settled 0.1 answered");
+    assert_eq!(end, ["append 2 reply answered hello"], "what is heard is what is on disk");
+    assert_eq!(durable(&mut scene, 2).last().unwrap(), "settled 0.1 answered");
     assert!(scene.out.list().iter().all(|effect| match effect {
         Effect::Finish { client, .. } => *client == Client::NOBODY,
         _ => true,
@@ -123,14 +127,15 @@ fn restore(scene: &mut Scene, restored: Restored<'_>) -> Vec<String> {
 #[test]
 fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
     let mut scene = keeps(plan(), false);
-    let asked = Restored { accepted: accepted(), reply: None, parts: 0 };
+    let asked = Restored { accepted: accepted(), reply: None, history: false, parts: 0 };
     assert_eq!(
         restore(&mut scene, asked),
-        ["accepted 0.1 ahead 0", "append 1 accepted  hi", "start 0.1#0 agent 0 model 0"]
+        ["accepted 0.1 ahead 0", "append 1 accepted  hi", "save 1 revived", "start 0.1#0 agent 0 model 0"],
+        "an end that did not reach the disk may have left a dead letter"
     );
     let text = "a long answer, and the rest of it";
     let accepted = Accepted { peer: "bob", uid: Uid(78 << Uid::SHARD_BITS), ..accepted() };
-    let replied = Restored { accepted, reply: Some((Outcome::Answered, text)), parts: 1 };
+    let replied = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
     assert_eq!(
         restore(&mut scene, replied),
         [
@@ -138,15 +143,17 @@ fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
             "append 2 accepted  hi",
             "append 3 reply answered a long answer, and the rest of it",
             "append 4 delivered 0 ",
+            "save 2 revived",
             "deliver 1.1 part 1 attempt 0 [the rest of it]"
         ],
         "no model is asked, no part posted twice"
     );
     let behind = Accepted { uid: Uid(79 << Uid::SHARD_BITS), text: "more", ..accepted };
-    let behind = Restored { accepted: behind, reply: Some((Outcome::Answered, "so")), parts: 0 };
+    let behind =
+        Restored { accepted: behind, reply: Some((Outcome::Answered, "so")), history: false, parts: 0 };
     assert_eq!(
         restore(&mut scene, behind),
-        ["accepted 2.1 ahead 1", "append 5 accepted  more", "append 6 reply answered so"]
+        ["accepted 2.1 ahead 1", "append 5 accepted  more", "append 6 reply answered so", "save 3 revived"]
     );
     let end = scene.delivered(turn(1, 1), 1, 0, OK);
     assert_eq!(end.last().unwrap(), "deliver 2.1 part 0 attempt 0 [so]", "in the order of the session");
@@ -159,7 +166,7 @@ fn what_was_promised_is_kept_beyond_smaller_limits() {
     let mut scene = keeps(small, false);
     for (number, peer) in (1_u64..).zip(["ann", "bob", "cyd"]) {
         let accepted = Accepted { peer, uid: Uid(number), ..accepted() };
-        let lines = restore(&mut scene, Restored { accepted, reply: None, parts: 0 });
+        let lines = restore(&mut scene, Restored { accepted, reply: None, history: false, parts: 0 });
         assert!(lines[0].starts_with("accepted"), "{lines:?}");
     }
     assert_eq!(scene.send(posts("dan", "hi"))[0], "refused BUSY 1000");
@@ -187,29 +194,53 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
     );
     let text = "a long answer, and the rest of it";
     let accepted = Accepted { replayed: true, ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), parts: 1 };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
     let client = Client { ticket: 5, ..Client::default() };
     let lines = scene.event(Event::Restore { client, restored });
-    assert_eq!(lines.last().unwrap(), "deliver 0.2 part 1 attempt 0 [the rest of it]");
+    assert_eq!(
+        lines.last().unwrap(),
+        "append 7 delivered 0 ",
+        "until then the letter stays, and nothing is posted"
+    );
     assert_eq!(
         scene.event(Event::Restore { client, restored }),
         ["operated DUPLICATE"],
         "not twice at a time"
     );
-    assert_eq!(durable(&mut scene, 5), ["operated ok", "save 3 revived"], "and only now the letter goes");
+    assert_eq!(
+        durable(&mut scene, 7),
+        ["operated ok", "save 3 revived", "deliver 0.2 part 1 attempt 0 [the rest of it]"],
+        "and only now the letter goes"
+    );
     let end = scene.delivered(turn(0, 2), 1, 0, OK);
     assert_eq!(end.last().unwrap(), "settled 0.2 answered");
+    assert_eq!(
+        scene.event(Event::Restore { client, restored }),
+        ["operated DUPLICATE"],
+        "the store shows it still"
+    );
+    scene.event(Event::Saved { save: 3 });
+    assert_eq!(scene.event(Event::Restore { client, restored })[0], "accepted 0.3 ahead 0");
 }
 
 #[test]
-fn a_letter_that_is_answered_before_that_is_on_disk_goes_once_it_is() {
+fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     let mut scene = keeps(plan(), false);
     let accepted = Accepted { replayed: true, ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, "so")), parts: 0 };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, "so")), history: false, parts: 0 };
     let client = Client { ticket: 5, ..Client::default() };
     scene.event(Event::Restore { client, restored });
-    scene.delivered(turn(0, 1), 0, 0, OK);
+    let session = scene.find("ann").unwrap();
+    scene.operates(session, Operation::Stop);
+    assert_eq!(
+        scene.shard().released(),
+        0,
+        "what says that it was tried again is needed until the store knows"
+    );
     assert_eq!(durable(&mut scene, 99), ["operated ok", "save 1 revived"]);
+    assert_eq!(scene.shard().released(), 0);
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.shard().released(), 3);
 }
 
 #[test]
@@ -322,6 +353,7 @@ fn who_lost_the_connection_gets_the_answer_by_asking_again() {
     assert_eq!(again, ["attached 0.1 false", "send 0.1 3 hello "], "all that was said so far");
     assert_eq!(scene.text(call(0, 1, 0), "there"), ["send 0.1 4 there"]);
     scene.finishes(call(0, 1, 0));
+    durable(&mut scene, 9);
     assert_eq!(
         scene.send(asks),
         [
@@ -340,7 +372,7 @@ fn an_answer_of_the_last_run_is_kept_for_who_asks_again() {
     let mut scene = keeps(plan(), false);
     let id = "e1";
     let accepted = Accepted { id, mode: Mode::Stream, chat: "", ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, "hello")), parts: 0 };
+    let restored = Restored { accepted, reply: Some((Outcome::Answered, "hello")), history: false, parts: 0 };
     let lines = restore(&mut scene, restored);
     assert_eq!(lines.last().unwrap(), "settled 0.1 answered");
     let asks = Inbound { id, receipt: true, mode: Mode::Whole, ..says("ann", "hi") };

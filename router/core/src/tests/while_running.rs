@@ -319,7 +319,6 @@ fn a_steered_turn_is_written_with_all_that_it_took_in() {
         [
             "accepted 1.1 ahead 1",
             "append 1 accepted e2 two",
-            "save 1 seen",
             "cancel 0.1#0",
             "append 2 accepted  one\ntwo for 1 more",
             "merged 1.1 1 into 0.1",
@@ -328,13 +327,14 @@ fn a_steered_turn_is_written_with_all_that_it_took_in() {
             "start 0.1#1 agent 0 model 0"
         ]
     );
-    assert_eq!(durable(&mut scene, 3), ["durable 1.1"], "the receipt comes as ever");
+    assert_eq!(durable(&mut scene, 3), ["durable 1.1", "save 1 seen"], "the receipt comes as ever");
     assert_eq!(
         scene.event(Event::Left { turn: turn(0, 1) }),
         [""; 0],
         "and is kept if the other client leaves"
     );
-    assert_eq!(scene.finishes(call(0, 1, 1)).last().unwrap(), "settled 0.1 answered");
+    scene.finishes(call(0, 1, 1));
+    assert_eq!(durable(&mut scene, 4).last().unwrap(), "settled 0.1 answered");
 }
 
 #[test]
