@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "SIM_TRACE asks for it")]
 
+mod crashes;
 #[path = "sim/dice.rs"]
 mod dice;
 #[path = "sim/disk.rs"]

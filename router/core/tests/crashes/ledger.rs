@@ -1,0 +1,426 @@
+//! What was promised, to whom, and what became of it: the shadow model. It reads the records that shards write and the
+//! effects that they ask for, and shares no code with them but the form of the records.
+use clawgate_core::codes::Code;
+use clawgate_core::effect::Outcome;
+use clawgate_core::event::Mode;
+use clawgate_core::id::Uid;
+use clawgate_core::plan::Unit;
+use clawgate_core::record::Record;
+use clawgate_core::split::parts;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The longest part of an answer, characters.
+pub(crate) const PART_CHARS: u32 = 40;
+
+/// Who wrote a message, and what he may expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A platform's update.
+    Update,
+    /// A client's message with a receipt.
+    Receipt,
+    /// A client's message without one.
+    Plain,
+    /// What an operator says as the bot.
+    Operator,
+}
+
+/// A message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: Kind,
+    pub(crate) session: usize,
+    /// Its sender was told that it is safe.
+    pub(crate) acked: bool,
+    /// The turn that answers it, as far as one was written down.
+    pub(crate) uid: Option<Uid>,
+    /// What the client was told at the end, if it is one with a receipt.
+    pub(crate) told: Option<Told>,
+    /// It was told of a failure, and the process died before that was on disk: it may still be answered.
+    pub(crate) is_failure_moot: bool,
+    /// An operator reset or closed the session meanwhile: what is remembered of it may be gone.
+    pub(crate) is_overlapped: bool,
+    /// A model was asked.
+    is_begun: bool,
+    /// This life knows how it ended: the client that asks again must hear that.
+    pub(crate) is_kept: bool,
+}
+
+/// What a client heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Answer(String),
+    Failure,
+    /// That it was admitted before, and nothing else.
+    Known,
+}
+
+/// A part on the platform.
+#[derive(Clone, Copy, Debug, Default)]
+struct Post {
+    /// Times that people read it.
+    taken: u32,
+    /// Times that it may have been posted again, because nobody knew.
+    excuses: u32,
+    /// The shard heard that it was taken.
+    told: bool,
+}
+
+/// A turn, by its name for ever.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) number: usize,
+    pub(crate) session: usize,
+    pub(crate) is_delivered: bool,
+    pub(crate) is_outbound: bool,
+    pub(crate) agent: String,
+    /// Its answer is remembered.
+    pub(crate) remembers: bool,
+    /// It is a dead letter that is tried again.
+    is_replayed: bool,
+    /// Its record is on disk.
+    accepted: bool,
+    /// Its answer is on disk: how it ends, and the text.
+    pub(crate) reply: Option<(Outcome, String)>,
+    /// Parts whose confirmation is on disk.
+    parts: u16,
+    /// How it ended, on disk.
+    pub(crate) settled: Option<Outcome>,
+    /// How it ended, by the word of a shard that may have died since.
+    pub(crate) over: Option<Outcome>,
+    /// A dead letter was taken up again, and that is not known to be on disk.
+    reviving: bool,
+    /// That is on disk, and the answer that belongs to it is not.
+    awaits_reply: bool,
+    posts: BTreeMap<u16, Post>,
+}
+
+impl Turn {
+    /// Is nothing more to be done for it?
+    fn is_over(&self) -> bool {
+        self.over.is_some() || self.settled.is_some() && !self.reviving
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.over.or(self.settled) == Some(Outcome::Answered)
+    }
+
+    /// That a dead letter is tried again is on disk.
+    fn revive(&mut self) {
+        (self.reviving, self.settled, self.reply, self.parts) = (false, None, None, 0);
+        self.posts.clear();
+    }
+
+    fn part(&self, part: u16) -> Option<String> {
+        let (_, text) = self.reply.as_ref()?;
+        let part = parts(text, Unit::Chars, PART_CHARS).nth(usize::from(part))?;
+        let mut written = String::new();
+        part.write(&mut written);
+        Some(written)
+    }
+}
+
+/// A record, as far as it matters here.
+#[derive(Clone, Debug)]
+enum Written {
+    /// `revives`: it takes up a dead letter. `answered`: its answer follows.
+    Accepted {
+        revives: bool,
+        answered: bool,
+    },
+    Reply(Outcome, String),
+    Delivered(u16),
+    Settled(Outcome),
+}
+
+/// A record that is not known to be on disk.
+#[derive(Clone, Debug)]
+struct Open {
+    shard: usize,
+    lsn: u64,
+    uid: Uid,
+    what: Written,
+}
+
+/// A turn that a start found unfinished.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) reply: Option<(Outcome, String)>,
+    pub(crate) parts: u16,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) turns: BTreeMap<Uid, Turn>,
+    open: Vec<Open>,
+    /// Parts that people read twice, because a process died before it knew that they were posted.
+    pub(crate) doubled: u64,
+}
+
+/// The message that a text is of: its number stands behind its first letter.
+pub(crate) fn number_of(text: &str) -> usize {
+    let digits: String = text.chars().skip(1).take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("a text that nobody wrote: {text:?}"))
+}
+
+impl Ledger {
+    pub(crate) fn add(&mut self, kind: Kind, session: usize) -> usize {
+        self.messages.push(Message {
+            kind,
+            session,
+            acked: false,
+            uid: None,
+            told: None,
+            is_overlapped: false,
+            is_failure_moot: false,
+            is_begun: false,
+            is_kept: false,
+        });
+        self.messages.len() - 1
+    }
+
+    /// The turn of a message.
+    pub(crate) fn turn_of(&self, number: usize) -> Option<&Turn> {
+        self.turns.get(&self.messages[number].uid?)
+    }
+
+    /// A shard writes a record.
+    pub(crate) fn on_append(&mut self, shard: usize, lsn: u64, bytes: &[u8]) {
+        let Some(record) = Record::decode(bytes) else { panic!("a record that cannot be read") };
+        let (uid, what) = match record {
+            Record::Accepted(accepted) => {
+                let revives = self.on_accepted(&accepted);
+                (accepted.uid, Written::Accepted { revives, answered: accepted.answered })
+            }
+            Record::Reply { uid, verdict, text, .. } => {
+                if let Some(turn) = self.turns.get_mut(&uid) {
+                    let is_known = turn.reply.as_ref().is_some_and(|(_, known)| known == text);
+                    if !is_known {
+                        turn.remembers = turn.agent == "ada" || turn.is_outbound;
+                    }
+                }
+                (uid, Written::Reply(verdict, text.to_owned()))
+            }
+            Record::Delivered { uid, part, .. } => (uid, Written::Delivered(part)),
+            Record::Settled { uid, outcome, .. } => (uid, Written::Settled(outcome)),
+            Record::Cursor { .. } => panic!("nobody polls here"),
+        };
+        assert!(self.turns.contains_key(&uid), "a record of a turn that was never admitted");
+        self.open.push(Open { shard, lsn, uid, what });
+    }
+
+    fn on_accepted(&mut self, accepted: &clawgate_core::record::Accepted<'_>) -> bool {
+        let number = number_of(accepted.text);
+        let message = &mut self.messages[number];
+        if let Some(other) = message.uid {
+            assert_eq!(other, accepted.uid, "message {number} is admitted twice");
+        }
+        message.uid = Some(accepted.uid);
+        let session = message.session;
+        let turn = self.turns.entry(accepted.uid).or_default();
+        if turn.accepted {
+            assert_eq!(turn.number, number, "a name for ever is given twice");
+        }
+        (turn.number, turn.session) = (number, session);
+        turn.is_delivered = accepted.mode == Mode::Deliver;
+        if turn.accepted {
+            assert_eq!(turn.is_outbound, accepted.outbound, "who spoke in {number} is forgotten");
+        }
+        (turn.is_outbound, turn.agent) = (accepted.outbound, accepted.agent.to_owned());
+        if accepted.replayed && turn.is_over() {
+            (turn.over, turn.is_replayed, turn.reviving) = (None, true, true);
+        }
+        assert!(!turn.is_over(), "message {number} is over and admitted again");
+        turn.reviving
+    }
+
+    /// All records of a shard up to this one are on disk.
+    pub(crate) fn on_durable(&mut self, shard: usize, lsn: u64) {
+        let open = std::mem::take(&mut self.open);
+        for open in open {
+            if open.shard == shard && open.lsn <= lsn { self.is_on_disk(&open) } else { self.open.push(open) }
+        }
+    }
+
+    fn is_on_disk(&mut self, open: &Open) {
+        let Some(turn) = self.turns.get_mut(&open.uid) else { panic!("a turn without a name") };
+        match &open.what {
+            Written::Accepted { revives, answered } => {
+                turn.accepted = true;
+                turn.awaits_reply = *revives && *answered;
+                if *revives && !answered {
+                    turn.revive();
+                }
+            }
+            Written::Reply(verdict, text) => {
+                if std::mem::take(&mut turn.awaits_reply) {
+                    turn.revive();
+                }
+                turn.reply = Some((*verdict, text.clone()));
+            }
+            Written::Delivered(part) => turn.parts = turn.parts.max(part + 1),
+            Written::Settled(outcome) => turn.settled = Some(*outcome),
+        }
+    }
+
+    /// A sender is told that its message is safe.
+    pub(crate) fn on_ack(&mut self, number: usize) {
+        let is_safe = self.turn_of(number).is_some_and(|turn| turn.accepted);
+        assert!(is_safe, "message {number} is acknowledged and not on disk");
+        self.messages[number].acked = true;
+    }
+
+    /// A model is asked.
+    pub(crate) fn on_start(&mut self, number: usize) {
+        self.messages[number].is_begun = true;
+        let Some(turn) = self.turn_of(number) else { return };
+        assert!(
+            turn.reply.is_none() || turn.reviving,
+            "the answer of {number} is known, and a model is asked again"
+        );
+        assert!(!turn.is_over(), "{number} is over, and a model is asked");
+    }
+
+    /// A shard asks to post a part.
+    pub(crate) fn on_deliver(&self, uid: Uid, part: u16, text: &str) {
+        let Some(turn) = self.turns.get(&uid) else { panic!("a part of a turn that nobody admitted") };
+        let number = turn.number;
+        assert!(turn.reply.is_some(), "a part of {number} goes out, and the answer is not on disk");
+        assert_eq!(turn.part(part).as_deref(), Some(text), "part {part} of {number} is another one on disk");
+        assert!(!turn.is_over(), "a part of {number} goes out, which is over");
+        assert!(
+            turn.parts <= part,
+            "part {part} of {number} goes out again, and that it was taken is on disk"
+        );
+        let told = turn.posts.get(&part).is_some_and(|post| post.told);
+        assert!(!told, "part {part} of {number} goes out again, and the shard knows that it was taken");
+        for (other, before) in self.turns.range(..uid).filter(|(_, before)| before.session == turn.session) {
+            let waits = before.is_over() || before.is_replayed || turn.is_replayed || !before.is_delivered;
+            assert!(waits, "{number} is answered before {other:?}, message {}", before.number);
+        }
+    }
+
+    /// The platform takes a part; `heard` if the shard will hear of that.
+    pub(crate) fn on_taken(&mut self, uid: Uid, part: u16, heard: bool) {
+        let Some(turn) = self.turns.get_mut(&uid) else { return };
+        let post = turn.posts.entry(part).or_default();
+        post.taken += 1;
+        assert!(post.taken <= 1 + post.excuses, "people read part {part} of {} twice", turn.number);
+        if !heard {
+            post.excuses += 1;
+        }
+    }
+
+    /// The shard hears that a part was taken.
+    pub(crate) fn on_told(&mut self, uid: Uid, part: u16) {
+        if let Some(post) = self.turns.get_mut(&uid).and_then(|turn| turn.posts.get_mut(&part)) {
+            post.told = true;
+        }
+    }
+
+    /// A shard says that a turn is over.
+    pub(crate) fn on_settled(&mut self, number: usize, outcome: Outcome) {
+        let Some(uid) = self.messages[number].uid else { return };
+        let Some(turn) = self.turns.get_mut(&uid) else { return };
+        assert!(!turn.is_over(), "{number} is over twice");
+        if turn.is_delivered && outcome == Outcome::Answered {
+            let Some((_, text)) = &turn.reply else { panic!("{number} is answered without an answer") };
+            let count = parts(text, Unit::Chars, PART_CHARS).count();
+            for part in turn.parts..u16::try_from(count).unwrap() {
+                let told = turn.posts.get(&part).is_some_and(|post| post.told);
+                assert!(told, "{number} is over, and its part {part} was not taken");
+            }
+        }
+        turn.over = Some(outcome);
+        self.messages[number].is_kept = true;
+    }
+
+    /// The process died. Of each turn one part may be in doubt, and nobody remembers what was not on disk.
+    pub(crate) fn on_crash(&mut self) {
+        for message in &mut self.messages {
+            message.is_kept = false;
+            let turn = message.uid.and_then(|uid| self.turns.get(&uid));
+            let is_open = turn.is_none_or(|turn| turn.settled.is_none());
+            message.is_failure_moot |= message.told == Some(Told::Failure) && is_open;
+        }
+        for turn in self.turns.values_mut() {
+            let mut doubts = 0_u32;
+            for (_, post) in turn.posts.range_mut(turn.parts..) {
+                if 0 < post.taken && (turn.settled.is_none() || turn.reviving) {
+                    doubts += 1;
+                    post.excuses = post.taken;
+                    post.told = false;
+                }
+            }
+            assert!(doubts <= 1, "{doubts} parts of {} are in doubt", turn.number);
+            self.doubled += u64::from(doubts);
+        }
+    }
+
+    /// A start has read what is on disk: these records of the last life, and these turns that are not over. What must be
+    /// among them is, as it was, and nothing else.
+    pub(crate) fn on_recovered(&mut self, present: &BTreeSet<(usize, u64)>, found: &BTreeMap<Uid, Found>) {
+        for open in std::mem::take(&mut self.open) {
+            if present.contains(&(open.shard, open.lsn)) {
+                self.is_on_disk(&open);
+            }
+        }
+        let mut gone = Vec::new();
+        for (uid, turn) in &mut self.turns {
+            (turn.reviving, turn.awaits_reply) = (false, false);
+            let over = turn.over.take();
+            let number = turn.number;
+            match (found.get(uid), turn.accepted && turn.settled.is_none()) {
+                (Some(found), true) => {
+                    assert_eq!(
+                        found.reply, turn.reply,
+                        "the answer of {number} is another one after the start"
+                    );
+                    assert_eq!(found.parts, turn.parts, "{number} goes on from another part");
+                }
+                (Some(_), false) if turn.accepted => panic!("{number} was over, and comes back"),
+                (Some(_), false) => panic!("{number} is there and was never written"),
+                // It was over, and all records of it are gone: nobody needed them.
+                (None, true) if over.is_some() => turn.settled = over,
+                (None, true) => panic!("message {number} was on disk and is lost"),
+                (None, false) if turn.accepted => {}
+                (None, false) => gone.push(*uid),
+            }
+        }
+        assert!(found.keys().all(|uid| self.turns.contains_key(uid)), "something was never admitted");
+        for uid in gone {
+            if let Some(turn) = self.turns.remove(&uid) {
+                self.messages[turn.number].uid = None;
+            }
+        }
+    }
+
+    /// A turn of an earlier life finds no channel or agent any more.
+    pub(crate) fn on_not_restored(&mut self, uid: Uid) {
+        if let Some(turn) = self.turns.get_mut(&uid) {
+            let outcome = if turn.is_delivered { Outcome::Dead } else { Outcome::Failed };
+            turn.over = Some(outcome(Code::NotFound));
+        }
+    }
+
+    /// What a session remembers was reset, or it was closed.
+    pub(crate) fn on_forgotten(&mut self, session: usize, is_closed: bool) {
+        let turns = &self.turns;
+        let own = self.messages.iter_mut().filter(|message| message.session == session);
+        // What only waits begins the new history. A dead letter that is tried again belongs to the old.
+        let is_old = |message: &&mut Message| {
+            let turn = message.uid.and_then(|uid| turns.get(&uid));
+            let was_over = turn.is_some_and(|turn| turn.is_over() || turn.is_replayed);
+            is_closed || was_over || message.is_begun || message.kind == Kind::Operator
+        };
+        own.filter(is_old).for_each(|message| message.is_overlapped = true);
+    }
+
+    /// Turns that must be dead letters.
+    pub(crate) fn owed(&self) -> BTreeSet<Uid> {
+        let dead = |turn: &Turn| matches!(turn.settled, Some(Outcome::Dead(_)));
+        self.turns.iter().filter(|(_, turn)| dead(turn)).map(|(uid, _)| *uid).collect()
+    }
+}

@@ -1,0 +1,58 @@
+//! What happened, and how often: a run in which nothing went wrong proves nothing.
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// What must happen in a full run, and how often at the least.
+const WANTED: &[(&str, u64)] = &[
+    ("crash", 300),
+    ("power cut", 60),
+    ("acknowledged", 15_000),
+    ("receipt", 5_000),
+    ("answered", 20_000),
+    ("failed", 100),
+    ("cancelled", 500),
+    ("dead letter", 1_000),
+    ("replayed", 100),
+    ("repeated", 300),
+    ("attached", 1_000),
+    ("asked again after the answer", 50),
+    ("answers that were lost", 500),
+    ("parts in doubt at a crash", 500),
+    ("restored", 5_000),
+    ("restored with its answer", 500),
+    ("could not be restored", 200),
+    ("carried", 1_000),
+    ("journal shut", 200),
+    ("saves left out", 100),
+];
+
+/// Counts by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(BTreeMap<&'static str, u64>);
+
+impl Marks {
+    pub(crate) fn hit(&mut self, what: &'static str) {
+        self.add(what, 1);
+    }
+
+    pub(crate) fn add(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(what, count)| self.add(what, *count));
+    }
+
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let seen = |what| self.0.get(what).copied().unwrap_or(0);
+        WANTED.iter().filter(|(what, least)| seen(what) < *least).map(|(what, _)| *what).collect()
+    }
+
+    pub(crate) fn table(&self) -> String {
+        self.0.iter().fold(String::new(), |mut table, (what, count)| {
+            // Writing into a String cannot fail.
+            let _ = writeln!(table, "{count:>9} {what}");
+            table
+        })
+    }
+}

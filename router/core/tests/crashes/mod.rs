@@ -1,0 +1,109 @@
+//! Shards with the real journal over a disk that forgets, a store that is written behind, a platform that repeats what was
+//! not acknowledged, clients that leave and come back, operators: and the process dies at any step, and starts again with
+//! another number of shards on what is left.
+//!
+//! What must hold: what was acknowledged is answered or a dead letter, once, in the order of its session; nothing is
+//! acknowledged or posted before what it rests on is on disk; what is over stays over; the store ends with what was said
+//! and with the letters that are owed, and nothing is left over.
+//!
+//! Knobs as in `sim.rs`: `SIM_SEED`, `SIM_SEEDS`, `SIM_STEPS`, `SIM_TRACE`.
+mod gateway;
+mod ledger;
+mod marks;
+mod people;
+mod rest;
+mod restart;
+mod store;
+mod world;
+
+use marks::Marks;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use world::World;
+
+const SEEDS: u64 = 64;
+const STEPS: u64 = 5_000;
+
+fn knob(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Runs one seed to its end; the panic of a failure begins with the seed.
+fn run(seed: u64, steps: u64) -> (u64, Marks) {
+    let mut world = World::new(seed, knob("SIM_TRACE").is_some());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while world.step < steps {
+            world.step();
+        }
+        world.rest();
+    }));
+    if let Err(panic) = outcome {
+        let why = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default();
+        panic!(
+            "SIM_SEED={seed} SIM_STEPS={steps}, step {}: {why}\nthe last lines:\n{}",
+            world.step,
+            world.trace.tail()
+        );
+    }
+    (world.trace.hash(), world.marks)
+}
+
+fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Marks {
+    let next = AtomicU64::new(seeds.start);
+    let marks = Mutex::new(Marks::default());
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        let work = || {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if !seeds.contains(&seed) {
+                    return;
+                }
+                let (_, seen) = run(seed, steps);
+                marks.lock().unwrap().merge(&seen);
+            }
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            if let Err(panic) = worker.join() {
+                next.store(seeds.end, Ordering::Relaxed);
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+    marks.into_inner().unwrap()
+}
+
+#[test]
+fn crashes() {
+    let steps = knob("SIM_STEPS").unwrap_or(STEPS);
+    if let Some(seed) = knob("SIM_SEED") {
+        let (hash, marks) = run(seed, steps);
+        eprintln!("seed {seed}: {hash:016x}\n{}", marks.table());
+        return;
+    }
+    let seeds = knob("SIM_SEEDS").unwrap_or(SEEDS);
+    let marks = run_all(0..seeds, steps);
+    if knob("SIM_MARKS").is_some() {
+        eprintln!("{}", marks.table());
+    }
+    if SEEDS <= seeds && STEPS <= steps {
+        let missing = marks.missing();
+        assert!(missing.is_empty(), "too seldom in {seeds} seeds: {missing:?}\nseen:\n{}", marks.table());
+    }
+}
+
+#[test]
+fn the_same_seed_crashes_in_the_same_way() {
+    for seed in [3, 11] {
+        let (one, two) = (run(seed, 2_000), run(seed, 2_000));
+        assert_eq!(one.0, two.0, "seed {seed} has two histories");
+    }
+    assert_ne!(run(3, 500).0, run(4, 500).0, "two seeds have one history");
+}

@@ -1,0 +1,381 @@
+//! Those outside: a platform that sends again what was not acknowledged, clients with receipts that leave and come back,
+//! clients without, and operators.
+use super::gateway::{Input, Wish};
+use super::ledger::{Kind, Told};
+use super::world::{Act, World};
+use clawgate_core::codes::Code;
+use clawgate_core::event::{Inbound, Mode, Scope};
+use clawgate_core::home::{home, session_hash};
+use clawgate_core::id::{ChannelId, Client, TurnId};
+
+/// Conversations on platforms, of clients with receipts, and of clients without.
+const DELIVERED: usize = 9;
+const RECEIPTS: usize = 6;
+const PLAIN: usize = 3;
+
+/// Where a conversation is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) channel: &'static str,
+    pub(crate) scope: Scope,
+    pub(crate) chat: String,
+    pub(crate) thread: String,
+    pub(crate) peer: String,
+}
+
+/// Why somebody waits for an answer of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Update(usize),
+    Receipt(usize),
+    Plain(usize),
+    Send(usize),
+    Operation,
+    Replay,
+}
+
+/// A client with a receipt, or without.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listener {
+    /// Its connection, while it has one.
+    client: Option<Client>,
+    turn: Option<(usize, TurnId)>,
+    heard: String,
+    /// It left while nobody knew the end.
+    pub(crate) comes_back: bool,
+}
+
+/// All conversations.
+pub(crate) fn places() -> Vec<Place> {
+    let place = |n: usize| {
+        let is_group = n < DELIVERED && n % 4 == 3;
+        Place {
+            channel: if n < DELIVERED && n % 3 == 2 { "app" } else { "web" },
+            scope: if is_group { Scope::Group } else { Scope::Direct },
+            chat: if n < DELIVERED { format!("c{n}") } else { String::new() },
+            thread: if n % 5 == 4 { "t".to_owned() } else { String::new() },
+            peer: if is_group { String::new() } else { format!("p{n}") },
+        }
+    };
+    (0..DELIVERED + RECEIPTS + PLAIN).map(place).collect()
+}
+
+impl World {
+    pub(crate) fn channel(&self, place: &Place) -> Option<ChannelId> {
+        let channels = &self.life.plan.channels;
+        let at = channels.iter().position(|channel| *channel.name == *place.channel)?;
+        Some(ChannelId(u16::try_from(at).unwrap()))
+    }
+
+    /// The shard where a conversation lives in this life.
+    pub(crate) fn home_of(&self, session: usize) -> usize {
+        let Place { channel, scope, chat, thread, peer } = &self.places[session];
+        let hash = session_hash(&self.secret, channel, *scope, peer, chat, thread);
+        usize::from(home(hash, u16::try_from(self.life.shards.len()).unwrap()).0)
+    }
+
+    pub(crate) fn words(&self, number: usize) -> (String, String) {
+        (format!("m{number}"), format!("m{number} {}", "and what of it? ".repeat(number % 7)))
+    }
+
+    pub(crate) fn inbound<'a>(
+        &self,
+        number: usize,
+        place: &'a Place,
+        (id, text): &'a (String, String),
+    ) -> Inbound<'a> {
+        let message = &self.ledger.messages[number];
+        let is_plain = message.kind == Kind::Plain;
+        Inbound {
+            id: if is_plain { "" } else { id },
+            chat: &place.chat,
+            thread: &place.thread,
+            peer: &place.peer,
+            text,
+            channel: self.channel(place).unwrap_or_default(),
+            scope: place.scope,
+            mentioned: true,
+            mode: match message.kind {
+                Kind::Update | Kind::Operator => Mode::Deliver,
+                Kind::Receipt | Kind::Plain if number.is_multiple_of(2) => Mode::Stream,
+                Kind::Receipt | Kind::Plain => Mode::Whole,
+            },
+            receipt: message.kind == Kind::Receipt,
+            ..Inbound::default()
+        }
+    }
+
+    fn ticket(&mut self, purpose: Purpose) -> Client {
+        self.tickets.push(purpose);
+        Client { ticket: u32::try_from(self.tickets.len() - 1).unwrap(), ..Client::default() }
+    }
+
+    pub(crate) fn purpose(&self, client: Client) -> Option<Purpose> {
+        if client == Client::NOBODY { None } else { self.tickets.get(client.ticket as usize).copied() }
+    }
+
+    /// Somebody writes something new.
+    pub(crate) fn write(&mut self) {
+        let session = self.dice.index(self.places.len());
+        let kind = match session {
+            _ if session < DELIVERED => Kind::Update,
+            _ if session < DELIVERED + RECEIPTS => Kind::Receipt,
+            _ => Kind::Plain,
+        };
+        let number = self.ledger.add(kind, session);
+        self.listeners.push(Listener::default());
+        self.send(number);
+    }
+
+    /// A message is sent, or sent again.
+    pub(crate) fn send(&mut self, number: usize) {
+        let message = &self.ledger.messages[number];
+        let (kind, session) = (message.kind, message.session);
+        if kind == Kind::Update {
+            // Whatever becomes of it: without an acknowledgement it comes again.
+            let again = self.now + self.dice.millis(100, 400);
+            self.later(again, Act::Resend(number));
+        }
+        if self.channel(&self.places[session]).is_none() {
+            return;
+        }
+        let client = self.ticket(match kind {
+            Kind::Update => Purpose::Update(number),
+            Kind::Receipt => Purpose::Receipt(number),
+            Kind::Plain | Kind::Operator => Purpose::Plain(number),
+        });
+        if kind != Kind::Update {
+            let comes_back = self.listeners[number].comes_back;
+            self.listeners[number] = Listener { client: Some(client), comes_back, ..Listener::default() };
+        }
+        let shard = self.home_of(session);
+        self.push(shard, Input::Inbound { client, number });
+    }
+
+    /// The time has come to send an update again, if it was not acknowledged.
+    pub(crate) fn resend(&mut self, number: usize) {
+        if !self.ledger.messages[number].acked {
+            self.send(number);
+        }
+    }
+
+    /// A platform repeats what was acknowledged; a client asks again what was answered.
+    pub(crate) fn repeat(&mut self) {
+        let count = self.ledger.messages.len();
+        let number = count.saturating_sub(1 + self.dice.index(count.min(60)));
+        let Some(message) = self.ledger.messages.get(number).filter(|message| message.acked) else { return };
+        match message.kind {
+            Kind::Update => {
+                self.marks.hit("repeated");
+                let client = self.ticket(Purpose::Update(number));
+                if self.channel(&self.places[message_session(self, number)]).is_some() {
+                    let shard = self.home_of(message_session(self, number));
+                    self.push(shard, Input::Inbound { client, number });
+                }
+            }
+            Kind::Receipt if self.listeners[number].client.is_none() && message.told.is_some() => {
+                self.marks.hit("asked again after the answer");
+                self.send(number);
+            }
+            Kind::Receipt | Kind::Plain | Kind::Operator => {}
+        }
+    }
+
+    /// A client that listens leaves; one with a receipt comes back.
+    pub(crate) fn leave(&mut self) {
+        let listening = |(_, listener): &(usize, &Listener)| listener.client.is_some();
+        let from = self.listeners.len().saturating_sub(60);
+        let open: Vec<usize> =
+            self.listeners.iter().enumerate().skip(from).filter(listening).map(|(n, _)| n).collect();
+        if open.is_empty() {
+            return;
+        }
+        let number = *self.dice.pick(&open);
+        if let Some((shard, turn)) = self.listeners[number].turn {
+            self.push(shard, Input::Left { turn });
+        }
+        self.hang_up(number);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn hang_up(&mut self, number: usize) {
+        self.listeners[number] =
+            Listener { comes_back: self.listeners[number].comes_back, ..Listener::default() };
+        self.come_back(number);
+    }
+
+    /// A client with a receipt asks again until it knows what became of its message.
+    pub(crate) fn come_back(&mut self, number: usize) {
+        let message = &self.ledger.messages[number];
+        if message.kind == Kind::Receipt && message.told.is_none() && !self.listeners[number].comes_back {
+            self.listeners[number].comes_back = true;
+            let at = self.now + self.dice.millis(50, 600);
+            self.later(at, Act::Return(number));
+        }
+    }
+
+    pub(crate) fn return_now(&mut self, number: usize) {
+        self.listeners[number].comes_back = false;
+        if self.ledger.messages[number].told.is_none() && self.listeners[number].client.is_none() {
+            self.marks.hit("came back");
+            self.send(number);
+        }
+    }
+
+    /// All connections end with the process.
+    pub(crate) fn hang_up_all(&mut self) {
+        for number in 0..self.listeners.len() {
+            if self.listeners[number].client.is_some() {
+                self.hang_up(number);
+            }
+        }
+    }
+
+    fn listener(&mut self, client: Client) -> Option<(usize, &mut Listener)> {
+        let (Purpose::Receipt(number) | Purpose::Plain(number)) = self.purpose(client)? else { return None };
+        let listener = &mut self.listeners[number];
+        (listener.client == Some(client)).then_some((number, listener))
+    }
+
+    pub(crate) fn begin_to_hear(&mut self, number: usize, client: Client, turn: (usize, TurnId)) {
+        let listener = &mut self.listeners[number];
+        if listener.client == Some(client) {
+            listener.turn = Some(turn);
+            listener.heard.clear();
+        } else {
+            // It is gone by now, and the connection says so.
+            self.push(turn.0, Input::Left { turn: turn.1 });
+        }
+    }
+
+    pub(crate) fn on_heard(&mut self, client: Client, text: &str) {
+        if let Some((_, listener)) = self.listener(client) {
+            listener.heard.push_str(text);
+        }
+    }
+
+    pub(crate) fn on_finish(&mut self, client: Client, text: &str) {
+        let Some((number, listener)) = self.listener(client) else { return };
+        listener.heard.push_str(text);
+        let heard = std::mem::take(&mut self.listeners[number]).heard;
+        assert!(
+            heard.starts_with(&format!("a{number}.")),
+            "the answer of {number} is another one's: {heard:?}"
+        );
+        if self.ledger.messages[number].kind != Kind::Receipt {
+            return;
+        }
+        let turn = self.ledger.turn_of(number);
+        let known = turn.and_then(|turn| turn.reply.as_ref()).map(|(_, text)| text.as_str());
+        assert_eq!(known, Some(heard.as_str()), "what the client of {number} heard is not what is on disk");
+        let told = &mut self.ledger.messages[number].told;
+        if let Some(Told::Answer(before)) = told {
+            assert_eq!(*before, heard, "two answers to {number}");
+        }
+        *told = Some(Told::Answer(heard));
+    }
+
+    pub(crate) fn on_fail(&mut self, client: Client, code: Code) {
+        let Some((number, _)) = self.listener(client) else { return };
+        if code == Code::Cancelled && self.ledger.turn_of(number).is_some_and(|turn| turn.is_answered()) {
+            // An operator closed the session while the answer was said again: it can be asked for once more.
+            self.hang_up(number);
+            return;
+        }
+        self.listeners[number] = Listener::default();
+        let told = &mut self.ledger.messages[number].told;
+        assert!(!matches!(told, Some(Told::Answer(_))), "{number} was answered, and fails");
+        *told = Some(Told::Failure);
+    }
+
+    pub(crate) fn on_acknowledged(&mut self, client: Client, is_repetition: bool) {
+        match self.purpose(client) {
+            Some(Purpose::Update(number)) => {
+                if !self.ledger.messages[number].acked {
+                    self.marks.hit("acknowledged");
+                }
+                self.ledger.on_ack(number);
+            }
+            Some(Purpose::Receipt(number)) => {
+                self.ledger.on_ack(number);
+                self.marks.hit("receipt");
+                if is_repetition && self.listener(client).is_some() {
+                    self.on_known(number);
+                }
+            }
+            Some(Purpose::Plain(_)) => panic!("a message without an id is called a repetition"),
+            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay) | None => {}
+        }
+    }
+
+    /// All that a client hears is that its message was admitted before.
+    fn on_known(&mut self, number: usize) {
+        self.listeners[number] = Listener::default();
+        assert!(
+            !self.ledger.messages[number].is_kept,
+            "how {number} ended is known, and its client is not told"
+        );
+        self.marks.hit("told nothing but that it was admitted");
+        let told = &mut self.ledger.messages[number].told;
+        if told.is_none() {
+            *told = Some(Told::Known);
+        }
+    }
+
+    pub(crate) fn on_refused(&mut self, client: Client) {
+        self.marks.hit("refused");
+        if let Some((number, _)) = self.listener(client) {
+            self.hang_up(number);
+        }
+    }
+
+    /// Somebody operates.
+    pub(crate) fn operate(&mut self) {
+        let session = self.dice.index(DELIVERED + 2);
+        let wish = match self.dice.weighted(&[1, 1, 12, 4, 2, 2]) {
+            0 => Wish::Reset,
+            1 => Wish::Close,
+            2 => Wish::Send,
+            3 => Wish::Set,
+            4 => Wish::Assign,
+            _ => Wish::Stop,
+        };
+        let is_send = matches!(wish, Wish::Send);
+        if is_send && DELIVERED <= session {
+            return;
+        }
+        let number = if is_send { self.ledger.add(Kind::Operator, session) } else { 0 };
+        if is_send {
+            self.listeners.push(Listener::default());
+        }
+        let client = self.ticket(if is_send { Purpose::Send(number) } else { Purpose::Operation });
+        let shard = self.home_of(session);
+        self.push(shard, Input::Operate { client, session, wish, number });
+    }
+
+    /// An operator tries a dead letter again. He sees the letters once the past is told.
+    pub(crate) fn replay(&mut self) {
+        if self.store.done < self.life.facts_until || self.store.letters.is_empty() {
+            return;
+        }
+        let at = self.dice.index(self.store.letters.len());
+        let Some((uid, letter)) = self.store.letters.iter().nth(at) else { return };
+        let (uid, letter) = (*uid, letter.clone());
+        self.marks.hit("asked to replay");
+        let client = self.ticket(Purpose::Replay);
+        let shard = self.home_of(letter.session);
+        self.push(shard, Input::Restore { client, uid, letter });
+    }
+
+    pub(crate) fn on_operated(&mut self, client: Client, refused: Option<Code>) {
+        match (self.purpose(client), refused) {
+            (Some(Purpose::Send(number)), None) => self.ledger.on_ack(number),
+            (Some(Purpose::Replay), None) => self.marks.hit("replayed"),
+            _ => {}
+        }
+    }
+}
+
+fn message_session(world: &World, number: usize) -> usize {
+    world.ledger.messages[number].session
+}

@@ -1,0 +1,108 @@
+//! At the end everything is there and nothing fails: all that was promised must come true, and nothing be left over.
+use super::ledger::{Kind, Told};
+use super::store::Mood;
+use super::world::World;
+use crate::disk::Troubles;
+use clawgate_core::effect::Outcome;
+use std::collections::BTreeSet;
+
+/// Steps in which all must be done.
+const STEPS_MAX: u64 = 40_000;
+
+impl World {
+    pub(crate) fn rest(&mut self) {
+        self.is_resting = true;
+        self.disk.troubles = Troubles { bytes_max: u64::MAX, ..Troubles::default() };
+        self.store.set_mood(Mood::Quick);
+        // The last life has all channels and agents.
+        self.restart();
+        for _ in 0..STEPS_MAX {
+            self.advance();
+            self.run_inputs();
+            if self.is_done() {
+                break;
+            }
+        }
+        self.check_done();
+        self.check_ends();
+        self.check_letters();
+        self.check_rows();
+        // And it stays so.
+        self.restart();
+        assert!(self.life.turns.is_empty(), "a turn comes back after all were over");
+    }
+
+    fn is_done(&mut self) -> bool {
+        self.life.turns.is_empty()
+            && self.is_quiet()
+            && self.life.older.is_empty()
+            && self.store.taken == self.store.done
+            && self.life.writers.iter().all(|writer| writer.buffered() == 0)
+            && self.life.shards.iter_mut().all(|shard| {
+                let load = shard.load();
+                load.waiting + load.ready + load.running + load.backing_off + load.delivering == 0
+            })
+    }
+
+    fn check_done(&mut self) {
+        assert!(self.life.turns.is_empty(), "turns never end: {:?}", self.life.turns);
+        assert!(self.is_done(), "something never comes to rest");
+        for (shard, last) in self.life.shards.iter_mut().zip(&self.life.appended) {
+            assert_eq!(shard.released(), *last, "nobody needs a record any more, and one is kept");
+        }
+        let doubled = self.ledger.doubled;
+        self.marks.add("parts in doubt at a crash", doubled);
+    }
+
+    fn check_ends(&self) {
+        for (number, message) in self.ledger.messages.iter().enumerate() {
+            let turn = self.ledger.turn_of(number);
+            match message.kind {
+                Kind::Update => assert!(message.acked, "update {number} was never acknowledged"),
+                Kind::Receipt => {
+                    let told = message.told.as_ref();
+                    assert!(told.is_some(), "the client of {number} was never told");
+                    let answered = turn.is_some_and(|turn| turn.settled == Some(Outcome::Answered));
+                    let failed = told == Some(&Told::Failure) && !message.is_failure_moot;
+                    assert!(!(answered && failed), "{number} was answered, and called failed");
+                }
+                Kind::Plain | Kind::Operator => {}
+            }
+            if message.acked {
+                let settled = turn.and_then(|turn| turn.settled);
+                assert!(settled.is_some(), "{number} was acknowledged and never ended");
+            }
+        }
+    }
+
+    fn check_letters(&self) {
+        let there: BTreeSet<_> = self.store.letters.keys().copied().collect();
+        let owed = self.ledger.owed();
+        let name = |uid: &_| self.ledger.turns.get(uid).map(|turn| turn.number);
+        let missing: Vec<_> = owed.difference(&there).map(name).collect();
+        assert!(missing.is_empty(), "dead letters are missing: {missing:?}");
+        let extra: Vec<_> = there.difference(&owed).map(name).collect();
+        assert!(extra.is_empty(), "letters are there and not owed: {extra:?}");
+    }
+
+    fn check_rows(&self) {
+        let rows = self.store.rows();
+        for (uid, turn) in &self.ledger.turns {
+            let message = &self.ledger.messages[turn.number];
+            let is_cancelled = matches!(turn.settled, Some(Outcome::Cancelled) | None);
+            if message.is_overlapped || is_cancelled {
+                continue;
+            }
+            let row = rows.get(&(turn.session, *uid));
+            let wanted = match &turn.reply {
+                Some((Outcome::Answered, reply)) if turn.remembers => {
+                    let (_, text) = self.words(turn.number);
+                    let text = if turn.is_outbound { String::new() } else { text };
+                    Some((text, reply.clone()))
+                }
+                Some(_) | None => None,
+            };
+            assert_eq!(row, wanted.as_ref(), "what is remembered of {}", turn.number);
+        }
+    }
+}

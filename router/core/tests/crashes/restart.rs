@@ -1,0 +1,344 @@
+//! The process dies, and another one starts on what is left, with another number of shards.
+use super::gateway::Life;
+use super::ledger::{Found, PART_CHARS, number_of};
+use super::store::{Letter, Op};
+use super::world::World;
+use crate::dice::Dice;
+use clawgate_core::bounds::Bounds;
+use clawgate_core::codes::Code;
+use clawgate_core::dedup::mark;
+use clawgate_core::effect::{Effect, Effects};
+use clawgate_core::event::{Class, Event};
+use clawgate_core::home::{Secret, session_hash};
+use clawgate_core::id::{AgentId, Client, ModelId, ShardId, Uid};
+use clawgate_core::journal::writer::{Mode, Owner, Settings, Writer};
+use clawgate_core::limits::Limits;
+use clawgate_core::log::{JournalState, Start};
+use clawgate_core::past::{Fact, Left, Past};
+use clawgate_core::plan::{
+    Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
+};
+use clawgate_core::record::{Accepted, Record};
+use clawgate_core::route::Strategy;
+use clawgate_core::shard::Shard;
+use clawgate_core::time::Time;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits {
+    sessions_max: 15,
+    turns_max: 60,
+    session_waiting_max: 6,
+    dedup_ids_max: 1 << 16,
+    dedup_age_max: Duration::from_secs(7 * 24 * 3_600),
+    kept_answers_max: 1 << 14,
+    kept_answer_bytes_max: 1 << 24,
+    session_idle_max: Duration::from_millis(700),
+    waiting_age_max: Duration::from_secs(3),
+    delivery_age_max: Duration::from_millis(200),
+    backoff_min: Duration::from_millis(15),
+    backoff_max: Duration::from_millis(150),
+    load_age_max: Duration::from_millis(250),
+    ..Limits::TEST
+};
+
+fn model(name: &str) -> Model {
+    Model {
+        name: name.into(),
+        running_max: 0,
+        header_age_max: Duration::from_millis(200),
+        first_piece_age_max: Duration::from_millis(300),
+        silence_max: Duration::from_millis(300),
+        call_age_max: Duration::from_secs(2),
+        breaker: BreakerPlan {
+            calls_min: 10,
+            failed_percent: 60,
+            slow_after: Duration::from_secs(2),
+            slow_percent: 0,
+            window: Duration::from_secs(2),
+            open_min: Duration::from_millis(100),
+            open_max: Duration::from_millis(400),
+            probes: 2,
+        },
+    }
+}
+
+fn agent(name: &str, history: bool) -> Agent {
+    Agent {
+        name: name.into(),
+        models: vec![ModelId(0), ModelId(1)],
+        running_max: 0,
+        waiting_max: 0,
+        attempts_max: 2,
+        history,
+        needs_history: false,
+        while_running: WhileRunning::default(),
+        wait_target: Duration::ZERO,
+        failure_text: history.then(|| "sorry, it did not work".into()),
+    }
+}
+
+fn channel(name: &str, agent: Option<AgentId>) -> Channel {
+    Channel {
+        name: name.into(),
+        text_max: PART_CHARS,
+        unit: Unit::Chars,
+        dm: DmPolicy::Open,
+        groups: GroupPolicy::Open,
+        allowed: BTreeSet::new(),
+        mention_gating: false,
+        agent,
+        class: Class::Normal,
+    }
+}
+
+/// The configuration of a life: now and then a channel or an agent is gone.
+fn plan(has_app: bool, has_bob: bool) -> Plan {
+    let bob = has_bob.then_some(AgentId(1));
+    let mut channels = vec![channel("web", None)];
+    let mut agents = vec![agent("ada", true)];
+    if has_app {
+        channels.insert(0, channel("app", bob));
+    }
+    if has_bob {
+        agents.push(agent("bob", false));
+    }
+    Plan {
+        limits: LIMITS,
+        channels,
+        agents,
+        models: vec![model("big"), model("small")],
+        route: Strategy::Static(AgentId(0)),
+    }
+}
+
+/// How a life begins.
+pub(crate) struct Begin {
+    pub(crate) lineage: u64,
+    pub(crate) born: Time,
+    pub(crate) unix_micros: u64,
+    pub(crate) uid_after: Uid,
+    /// It has all channels and agents.
+    pub(crate) is_whole: bool,
+}
+
+impl Life {
+    pub(crate) fn new(
+        dice: &mut Dice,
+        settings: &Settings,
+        secret: Secret,
+        Begin { lineage, born, unix_micros, uid_after, is_whole }: Begin,
+    ) -> Self {
+        let shards = u16::try_from(dice.between(1, 4)).unwrap();
+        let plan = Arc::new(plan(is_whole || dice.chance(850), is_whole || dice.chance(850)));
+        let bounds = Arc::new(Bounds::new(&plan, shards));
+        let lsn = 1 + dice.below(3);
+        let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true };
+        let make = |n| {
+            let mut shard = Shard::new(ShardId(n), shards, plan.clone(), bounds.clone(), dice.next());
+            shard.begin_with(&start);
+            shard
+        };
+        let made: Vec<Shard> = (0..shards).map(make).collect();
+        let has_older = lineage != 1;
+        let writer = |shard| {
+            let owner = Owner { lineage, shard, salt: dice.next(), first_lsn: lsn, has_older };
+            Writer::new(settings.clone(), owner)
+        };
+        Self {
+            born,
+            lineage,
+            plan,
+            writers: (0..shards).map(writer).collect(),
+            states: vec![JournalState::Open; usize::from(shards)],
+            inputs: VecDeque::new(),
+            turns: BTreeMap::new(),
+            about: None,
+            older: Vec::new(),
+            was_lied_to: false,
+            after: vec![lsn - 1; usize::from(shards)],
+            facts_until: 0,
+            fuse: None,
+            is_dead: false,
+            appended: vec![lsn - 1; usize::from(shards)],
+            shards: made,
+        }
+    }
+}
+
+impl World {
+    /// Dies, and starts again. The next process may die while it starts.
+    pub(crate) fn restart(&mut self) {
+        self.crash();
+        self.start();
+        while self.life.is_dead {
+            self.crash();
+            self.start();
+        }
+    }
+
+    fn crash(&mut self) {
+        self.marks.hit("crash");
+        let has_lied = self.life.was_lied_to && !self.life.older.is_empty();
+        let cut = self.settings.mode == Mode::Always && !has_lied && self.dice.chance(500);
+        self.trace.line(format_args!("crash {}", if cut { "of the power" } else { "of the process" }));
+        if cut {
+            self.marks.hit("power cut");
+            self.disk.cut();
+        } else {
+            self.disk.kill();
+        }
+        self.store.crash(&mut self.dice);
+        self.loads.clear();
+        self.ledger.on_crash();
+        self.hang_up_all();
+        if self.is_resting {
+            return;
+        }
+        let pause = self.dice.millis(0, 500);
+        self.now = self.now + pause;
+    }
+
+    fn start(&mut self) {
+        let last = self.life.lineage;
+        let was_lied_to = self.life.was_lied_to && !self.life.older.is_empty();
+        let shelves = self.disk.recover();
+        self.disk.sync_all();
+        let (mut past, mut facts) = (Past::new(), Vec::new());
+        let mut present = BTreeSet::new();
+        for ((lineage, shard), shelf) in &shelves {
+            for (lsn, bytes) in &shelf.records {
+                if *lineage == last {
+                    present.insert((usize::from(*shard), *lsn));
+                }
+                let secret = self.secret;
+                if *lineage == last {
+                    self.trace.line(format_args!("{shard} found {lsn} {:?}", Record::decode(bytes)));
+                }
+                assert!(past.take(bytes, &mut |fact| facts.push(told(&secret, fact))), "it can be read");
+            }
+        }
+        let uid_after = past.last().max(self.store.last_uid());
+        let left: Vec<_> = past.into_left().collect();
+        let found = left.iter().map(|left| {
+            let restored = left.restored().unwrap();
+            let reply = restored.reply.map(|(verdict, text)| (verdict, text.to_owned()));
+            (restored.accepted.uid, Found { reply, parts: restored.parts })
+        });
+        self.ledger.on_recovered(&present, &found.collect());
+        // The system's clock may have been set back meanwhile.
+        let back = if self.dice.chance(200) { self.dice.below(4_000_000) } else { 0 };
+        let unix_micros = self.clock_micros + self.now.0 / 1_000 - back;
+        let (lineage, born, is_whole) = (last + 1, self.now, self.is_resting);
+        let begin = Begin { lineage, born, unix_micros, uid_after, is_whole };
+        self.life = Life::new(&mut self.dice, &self.settings, self.secret, begin);
+        self.life.older = self.disk.names();
+        // What an earlier life failed to sync is read from the system's memory, and nobody can sync it again.
+        self.life.was_lied_to = std::mem::take(&mut self.disk.has_lied) || was_lied_to;
+        if self.life.older.is_empty() {
+            self.life.writers.iter_mut().for_each(Writer::older_gone);
+        }
+        if !self.is_resting && self.dice.chance(100) {
+            self.life.fuse = Some(1 + u32::try_from(self.dice.below(60)).unwrap());
+        }
+        for mark in &self.store.seen {
+            self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(*mark));
+        }
+        self.tell_store(facts);
+        for left in &left {
+            if self.life.is_dead {
+                return;
+            }
+            self.take_up(left);
+        }
+        self.life.after.clone_from(&self.life.appended);
+        (0..self.life.shards.len()).for_each(|shard| self.turn_journal(shard));
+    }
+
+    /// What the store may not know, and what the shards remember of what was seen.
+    fn tell_store(&mut self, facts: Vec<Op>) {
+        for op in facts {
+            if let Op::Seen { mark } = &op {
+                self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(*mark));
+            }
+            self.trace.line(format_args!("fact {op:?}"));
+            if let Op::Ended { number, mark, ending } = op {
+                let shard = self.home_of(self.ledger.messages[number].session);
+                self.life.shards[shard].keep_ending_before(mark, ending.as_deref().map_err(|code| *code));
+                self.ledger.messages[number].is_kept = true;
+                continue;
+            }
+            self.store.take(op, None);
+        }
+        self.life.facts_until = self.store.taken;
+    }
+
+    fn take_up(&mut self, left: &Left) {
+        let restored = left.restored().unwrap();
+        self.marks.hit("restored");
+        if restored.reply.is_some() {
+            self.marks.hit("restored with its answer");
+        }
+        let accepted = &restored.accepted;
+        let session = session_of(accepted);
+        let shard = self.home_of(session);
+        self.trace.line(format_args!("{shard} restore {:?} {}", accepted.uid, accepted.text));
+        self.life.about = Some(number_of(accepted.text));
+        let now = self.local();
+        let mut out = Effects::new();
+        let event = Event::Restore { client: Client::NOBODY, restored };
+        self.life.shards[shard].handle(now, event, &mut out);
+        let is_taken = out.list().iter().any(|effect| matches!(effect, Effect::Accepted { .. }));
+        self.out = Effects::new();
+        let about = self.life.about;
+        self.carry_out_restored(shard, &mut out, about);
+        if !is_taken {
+            self.marks.hit("could not be restored");
+            self.ledger.on_not_restored(accepted.uid);
+            let (secret, mut facts) = (self.secret, Vec::new());
+            left.give_up(Code::NotFound, &mut |fact| facts.push(told(&secret, fact)));
+            self.tell_store(facts);
+        }
+    }
+}
+
+fn session_of(accepted: &Accepted<'_>) -> usize {
+    number_of(if accepted.peer.is_empty() { accepted.chat } else { accepted.peer })
+}
+
+fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16) -> Letter {
+    Letter {
+        session: session_of(accepted),
+        outbound: accepted.outbound,
+        text: accepted.text.to_owned(),
+        reply: reply.map(str::to_owned),
+        parts,
+    }
+}
+
+/// A fact as the store takes it.
+fn told(secret: &Secret, fact: Fact<'_>) -> Op {
+    let mark = |accepted: &Accepted<'_>| {
+        let Accepted { channel, scope, peer, chat, thread, id, .. } = *accepted;
+        mark(secret, session_hash(secret, channel, scope, peer, chat, thread), id)
+    };
+    match fact {
+        Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted) },
+        Fact::Ended { accepted, ending } => {
+            let number = number_of(accepted.text);
+            Op::Ended { number, mark: mark(&accepted), ending: ending.map(str::to_owned) }
+        }
+        Fact::Said { accepted, reply } => Op::Said {
+            session: session_of(&accepted),
+            uid: accepted.uid,
+            text: accepted.text.to_owned(),
+            reply: reply.to_owned(),
+        },
+        Fact::Dead { accepted, reply, parts, .. } => {
+            Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
+        }
+        Fact::Revived(uid) => Op::Revived { uid },
+        Fact::Cursor { .. } => panic!("nobody polls here"),
+    }
+}
