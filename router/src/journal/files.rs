@@ -185,10 +185,9 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// What the writer makes of an error.
 pub(super) fn fault(why: &io::Error) -> Fault {
-    match why.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            Fault::NoSpace
-        }
-        _ => Fault::Broken,
-    }
+    let is_full = matches!(
+        why.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    );
+    if is_full { Fault::NoSpace } else { Fault::Broken }
 }

@@ -9,6 +9,30 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// A data directory, removed when whoever uses it is gone.
+#[derive(Debug)]
+struct Data(PathBuf);
+
+impl Data {
+    fn new() -> Self {
+        Self(new_folder())
+    }
+}
+
+impl std::ops::Deref for Data {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 fn config(telegram: &Telegram, data: &Path, more: Value) -> Value {
     let mut config = json!({
         "channels": { "telegram": telegram.config(json!({})) },
@@ -45,8 +69,8 @@ fn files(data: &Path) -> Vec<PathBuf> {
 }
 
 /// A gateway acknowledges some messages and is killed; its files are left.
-fn killed(telegram: &Telegram, messages: u64, arguments: &[&str]) -> PathBuf {
-    let data = new_folder();
+fn killed(telegram: &Telegram, messages: u64, arguments: &[&str]) -> Data {
+    let data = Data::new();
     let gateway = start(telegram, &data, json!({}), arguments);
     for at in 0..messages {
         assert_eq!(update(&gateway, at, &format!("message {at}")), 200);
@@ -68,7 +92,6 @@ fn survives(arguments: &[&str]) {
     assert!(1 <= gateway.metric("clawgate_journal_records_total", ""));
     assert!(1 <= gateway.metric("clawgate_journal_syncs_total", ""));
     assert!(1 <= gateway.metric("clawgate_journal_sync_seconds_count", ""));
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 #[test]
@@ -84,7 +107,7 @@ fn and_so_it_does_where_files_have_a_thread_of_their_own() {
 #[test]
 fn an_orderly_end_leaves_all_in_order() {
     let telegram = Telegram::start();
-    let data = new_folder();
+    let data = Data::new();
     let mut gateway = start(&telegram, &data, json!({ "journal": { "mode": "interval" } }), &[]);
     (0..4).for_each(|at| assert_eq!(update(&gateway, at, "before the end"), 200));
     telegram.await_posts(4);
@@ -94,7 +117,26 @@ fn an_orderly_end_leaves_all_in_order() {
     let journal = journal(&again);
     assert!(4 <= journal["past"]["records"].as_u64().unwrap(), "{journal}");
     assert_eq!(update(&again, 50, "in the mode os"), 200);
-    std::fs::remove_dir_all(data).unwrap();
+}
+
+/// Files of earlier starts go once nothing in them is needed, and not before.
+#[test]
+fn files_of_earlier_starts_go() {
+    let telegram = Telegram::start();
+    let data = Data::new();
+    let of_lineage = |lineage: &str| {
+        let entries = std::fs::read_dir(data.join("journal")).unwrap();
+        entries
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with(lineage))
+            .count()
+    };
+    let first = start(&telegram, &data, json!({}), &[]);
+    ask_until("both shards have a file", || (of_lineage("0000000001-") == 2).then_some(()));
+    drop(first);
+    let second = start(&telegram, &data, json!({}), &[]);
+    second.await_line("what earlier starts left was taken over, and their files are gone");
+    assert_eq!(of_lineage("0000000001-"), 0);
+    assert_eq!(journal(&second)["past"]["filesLeft"], 0);
 }
 
 /// The secret stays, so that sessions are found again; it is its owner's alone.
@@ -113,7 +155,6 @@ fn the_secret_is_made_once() {
     let (code, said) = Gateway::start_refused(&config(&telegram, &data, json!({})), &[]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("has 5 bytes") && said.contains("backup"), "{said}");
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 #[test]
@@ -130,7 +171,6 @@ fn a_damaged_record_is_told_and_skipped() {
     let journal = journal(&gateway);
     assert_eq!(journal["past"]["recordsLost"], 1, "{journal}");
     assert!(1 <= journal["past"]["records"].as_u64().unwrap(), "what stands behind it is read: {journal}");
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 #[test]
@@ -150,7 +190,6 @@ fn a_torn_tail_is_ordinary() {
     let journal = journal(&gateway);
     assert_eq!(journal["past"]["recordsLost"], 0, "{journal}");
     assert_eq!(gateway.get("/health/detailed").json()["status"], "ok");
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 #[test]
@@ -181,14 +220,13 @@ fn foreign_and_later_files_are_told_apart() {
     let (code, said) = Gateway::start_refused(&config(&telegram, &data, json!({})), &[]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("has the format 2, of a later Clawgate; this one reads 1"), "{said}");
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 /// A disk that takes no more: what waits is not acknowledged and not lost, what comes is refused, and it heals.
 #[test]
 fn a_full_disk_refuses_and_heals() {
     let telegram = Telegram::start();
-    let data = new_folder();
+    let data = Data::new();
     let gateway = start(&telegram, &data, json!({}), &[]);
     assert_eq!(update(&gateway, 1, "while there is room"), 200);
     telegram.await_posts(1);
@@ -223,14 +261,13 @@ fn a_full_disk_refuses_and_heals() {
     ask_until("all is well", || (gateway.get("/health/detailed").json()["status"] == "ok").then_some(()));
     assert_eq!(update(&gateway, 11, "and there is room again"), 200);
     assert_eq!(telegram.await_posts(10).len(), 10, "once each");
-    std::fs::remove_dir_all(data).unwrap();
 }
 
 /// What is no folder, or cannot be one, is refused before anything is opened.
 #[test]
 fn a_data_directory_that_takes_no_files_is_refused() {
     let telegram = Telegram::start();
-    let data = new_folder();
+    let data = Data::new();
     std::fs::write(data.join("journal"), "a file in its place").unwrap();
     let (code, said) = Gateway::start_refused(&config(&telegram, &data, json!({})), &[]);
     assert_eq!(code, 3, "{said}");
@@ -238,5 +275,4 @@ fn a_data_directory_that_takes_no_files_is_refused() {
     let (code, said) = Gateway::start_refused(&config(&telegram, Path::new("/proc/none"), json!({})), &[]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("/proc/none"), "{said}");
-    std::fs::remove_dir_all(data).unwrap();
 }
