@@ -26,6 +26,7 @@ mod metrics;
 mod net;
 mod reload;
 mod resolve;
+mod scaling;
 mod serve;
 mod sessions;
 #[cfg_attr(

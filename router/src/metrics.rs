@@ -1,6 +1,7 @@
 //! What a thread counts beside its shard's own counters, and all of it as metrics. Counted without sharing; added up
 //! when somebody asks.
 use crate::journal::shown;
+use crate::scaling::{AgentScaling, Scaling};
 use clawgate_core::codes::Code;
 use clawgate_core::counters::Counters;
 use clawgate_core::effect::Ignored;
@@ -11,7 +12,6 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -202,12 +202,17 @@ pub(crate) struct Reloaded {
 struct Reports {
     reports: Vec<Report>,
     reloaded: Reloaded,
+    scaling: Scaling,
 }
 
 /// All metrics as text, in the OpenMetrics format.
-pub(crate) fn encode(reports: Vec<Report>, reloaded: Reloaded) -> Result<String, fmt::Error> {
+pub(crate) fn encode(
+    reports: Vec<Report>,
+    reloaded: Reloaded,
+    scaling: Scaling,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, reloaded }));
+    registry.register_collector(Box::new(Reports { reports, reloaded, scaling }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -257,6 +262,7 @@ impl Collector for Reports {
         self.encode_traffic(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_scaling(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
         self.encode_durations(&mut encoder)
@@ -310,6 +316,7 @@ impl Reports {
         let outcomes = [
             ("answered", self.sum(|c| c.answered)),
             ("cancelled", self.sum(|c| c.cancelled)),
+            ("merged", self.sum(|c| c.merged)),
             ("dead", self.sum(|c| c.dead)),
             ("failed", Code::ALL.iter().map(|code| self.sum(|c| c.failed(*code))).sum()),
         ];
@@ -377,16 +384,6 @@ impl Reports {
             rows(&|r| u64::from(r.load.delivering)),
         )?;
         gauges(encoder, "upstream_calls", "Calls to models under way", rows(&|r| r.calls as u64))?;
-        let mut queues = Rows::new();
-        // By name: while the configuration changes, shards may have different agents.
-        let mut by_agent = BTreeMap::<&str, u64>::new();
-        for (agent, load) in self.reports.iter().flat_map(|report| &report.agents) {
-            *by_agent.entry(agent).or_default() += u64::from(load.waiting);
-        }
-        for (agent, waiting) in by_agent {
-            queues.push((vec![("agent", agent.to_owned())], waiting));
-        }
-        gauges(encoder, "agent_waiting", "Messages that wait for an agent", queues)?;
         let mut breakers = Rows::new();
         for (labels, report) in self.shards() {
             for (model, state) in &report.breakers {
@@ -401,6 +398,33 @@ impl Reports {
             "What a model's breaker lets pass: 0 all, 1 nothing, 2 probes",
             breakers,
         )
+    }
+
+    fn encode_scaling(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Scaling { agents, load_percent, desired_replicas, hottest_shard_percent } = &self.scaling;
+        let rows = |what: fn(&AgentScaling) -> u64| -> Rows<'_> {
+            agents.iter().map(|agent| (vec![("agent", agent.name.clone())], what(agent))).collect()
+        };
+        gauges(encoder, "agent_waiting", "Messages that wait for an agent", rows(|agent| agent.waiting))?;
+        gauges(encoder, "agent_running", "Messages that an agent is answering", rows(|agent| agent.running))?;
+        let help = "Messages refused because too many wait for an agent, or for too long";
+        counters(encoder, "agent_refused", help, rows(|agent| agent.refused))?;
+        let mut waits = Rows::new();
+        for agent in agents {
+            for (class, wait) in ["low", "normal", "vip"].into_iter().zip(agent.wait_millis) {
+                waits.push((vec![("agent", agent.name.clone()), ("class", class.to_owned())], wait));
+            }
+        }
+        gauges(encoder, "agent_wait_millis", "What a message that comes now would wait for an agent", waits)?;
+        let plain = [
+            ("load_percent", "The load of the busiest agent, or of all turns", *load_percent),
+            ("desired_replicas", "How many of this process would do what it has to do", *desired_replicas),
+            ("hottest_shard_percent", "The busiest core's part of all messages", *hottest_shard_percent),
+        ];
+        for (name, help, value) in plain {
+            gauges(encoder, name, help, vec![(Vec::new(), value)])?;
+        }
+        Ok(())
     }
 
     fn encode_reloads(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

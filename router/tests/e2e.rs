@@ -38,3 +38,5 @@ mod tls;
 mod webhook;
 #[path = "e2e/websocket.rs"]
 mod websocket;
+#[path = "e2e/while_running.rs"]
+mod while_running;

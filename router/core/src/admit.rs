@@ -382,6 +382,12 @@ impl Shard {
         {
             return Ok(Beginning::Start(chain, line));
         }
+        self.queue(place, class, choice.is_some())
+    }
+
+    /// Takes a waiting place, if the message would not wait too long there.
+    #[cold]
+    fn queue(&mut self, place: u16, class: Class, has_model: bool) -> Result<Beginning, Answer> {
         let early = self.places.desk(place).and_then(|desk| self.refuses_early(desk, class));
         let Some(desk) = self.places.desk_mut(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let counts = self.bounds.agent_at(desk.seat);
@@ -390,7 +396,7 @@ impl Shard {
             let wait = early.unwrap_or_else(|| desk.retry_after_millis(desk.waiting.used()));
             return Err(Answer::Refused(Code::AgentBusy, wait));
         }
-        if choice.is_none() {
+        if !has_model {
             desk.waiting.give(&counts.waiting);
             let wait = self.half_open_after(place, 0);
             return Err(Answer::Refused(Code::UpstreamUnavailable, wait));

@@ -33,6 +33,7 @@ pub const BURST: u64 = 4;
 
 impl Shard {
     /// When a message of this class may come again, milliseconds, if it would wait for too long now.
+    #[cold]
     pub(crate) fn refuses_early(&self, desk: &Desk, class: Class) -> Option<u32> {
         let target = u64::from(desk.wait_target);
         if target == 0 || desk.queue.lens()[class as usize] == 0 {

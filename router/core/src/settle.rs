@@ -109,31 +109,35 @@ impl Shard {
 
     /// Ends a turn: whatever it holds goes back, and the next one of its session is first.
     pub(crate) fn settle(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
-        let Some(turn) = self.turns.at(slot) else { return };
-        if turn.state == State::Waiting {
-            self.settle_waiting(slot, outcome, out);
-            return;
+        let Some((place, state)) = self.end_turn(slot, outcome, out) else { return };
+        if state == State::Waiting {
+            self.step_out(place, slot);
+        } else {
+            self.advance(place, out);
         }
-        let place = turn.session;
-        self.end_turn(slot, outcome, out);
-        self.advance(place, out);
         self.remove_turn(slot);
     }
 
     /// Ends a turn behind another of its session.
+    #[cold]
     pub(crate) fn settle_waiting(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
-        self.end_turn(slot, outcome, out);
-        let place = self.turns.at(slot).map_or(NONE, |turn| turn.session);
-        if let Some(session) = self.sessions.at_mut(place) {
-            session.waiting.remove(&mut self.turns, slot);
-        }
+        let Some((place, state)) = self.end_turn(slot, outcome, out) else { return };
+        debug_assert!(state == State::Waiting, "the first of a session makes room for the next");
+        self.step_out(place, slot);
         self.remove_turn(slot);
     }
 
-    #[inline]
-    fn end_turn(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) {
+    fn step_out(&mut self, place: u32, slot: u32) {
+        if let Some(session) = self.sessions.at_mut(place) {
+            session.waiting.remove(&mut self.turns, slot);
+        }
+    }
+
+    /// All of a turn's end but its place in its session. Says which session that is, and where in it the turn stood.
+    #[inline(always)]
+    fn end_turn(&mut self, slot: u32, outcome: Outcome, out: &mut Effects) -> Option<(u32, State)> {
         let id = self.turn_id(slot);
-        let Some(turn) = self.turns.at(slot) else { return };
+        let turn = self.turns.at(slot)?;
         let (place, state, holds) = (turn.session, turn.state, turn.holds);
         self.timers.cancel(turn.timer);
         if state == State::Ready {
@@ -148,9 +152,10 @@ impl Shard {
         self.write_settled(slot, outcome, out);
         out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
         self.count(outcome);
+        Some((place, state))
     }
 
-    #[inline]
+    #[inline(always)]
     fn remove_turn(&mut self, slot: u32) {
         if let Some(turn) = self.turns.at_mut(slot) {
             self.texts.give(core::mem::take(&mut turn.words));

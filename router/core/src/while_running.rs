@@ -115,12 +115,14 @@ impl Shard {
     }
 
     /// When a message that finds so many of its session ahead of it might come again, milliseconds.
+    #[cold]
     pub(crate) fn session_wait(&self, desk: u16, behind: u32) -> u32 {
         let turn = self.places.desk(desk).map_or(0, |desk| desk.turn_millis);
         turn.saturating_mul(behind.saturating_add(1)).clamp(1_000, 60_000)
     }
 
     /// Is there room for one more message behind the turn that a session runs, or will something give way for it?
+    #[cold]
     pub(crate) fn has_room(&self, session: &Session, desk: u16, inbound: &Inbound<'_>) -> bool {
         if session.waiting.len() < self.cap(desk) {
             return true;
@@ -168,6 +170,7 @@ impl Shard {
     }
 
     /// A message was admitted behind the turn that its session runs, if it runs any.
+    #[cold]
     pub(crate) fn meet_running(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         let (place, desk) = (turn.session, turn.desk);
@@ -262,6 +265,7 @@ impl Shard {
     }
 
     /// The running turn of a session is over: those that wait at the front and go together become one.
+    #[cold]
     pub(crate) fn collect(&mut self, place: u32, out: &mut Effects) {
         let Some(session) = self.sessions.at(place) else { return };
         let head = session.waiting.head();

@@ -77,6 +77,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/openapi.json", needs: Needs::Nothing, run: status::openapi },
     Route { method: "POST", path: "/api/chat", needs: Needs::Chat, run: chat::chat },
     Route { method: "GET", path: "/api/status", needs: Needs::Read, run: status::status },
+    Route { method: "GET", path: "/api/scaling", needs: Needs::Read, run: status::scaling },
     Route { method: "GET", path: "/api/models", needs: Needs::Chat, run: status::models },
     Route { method: "GET", path: "/api/channels", needs: Needs::Read, run: status::channels },
     Route { method: "GET", path: "/api/sessions", needs: Needs::Chat, run: sessions::list },

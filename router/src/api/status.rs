@@ -5,6 +5,7 @@ use crate::gather::gather;
 use crate::http;
 use crate::journal::{Journal, shown};
 use crate::metrics::{self, Report};
+use crate::scaling::Scaling;
 use crate::serve::worst_case;
 use crate::thread::Thread;
 use clawgate_core::breaker::State;
@@ -209,6 +210,14 @@ pub(super) fn status(call: &mut Call<'_>) {
     });
 }
 
+/// What an autoscaler wants to know.
+pub(super) fn scaling(call: &mut Call<'_>) {
+    with_reports(call, |thread, connection, reports| {
+        let scaling = Scaling::of(&thread.gateway(), &reports);
+        respond_data(thread, connection, &scaling.body(&reports).to_string());
+    });
+}
+
 /// The models, and what their breakers let pass.
 pub(super) fn models(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
@@ -245,9 +254,14 @@ pub(super) fn channels(call: &mut Call<'_>) {
     respond_data(call.thread, call.connection, &body.to_string());
 }
 
+fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Error> {
+    let scaling = Scaling::of(&thread.gateway(), &reports);
+    metrics::encode(reports, reloaded(thread), scaling)
+}
+
 /// All metrics, for Prometheus.
 pub(super) fn metrics(call: &mut Call<'_>) {
-    with_reports(call, |thread, connection, reports| match metrics::encode(reports, reloaded(thread)) {
+    with_reports(call, |thread, connection, reports| match encode(thread, reports) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             http::respond(thread, connection, 200, kind, &[("cache-control", "no-store")], text.as_bytes());

@@ -274,3 +274,113 @@ fn important_messages_overtake() {
         assert_eq!(socket.next()["type"], "chunk");
     }
 }
+
+/// What a client of the flood heard: ids that were answered, and ids that were refused.
+type Heard = (BTreeSet<String>, BTreeSet<String>);
+
+/// Says so many messages of sessions of their own, and hears all that comes of them.
+fn flood(gateway: &Gateway, name: &str, count: usize) -> Heard {
+    let mut socket = gateway.socket();
+    socket.authenticate("canary-key-of-the-many");
+    for at in 0..count {
+        let id = format!("{name}-{at}");
+        socket.say(json!({ "type": "message", "content": id, "sessionId": id, "id": id, "stream": false }));
+    }
+    let (mut answered, mut refused) = Heard::default();
+    while answered.len() + refused.len() < count {
+        let said = socket.next();
+        let id = said["id"].as_str().unwrap().to_owned();
+        match said["type"].as_str().unwrap() {
+            "message" => assert_eq!(said["content"], format!("so: {id}"), "each is answered with its own"),
+            "done" => assert!(answered.insert(id), "{said} comes twice"),
+            "error" => {
+                assert_eq!(said["code"], "AGENT_BUSY");
+                assert!(0 < said["retryAfter"].as_u64().unwrap(), "{said}");
+                assert!(refused.insert(id), "{said} comes twice");
+            }
+            other => panic!("{other}: {said}"),
+        }
+    }
+    (answered, refused)
+}
+
+/// Ten times as many as an agent can answer in the time for which people wait: what is accepted is answered, the rest is
+/// told at once when to come back, whoever is in a hurry comes through, and memory stays flat.
+#[test]
+fn what_would_wait_too_long_is_refused_at_once() {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 200;
+    let gateway = Gateway::start(json!({
+        "models": {
+            "slow": { "provider": "scripted", "script": [{ "text": "so: {prompt}", "afterMillis": 20 }] },
+        },
+        "agents": { "main": {
+            "models": ["slow"], "history": false,
+            "runningMax": 4, "waitTargetMillis": 100, "waitingMax": 100_000,
+        } },
+        "keys": [
+            {
+                "id": "many", "key": "canary-key-of-the-many", "scopes": ["chat", "read"],
+                "rate": { "requests": 0 },
+            },
+            { "id": "vip", "key": "canary-key-of-the-vip", "class": "vip" },
+        ],
+        "rate": { "address": { "requests": 0 } },
+    }));
+    let mut vip = gateway.socket();
+    vip.authenticate("canary-key-of-the-vip");
+    // From the first answer on the gateway knows how long a turn takes.
+    assert_eq!(vip.ask("first", "first").text(), "so: first");
+    let before = gateway.resident_bytes();
+    let heard: Vec<Heard> = std::thread::scope(|scope| {
+        let flood = |client: usize| flood(&gateway, &format!("c{client}"), EACH);
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || flood(client))).collect();
+        for at in 0..10 {
+            let text = format!("vip {at}");
+            assert_eq!(vip.ask("vip", &text).text(), format!("so: {text}"), "no VIP is refused");
+        }
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let grown = gateway.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes more");
+    let answered: usize = heard.iter().map(|(answered, _)| answered.len()).sum();
+    let refused: usize = heard.iter().map(|(_, refused)| refused.len()).sum();
+    assert_eq!(answered + refused, CLIENTS * EACH, "nothing is lost");
+    assert!(CLIENTS * EACH / 2 < refused && 20 < answered, "{answered} answered, {refused} refused");
+    let headers = [("authorization", "Bearer canary-key-of-the-many")];
+    let scaling = gateway.call("GET", "/api/v1/scaling", &headers, b"").json()["data"].take();
+    let agent = &scaling["agents"][0];
+    assert_eq!((&agent["name"], &agent["refused"]), (&json!("main"), &json!(refused)));
+    assert_eq!((&agent["running"], &agent["waiting"]), (&json!(0), &json!(0)));
+    assert_eq!((&agent["waitTargetMillis"], &agent["runningMax"]), (&json!(100), &json!(4)));
+    assert_eq!((&scaling["desiredReplicas"], &scaling["load"]), (&json!(1), &json!(0.0)), "it is over");
+}
+
+/// The signals while there is more to do than places: by the endpoint, and by the metrics.
+#[test]
+fn an_autoscaler_is_told_what_is_needed() {
+    let model = Model::held(1);
+    let gateway = busy(&model, 100, json!({ "server": { "shards": 2 }, "limits": { "turnsMax": 10 } }));
+    let mut socket = gateway.socket();
+    for at in 0..4 {
+        socket.say(say(at));
+    }
+    gateway.await_status("waiting", 3);
+    let scaling = gateway.get("/api/scaling").json()["data"].take();
+    let agent = &scaling["agents"][0];
+    assert_eq!((&agent["running"], &agent["waiting"]), (&json!(1), &json!(3)));
+    // Full, and with each moment that the model says nothing those that wait would wait longer.
+    assert!(1.0 <= scaling["load"].as_f64().unwrap(), "{scaling}");
+    assert!(2 <= scaling["desiredReplicas"].as_u64().unwrap(), "{scaling}");
+    assert_eq!(scaling["shards"].as_array().unwrap().len(), 2);
+    assert!(0.5 <= scaling["hottestShardShare"].as_f64().unwrap(), "{scaling}");
+    assert_eq!(gateway.metric("clawgate_agent_waiting", "main"), 3);
+    assert_eq!(gateway.metric("clawgate_agent_running", "main"), 1);
+    assert!(2 <= gateway.metric("clawgate_desired_replicas", ""));
+    assert!(100 <= gateway.metric("clawgate_load_percent", ""));
+    model.release(1);
+    for _ in 0..8 {
+        socket.next();
+    }
+    assert_eq!(gateway.metric("clawgate_agent_refused_total", "main"), 0);
+}
