@@ -128,6 +128,14 @@ impl Account {
         self.missing_refusals = self.expected.iter().copied().filter(missing).collect();
     }
 
+    /// Requests that broke or failed where none may: the sockets only changed hands.
+    fn dropped(&self) -> u64 {
+        if self.kills.iter().any(|kill| *kill != Kill::Takeover.name()) {
+            return 0;
+        }
+        self.rows.iter().map(|row| row.broken + row.rest_failed).sum()
+    }
+
     /// Whether every promise was kept.
     pub(super) fn is_kept(&self) -> bool {
         self.judgement.is_kept()
@@ -135,6 +143,7 @@ impl Account {
             && self.ended_well
             && !self.panicked
             && self.missing_refusals.is_empty()
+            && self.dropped() == 0
     }
 
     /// The heads of the rows.
@@ -192,6 +201,10 @@ impl Account {
         }
         if !self.ended_well {
             text += "  the last life did not end with code 0 when it was asked to\n";
+        }
+        if self.dropped() != 0 {
+            text +=
+                &format!("  requests dropped though the sockets only changed hands: {}\n", self.dropped());
         }
         for code in &self.missing_refusals {
             text += &format!("  nothing was refused with {code}\n");
