@@ -303,6 +303,9 @@ pub enum Cause {
         /// From its confirmation to the kill, in nanoseconds; 0 if it was not confirmed before.
         age_ns: u64,
     },
+    /// It had no receipt when the gateway was killed, so its sender said it again. An answer to a WebSocket does not wait for
+    /// the disk, and carries the message's id, by which its client knows it.
+    Unacknowledged,
     /// Between both nobody killed the gateway.
     NoKill,
     /// A later answer of the chat came before the kill, which is sent only once the one before is settled.
@@ -316,6 +319,14 @@ pub enum Cause {
     Keyed,
 }
 
+impl Cause {
+    /// Whether nobody could have done better.
+    #[must_use]
+    pub const fn is_excuse(self) -> bool {
+        matches!(self, Self::InFlight { .. } | Self::Unacknowledged)
+    }
+}
+
 /// A message with more than one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Double {
@@ -325,6 +336,18 @@ pub struct Double {
     pub lives: (u32, u32),
     /// Why.
     pub cause: Cause,
+}
+
+/// A message that was acknowledged and never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Which.
+    pub key: Key,
+    /// The life that acknowledged it; 0 if that one did not end.
+    pub life: u32,
+    /// From the acknowledgement to the end of that life, in nanoseconds.
+    pub before_end_ns: u64,
 }
 
 /// What came of it all.
@@ -338,7 +361,7 @@ pub struct Judgement {
     /// Of these, in the dead-letter queue and not answered.
     pub dead: u64,
     /// Of these, neither.
-    pub lost: Vec<Key>,
+    pub lost: Vec<Loss>,
     /// Of the lost, those that were ended with an error, and with which.
     pub failed: BTreeMap<String, u64>,
     /// Messages that were never acknowledged, and those of them that were answered all the same: both are allowed.
@@ -360,7 +383,7 @@ pub struct Judgement {
 impl Judgement {
     /// Second answers that nothing excuses.
     pub fn unexcused(&self) -> impl Iterator<Item = &Double> {
-        self.doubled.iter().filter(|double| !matches!(double.cause, Cause::InFlight { .. }))
+        self.doubled.iter().filter(|double| !double.cause.is_excuse())
     }
 
     /// Adds another one, of another run.
@@ -406,7 +429,7 @@ pub fn judge(history: &History, in_flight_ns: u64) -> Judgement {
         let (mut seen, mut told) = (None, None);
         for (seq, message) in book.messages.iter().enumerate().rev() {
             let key = Key { door: *door, chat: *chat, seq: seq as u32 };
-            judge_message(&mut judgement, key, message);
+            judge_message(&mut judgement, history, key, message);
             judge_doubles(&mut judgement, history, book, key, message, in_flight_ns);
             let seen_late = is_overtaken(&mut seen, message.answers.first().map(|answer| answer.place));
             let told_late = is_overtaken(&mut told, message.recalled.first().copied());
@@ -426,19 +449,21 @@ fn is_overtaken(earliest: &mut Option<u64>, place: Option<u64>) -> bool {
     overtaken
 }
 
-fn judge_message(judgement: &mut Judgement, key: Key, message: &Message) {
-    if message.acked_ns.is_none() {
+fn judge_message(judgement: &mut Judgement, history: &History, key: Key, message: &Message) {
+    let Some(acked_ns) = message.acked_ns else {
         judgement.unacked += 1;
         judgement.unacked_answered += u64::from(message.is_answered());
         return;
-    }
+    };
     judgement.acked += 1;
     if message.is_answered() {
         judgement.answered += 1;
     } else if message.dead {
         judgement.dead += 1;
     } else {
-        judgement.lost.push(key);
+        let ended = history.ends.iter().filter(|(_, end)| acked_ns <= end.at_ns);
+        let (life, at_ns) = ended.map(|(life, end)| (*life, end.at_ns)).min().unwrap_or((0, acked_ns));
+        judgement.lost.push(Loss { key, life, before_end_ns: at_ns - acked_ns });
         if let Some(code) = &message.failed {
             *judgement.failed.entry(code.clone()).or_default() += 1;
         }
@@ -457,6 +482,7 @@ fn judge_doubles(
         let [first, second] = pair else { continue };
         let cause = match key.door {
             Door::Telegram => why(history, book, *first, *second, in_flight_ns),
+            Door::Socket if was_unacknowledged(history, message, *first, *second) => Cause::Unacknowledged,
             Door::Webhook | Door::Socket => Cause::Keyed,
         };
         judgement.doubled.push(Double { key, lives: (first.life, second.life), cause });
@@ -464,6 +490,12 @@ fn judge_doubles(
     for _ in message.recalled.iter().skip(1) {
         judgement.doubled.push(Double { key, lives: (0, 0), cause: Cause::Keyed });
     }
+}
+
+/// Whether the kill between both came before the receipt.
+fn was_unacknowledged(history: &History, message: &Message, first: Answer, second: Answer) -> bool {
+    let end = history.ends.get(&first.life).filter(|end| end.killed && first.life < second.life);
+    end.is_some_and(|end| message.acked_ns.is_none_or(|acked_ns| end.at_ns <= acked_ns))
 }
 
 fn why(history: &History, book: &Chat, first: Answer, second: Answer, in_flight_ns: u64) -> Cause {
@@ -527,7 +559,8 @@ mod tests {
             history.on_end(1, 15, true);
             answer(&mut history, keys[2], 2, 20);
             let judgement = judged(&history);
-            assert_eq!((judgement.lost.as_slice(), judgement.answered), ([keys[1]].as_slice(), 2));
+            let loss = Loss { key: keys[1], life: 1, before_end_ns: 14 };
+            assert_eq!((judgement.lost.as_slice(), judgement.answered), ([loss].as_slice(), 2));
             assert!(!judgement.is_kept(), "{door:?}");
         }
     }
@@ -631,6 +664,20 @@ mod tests {
     }
 
     #[test]
+    fn a_double_on_a_websocket_is_excused_while_it_had_no_receipt_and_only_then() {
+        for (acked_ns, cause) in [(15, Cause::Unacknowledged), (9, Cause::Keyed)] {
+            let mut history = History::default();
+            let key = history.open(Door::Socket, 7);
+            answer(&mut history, key, 1, 5);
+            history.on_end(1, 10, true);
+            history.on_acked(key, acked_ns);
+            answer(&mut history, key, 2, 20);
+            assert_eq!(causes(&history), [cause]);
+            assert_eq!(judged(&history).is_kept(), cause.is_excuse());
+        }
+    }
+
+    #[test]
     fn an_answer_under_a_key_that_was_had_is_a_repetition() {
         let mut history = History::default();
         assert!(history.is_new_key("a-0", 10));
@@ -694,7 +741,7 @@ mod tests {
         assert_eq!(history.acks(), [(10, keys[0]), (20, keys[1]), (30, keys[2])]);
         let mut before = history.until(28);
         assert_eq!((before.outstanding(), before.acks().len()), (1, 2), "the second was acknowledged");
-        assert_eq!(judged(&before).lost, [keys[1]]);
+        assert_eq!(judged(&before).lost, [Loss { key: keys[1], life: 1, before_end_ns: 8 }]);
         answer(&mut before, keys[0], 2, 100);
         answer(&mut before, keys[1], 2, 110);
         let judgement = judged(&before);

@@ -148,7 +148,7 @@ async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) 
 
 fn told(cut: u32, after_ns: u64, judgement: &Judgement) -> String {
     format!(
-        "  cut {cut:>4} at {:>7.1} ms: acknowledged {}, lost {} / doubled {} / reordered {}; in flight {}{}",
+        "  cut {cut:>4} at {:>7.1} ms: acknowledged {}, lost {} / doubled {} / reordered {}; excused {}{}",
         after_ns as f64 / 1e6,
         judgement.acked,
         judgement.lost.len(),

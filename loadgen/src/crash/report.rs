@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::history::{Cause, Double, Judgement, Key};
+use super::history::{Cause, Double, Judgement, Key, Loss};
 use super::{Kill, Plan, Tally};
 use crate::host::Fingerprint;
 
@@ -175,7 +175,7 @@ impl Account {
         let mut text = format!(
             "\n  acknowledged {}, answered {}, dead-lettered {}\n  never acknowledged {}, of these answered {}\n  \
              answers sent again under their key and dropped: {}\n  lost {} / doubled {} / reordered {} / garbled {} / \
-             stray {}; doubled in flight at a kill, without a key: {excused}\n",
+             stray {}; doubled with an excuse: {excused}\n",
             judgement.acked,
             judgement.answered,
             judgement.dead,
@@ -190,7 +190,7 @@ impl Account {
         );
         tell_counts(&mut text, "refused", &self.refused);
         tell_counts(&mut text, "ended with an error after they were acknowledged", &judgement.failed);
-        tell_names(&mut text, "lost", judgement.lost.iter().map(name));
+        tell_names(&mut text, "lost", judgement.lost.iter().map(tell_loss));
         tell_names(&mut text, "reordered", judgement.reordered.iter().map(name));
         tell_names(&mut text, "doubled", judgement.unexcused().map(describe));
         let excused =
@@ -241,9 +241,17 @@ fn name(key: &Key) -> String {
     format!("{} chat {} message {}", key.door.name(), key.chat, key.seq)
 }
 
+fn tell_loss(loss: &Loss) -> String {
+    let before_ms = loss.before_end_ns as f64 / 1e6;
+    format!("{}, acknowledged in life {}, {before_ms:.1} ms before its end", name(&loss.key), loss.life)
+}
+
 fn describe(double: &Double) -> String {
     let why = match double.cause {
-        Cause::InFlight { age_ns } => format!("confirmed {:.1} ms before the kill", age_ns as f64 / 1e6),
+        Cause::InFlight { age_ns } => {
+            format!("in flight, confirmed {:.1} ms before the kill", age_ns as f64 / 1e6)
+        }
+        Cause::Unacknowledged => "it had no receipt at the kill, and was said again".to_owned(),
         Cause::NoKill => "nobody killed the gateway between both".to_owned(),
         Cause::Settled => "a later answer of the chat had come before the kill".to_owned(),
         Cause::LongBefore { age_ns } => format!("confirmed {:.1} ms before the kill", age_ns as f64 / 1e6),
