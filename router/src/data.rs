@@ -49,6 +49,7 @@ impl Folder {
     }
 
     /// Its descriptor: what lies in it is named relative to that.
+    #[allow(dead_code, reason = "for whoever names what lies in it")]
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }

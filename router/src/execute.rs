@@ -5,7 +5,7 @@ use crate::events;
 use crate::gateway::Upstream;
 use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
-use crate::{call, deliver, driver, http, websocket};
+use crate::{call, deliver, driver, http, keep, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
 use clawgate_core::event::Event;
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
@@ -15,11 +15,16 @@ use std::rc::Rc;
 /// Carries out one effect.
 pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
     match *effect {
-        Effect::Accepted { client, turn, session: _, ahead, durable } => {
-            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead, durable }, "");
+        Effect::Accepted { client, turn, session: _, ahead, durable, again } => {
+            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead, durable, again }, "");
         }
         Effect::Attached { client, turn, session: _, durable } => {
-            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead: 0, durable }, "");
+            reply(
+                thread,
+                client,
+                Reply::Accepted { shard: thread.id, turn, ahead: 0, durable, again: true },
+                "",
+            );
         }
         Effect::Durable { client, turn: _ } => reply(thread, client, Reply::Durable, ""),
         Effect::Duplicate { client } => reply(thread, client, Reply::Duplicate, ""),
@@ -63,10 +68,10 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
                 journal.append(lsn, effects.bytes(record));
             }
         }
-        // There is no store: what was to be in it is as safe as it will be.
-        Effect::Save { save, .. } => thread.next.borrow_mut().push_back(Next::Saved { save }),
-        // Only a shard that was begun with a store asks for this.
-        Effect::Load { .. } => debug_assert!(false, "there is no store: {effect:?}"),
+        Effect::Load { session } => keep::load(thread, session),
+        Effect::Save { save, session, needed, saved } => {
+            keep::save(thread, save, session, needed, saved, effects);
+        }
         Effect::Breaker { model, state } => {
             let gateway = thread.gateway();
             let name = gateway.model_name(model);
@@ -126,7 +131,6 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
         }
         Next::Left { turn } => hand(Event::Left { turn }),
         Next::Nudged { agent } => hand(Event::Nudged { agent }),
-        Next::Saved { save } => hand(Event::Saved { save }),
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::data::Folder;
-use crate::journal::{Journals, past};
+use crate::journal::Journals;
+use crate::keep::Confirmations;
+use crate::kept::Kept;
 use crate::mesh::Mesh;
 use crate::reload::Reloads;
 use crate::resolve::Resolver;
@@ -355,8 +356,9 @@ pub(crate) struct Shared {
     pub(crate) bounds: Arc<Bounds>,
     /// Random, of this process: where seeds and hashes begin that nothing outlives.
     nonce: Secret,
-    /// What outlives the process, once the data directory is ours.
+    /// What outlives the process, once it is ours.
     pub(crate) kept: std::sync::OnceLock<Kept>,
+    pub(crate) confirmations: Confirmations,
     pub(crate) clock: Clock,
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
@@ -379,34 +381,6 @@ pub(crate) struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Shared({} cores)", self.cores)
-    }
-}
-
-/// What lies in the data directory and outlives the process.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    /// What sessions and event ids are hashed with.
-    pub(crate) secret: Secret,
-    pub(crate) journals: Option<Journals>,
-}
-
-impl Kept {
-    /// Reads what earlier starts left in the data directory, which is ours.
-    ///
-    /// # Errors
-    /// In words for the operator.
-    pub(crate) fn open(folder: &Folder, config: &Config, shards: u16) -> Result<Self, String> {
-        let bytes = folder.secret()?;
-        let word = |at: usize| bytes[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        let secret = Secret([word(0), word(8)]);
-        if !config.journal.enabled {
-            return Ok(Self { secret, journals: None });
-        }
-        let path = folder.below("journal")?;
-        let past = past::read(&path, |_| {})?;
-        let journals = Journals::start(path, &config.journal, past, shards)
-            .map_err(|why| format!("the journal cannot be begun: {why}"))?;
-        Ok(Self { secret, journals: Some(journals) })
     }
 }
 
@@ -434,6 +408,7 @@ impl Shared {
             mesh: Mesh::new(cores)?,
             nonce,
             kept: std::sync::OnceLock::new(),
+            confirmations: Confirmations::new(cores),
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),

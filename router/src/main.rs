@@ -19,6 +19,8 @@ mod gather;
 mod helm;
 mod http;
 mod journal;
+mod keep;
+mod kept;
 mod listen;
 mod log;
 mod mesh;

@@ -186,6 +186,8 @@ pub(crate) struct Report {
     /// Per agent of its configuration.
     pub(crate) agents: Vec<(String, AgentLoad)>,
     pub(crate) journal: Option<crate::journal::Report>,
+    /// Rows that the store did not take and nothing else keeps.
+    pub(crate) rows_dropped: u64,
 }
 
 /// How the configuration came to be what it is.
@@ -203,6 +205,7 @@ struct Reports {
     reports: Vec<Report>,
     reloaded: Reloaded,
     scaling: Scaling,
+    store: Option<crate::store::Counters>,
 }
 
 /// All metrics as text, in the OpenMetrics format.
@@ -210,9 +213,10 @@ pub(crate) fn encode(
     reports: Vec<Report>,
     reloaded: Reloaded,
     scaling: Scaling,
+    store: Option<crate::store::Counters>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, reloaded, scaling }));
+    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -265,6 +269,7 @@ impl Collector for Reports {
         self.encode_scaling(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
+        self.encode_store(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -288,6 +293,19 @@ impl Reports {
         let mut syncs = Durations::default();
         self.reports.iter().filter_map(|report| report.journal.as_ref()).for_each(|j| syncs.add(&j.syncs));
         histogram(encoder, "journal_sync_seconds", "How long the disk takes to sync the journal", &syncs)
+    }
+
+    fn encode_store(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let dropped = self.shards().map(|(labels, report)| (labels, report.rows_dropped));
+        let help =
+            "Rows dropped because the store did not take them; none that the journal keeps is among them";
+        counters(encoder, "store_rows_dropped", help, dropped.collect())?;
+        let Some(store) = &self.store else { return Ok(()) };
+        for (name, help, grows, number) in crate::store::shown::NUMBERS {
+            let family = if grows { counters } else { gauges };
+            family(encoder, name, help, vec![(Vec::new(), number(store))])?;
+        }
+        Ok(())
     }
 
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

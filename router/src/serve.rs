@@ -6,11 +6,14 @@ use crate::config::server;
 use crate::connection::Protocol;
 use crate::data::{Folder, Lock, NotOurs};
 use crate::driver::{self, Driver, Kind, Wanted};
-use crate::gateway::{Gateway, Kept, Shared};
+use crate::gateway::{Gateway, Shared};
 use crate::helm::{self, Helm, Source};
+use crate::journal::Journal;
+use crate::keep::Keeper;
+use crate::kept::{self, Kept};
 use crate::listen::accept_task;
 use crate::thread::{self, Thread};
-use crate::{http, journal, net, websocket};
+use crate::{http, net, websocket};
 use clawgate_core::event::Event;
 use clawgate_core::id::ShardId;
 use std::net::SocketAddr;
@@ -18,8 +21,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 /// Connections that the kernel holds for us until we accept them, per listener.
@@ -62,10 +65,9 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
         listeners[0].iter().filter_map(|listener| net::local_address(listener).ok()).collect();
     let shared = Shared::new(&gateway, cores, clock).map_err(|why| format!("cannot start: {why}"))?;
     let shared = Arc::new(shared);
-    if let Some((folder, _)) = &held {
-        // Nothing was kept before.
-        let _ = shared.kept.set(Kept::open(folder, &config, cores)?);
-    }
+    let folder = held.as_ref().map(|(folder, _)| folder);
+    // Nothing was kept before.
+    let _ = shared.kept.set(Kept::open(folder, &config, &gateway, &shared)?);
     let signals = helm::take_signals().map_err(|why| format!("cannot take signals: {why}"))?;
     let wanted = match config.server.driver {
         server::Driver::Auto => Wanted::Auto,
@@ -73,13 +75,16 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
         server::Driver::Epoll => Wanted::Epoll,
     };
     let (ready, starting) = channel();
+    let restored = Arc::new(Barrier::new(usize::from(cores)));
     let pins = if config.server.pin { allowed_cpus() } else { Vec::new() };
     let mut threads = Vec::new();
     for core in (0..cores).rev() {
         let Some(listeners) = listeners.pop() else { continue };
         let (shared, gateway, ready) = (shared.clone(), gateway.clone(), ready.clone());
         let pin = pins.get(usize::from(core) % pins.len().max(1)).copied();
-        let body = move || run_thread(ShardId(core), shared, gateway, wanted, pin, listeners, &ready);
+        let restored = restored.clone();
+        let body =
+            move || run_thread(ShardId(core), shared, gateway, wanted, pin, listeners, &ready, restored);
         let spawned = std::thread::Builder::new().name(format!("shard-{core}")).spawn(body);
         threads.push(spawned.map_err(|why| format!("cannot start a thread: {why}"))?);
     }
@@ -90,11 +95,15 @@ fn start(orders: Orders, clock: Clock) -> Result<ExitCode, String> {
     }
     announce(&config, &shared, &gateway, &bound, kind.unwrap_or(Kind::Epoll));
     let source = Source { started: config, overrides, bound };
+    let shared_to_close = shared.clone();
     Helm::new(shared, clock, signals, source, gateway).steer();
     for thread in threads {
         if thread.join().is_err() {
             return Err("a thread of ours failed".to_owned());
         }
+    }
+    if let Some(kept) = shared_to_close.kept.get() {
+        kept.close();
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -166,6 +175,7 @@ fn run_thread(
     pin: Option<usize>,
     listeners: Vec<OwnedFd>,
     ready: &Sender<std::io::Result<Kind>>,
+    restored: Arc<Barrier>,
 ) {
     if let Some(cpu) = pin {
         let mut set = rustix::thread::CpuSet::new();
@@ -188,7 +198,9 @@ fn run_thread(
     let thread = Thread::new(id, shared, gateway);
     let ready = ready.clone();
     thread::run(driver, &thread, move |thread| {
-        journal::begin(thread);
+        kept::begin(thread);
+        // What is new must not overtake what was before it, on whichever shard.
+        restored.wait();
         for listener in listeners {
             if let Ok(own) = listener.try_clone() {
                 thread.listeners.borrow_mut().push(own);
@@ -313,13 +325,18 @@ async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::i
     thread.touch();
 }
 
-/// Waits until what was journalled is on disk. A disk that does not take it is not waited for: what was acknowledged is
+/// Waits until what was journalled is on disk and what was saved is in the store. A disk that does not take it is not waited for: what was acknowledged is
 /// there already.
 async fn close_journal(thread: &Rc<Thread>) {
-    let Some(journal) = thread.journal.get() else { return };
-    journal.close();
     let deadline = thread.now() + JOURNAL_CLOSE_AGE_MAX;
-    while !journal.is_closed() && !thread.stop.get() {
+    if let Some(journal) = thread.journal.get() {
+        journal.close();
+    }
+    let is_done = || {
+        thread.journal.get().is_none_or(Journal::is_closed)
+            && thread.keeper.get().is_none_or(Keeper::is_quiet)
+    };
+    while !is_done() && !thread.stop.get() {
         thread.touch();
         if deadline <= thread.now() {
             tracing::warn!(shard = thread.id.0, "the journal could not be closed in time");

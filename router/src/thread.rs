@@ -10,6 +10,8 @@ use crate::execute;
 use crate::gateway::{Gateway, Shared};
 use crate::gather::Gathers;
 use crate::journal::{self, Journal};
+use crate::keep::{self, Keeper};
+use crate::kept;
 use crate::mesh::{self, Letter, Opened, Outgoing};
 use crate::metrics::Counts;
 use crate::reload::{Current, Spoken};
@@ -52,8 +54,6 @@ pub(crate) enum Next {
     Left { turn: TurnId },
     /// A place at an agent is free (a shard may nudge itself).
     Nudged { agent: AgentId },
-    /// What was saved needs nothing more.
-    Saved { save: u64 },
 }
 
 /// The state of one core's thread. Every cell is borrowed for the length of one call, never across an await.
@@ -93,6 +93,7 @@ pub(crate) struct Thread {
     random: Cell<u64>,
     pub(crate) stop: Cell<bool>,
     pub(crate) journal: std::cell::OnceCell<Journal>,
+    pub(crate) keeper: std::cell::OnceCell<Keeper>,
     /// Our own handles of the listeners, to close them with.
     pub(crate) listeners: RefCell<Vec<OwnedFd>>,
 }
@@ -150,6 +151,7 @@ impl Thread {
             random: Cell::new(seed ^ 0x9E37_79B9_7F4A_7C15),
             stop: Cell::new(false),
             journal: std::cell::OnceCell::new(),
+            keeper: std::cell::OnceCell::new(),
             listeners: RefCell::default(),
             gateway: RefCell::new(Current::new(gateway)),
             shared,
@@ -334,6 +336,8 @@ impl Thread {
                 let _ = connection.feed(self, &mut []);
             }
         }
+        kept::turn(self);
+        keep::turn(self);
         journal::turn(self);
         for connection in self.dirty.take() {
             connection.flush(self);
@@ -343,7 +347,8 @@ impl Thread {
             return Poll::Ready(());
         }
         let journal = self.journal.get().and_then(Journal::next_deadline);
-        let next = [self.shard.borrow().next_deadline(), self.timers.borrow().next(), journal]
+        let keeper = self.keeper.get().and_then(Keeper::next_deadline);
+        let next = [self.shard.borrow().next_deadline(), self.timers.borrow().next(), journal, keeper]
             .into_iter()
             .flatten()
             .min();

@@ -491,9 +491,9 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
     };
     let (session, id) = (ticket.session(), ticket.id());
     let last = match reply {
-        Reply::Accepted { shard, turn, ahead: _, durable } => {
+        Reply::Accepted { shard, turn, ahead: _, durable, again } => {
             if ticket.receipt && !durable {
-                send_text(thread, connection, |out| protocol::write_accepted(out, id, session, false));
+                send_text(thread, connection, |out| protocol::write_accepted(out, id, session, again));
             }
             (ticket.turn, ticket.unwritten) = (Some((shard, turn)), durable);
             false

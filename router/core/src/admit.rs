@@ -461,7 +461,7 @@ impl Shard {
     pub(crate) fn accept(&mut self, slot: u32, durable: bool, out: &mut Effects) {
         let now = self.now;
         let Some(turn) = self.turns.at(slot) else { return };
-        let (client, place) = (turn.client, turn.session);
+        let (client, place, again) = (turn.client, turn.session, turn.errand == Some(Errand::Recite));
         let Some(session) = self.sessions.at_mut(place) else { return };
         let ahead = session.turns();
         session.messages = session.messages.saturating_add(1);
@@ -481,6 +481,7 @@ impl Shard {
             session: self.session_id(place),
             ahead,
             durable,
+            again,
         });
     }
 

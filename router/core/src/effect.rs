@@ -146,6 +146,8 @@ pub enum Effect {
         ahead: u16,
         /// It is being written: `Durable` follows once it is on disk, and that is when it may be acknowledged.
         durable: bool,
+        /// It was answered before, and its answer is said once more.
+        again: bool,
     },
     /// It was admitted before, and whoever sent it then is gone: its answer is this client's from here on. `Send` with
     /// all that was said so far follows.

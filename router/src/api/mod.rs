@@ -1,5 +1,6 @@
 //! The HTTP API: which path means what, and who may call it. One table of routes, checked against the OpenAPI file.
 pub(crate) mod chat;
+mod letters;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -83,6 +84,9 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/sessions", needs: Needs::Chat, run: sessions::list },
     Route { method: "GET", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::show },
     Route { method: "POST", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::operate },
+    Route { method: "GET", path: "/api/dlq", needs: Needs::Read, run: letters::list },
+    Route { method: "GET", path: "/api/dlq/:id", needs: Needs::Read, run: letters::show },
+    Route { method: "POST", path: "/api/dlq/:id", needs: Needs::Read, run: letters::operate },
 ];
 
 /// What a path led to.

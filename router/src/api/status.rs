@@ -4,9 +4,11 @@ use crate::connection::{Connection, Place};
 use crate::gather::gather;
 use crate::http;
 use crate::journal::{Journal, shown};
+use crate::keep::Keeper;
 use crate::metrics::{self, Report};
 use crate::scaling::Scaling;
 use crate::serve::worst_case;
+use crate::store;
 use crate::thread::Thread;
 use clawgate_core::breaker::State;
 use clawgate_core::codes::Code;
@@ -57,6 +59,7 @@ fn report(thread: &Rc<Thread>) -> Report {
         agents: agents.map(|(agent, load)| (agent.name.to_string(), *load)).collect(),
         load,
         journal: thread.journal.get().map(Journal::report),
+        rows_dropped: thread.keeper.get().map_or(0, Keeper::dropped),
     }
 }
 
@@ -98,9 +101,11 @@ pub(super) fn detailed(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
         let gateway = thread.gateway();
         let mut models = gateway.plan.models.iter();
+        let store = thread.shared.kept.get().map(|kept| &kept.store);
         let journals: Vec<_> = reports.iter().filter_map(|report| report.journal.as_ref()).collect();
         let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
-            || shown::trouble(journals.iter().copied()).is_some();
+            || shown::trouble(journals.iter().copied()).is_some()
+            || store.is_some_and(|store| store.health() != store::Health::Ok);
         let status = match (thread.draining.get(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
@@ -118,7 +123,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "shards": shards,
             "config": config_of(thread),
             "journal": shown::health(thread.shared.journals(), &journals),
-            "store": { "kind": "memory", "status": "ok" },
+            "store": store::shown::health(store),
         });
         http::respond_json(thread, connection, 200, body.to_string().as_bytes());
     });
@@ -256,7 +261,8 @@ pub(super) fn channels(call: &mut Call<'_>) {
 
 fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Error> {
     let scaling = Scaling::of(&thread.gateway(), &reports);
-    metrics::encode(reports, reloaded(thread), scaling)
+    let store = thread.shared.kept.get().map(|kept| kept.store.counters());
+    metrics::encode(reports, reloaded(thread), scaling, store)
 }
 
 /// All metrics, for Prometheus.
@@ -266,6 +272,5 @@ pub(super) fn metrics(call: &mut Call<'_>) {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             http::respond(thread, connection, 200, kind, &[("cache-control", "no-store")], text.as_bytes());
         }
-        Err(_) => http::respond_error(thread, connection, Code::Internal, Code::Internal.advice(), 0),
     });
 }

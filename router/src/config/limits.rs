@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Limits {
     /// The bounds of the core.
     pub(crate) core: clawgate_core::limits::Limits,
+    /// Bytes of rows that the store did not take, process.
+    pub(crate) unsaved_bytes_max: usize,
     /// Client connections, process.
     pub(crate) connections_max: u32,
     /// Client connections of one address, process; 0 for no bound but `connections_max`.
@@ -132,9 +134,10 @@ pub(super) struct LimitsSection {
     /// The longest pause between attempts. A platform's Retry-After is honoured up to this.
     #[schemars(range(min = 1, max = 3_600_000))]
     backoff_max_millis: u32,
-    /// The store may take this long to say what it knows of a session that is written to again.
-    #[schemars(range(min = 0.01, max = 60))]
-    load_seconds: Seconds,
+    /// Bytes of rows that wait in memory because the store does not take them, all threads together. Beyond, new messages
+    /// that must be kept are refused with `JOURNAL_FULL`, and what is said on connections without receipts is not kept.
+    #[schemars(range(min = 1_048_576, max = 17_179_869_184_u64))]
+    unsaved_bytes_max: u64,
     /// Client connections, all together.
     #[schemars(range(min = 1, max = 10_000_000))]
     connections_max: u32,
@@ -236,7 +239,7 @@ impl Default for LimitsSection {
             delivery_seconds: Seconds::whole(20),
             backoff_min_millis: 1_000,
             backoff_max_millis: 30_000,
-            load_seconds: Seconds::whole(2),
+            unsaved_bytes_max: 32 << 20,
             connections_max: 20_000,
             connections_per_address_max: 1_000,
             addresses_max: 65_536,
@@ -272,6 +275,7 @@ impl LimitsSection {
         self.check(report);
         Limits {
             core: self.core(),
+            unsaved_bytes_max: usize::try_from(self.unsaved_bytes_max).unwrap_or(usize::MAX),
             connections_max: self.connections_max,
             connections_per_address_max: self.connections_per_address_max,
             addresses_max: self.addresses_max,
@@ -323,7 +327,8 @@ impl LimitsSection {
             delivery_age_max: self.delivery_seconds.duration(),
             backoff_min: Duration::from_millis(u64::from(self.backoff_min_millis)),
             backoff_max: Duration::from_millis(u64::from(self.backoff_max_millis)),
-            load_age_max: self.load_seconds.duration(),
+            // The store's own: see `Config::resolve`.
+            load_age_max: Duration::from_secs(5),
         }
     }
 

@@ -245,7 +245,7 @@ impl Source<'_> {
         };
         overrides.apply(&mut file, &mut report);
         expand::expand(&mut file, &mut report);
-        let mut config = file.resolve(self.folder, &mut report);
+        let mut config = file.resolve(self.folder, self.file.is_some(), &mut report);
         if report.has_errors() {
             return Err(report.finish());
         }
@@ -295,7 +295,7 @@ impl Overrides {
 
 impl File {
     /// Checks what one value cannot say by itself, and resolves. What is returned is usable if nothing was reported.
-    fn resolve(&self, folder: &Path, report: &mut Report<'_>) -> Config {
+    fn resolve(&self, folder: &Path, has_file: bool, report: &mut Report<'_>) -> Config {
         let rates = self.rate.resolve();
         let models: Vec<_> =
             self.models.iter().map(|(name, model)| model.resolve(name, folder, report)).collect();
@@ -308,16 +308,20 @@ impl File {
             .iter()
             .filter_map(|(name, channel)| channel.resolve(name, &names, report))
             .collect();
-        let data = self.data.resolve(folder, report);
+        let data = self.data.resolve(folder, has_file, report);
+        let store = self.store.resolve(folder, &data, report);
+        let mut limits = self.limits.resolve(report);
+        limits.core.load_age_max = store.load_age_max;
+        limits.core.session_idle_max = limits.core.session_idle_max.min(store.cache_age_max);
         Config {
             file: None,
             server: self.server.resolve(folder, &self.keys, report),
-            journal: self.journal.resolve(report),
-            store: self.store.resolve(folder, &data, report),
+            store,
             data,
+            journal: self.journal.resolve(report),
             keys: keys::resolve(&self.keys, &rates, report),
             rates,
-            limits: self.limits.resolve(report),
+            limits,
             models,
             agents,
             route,

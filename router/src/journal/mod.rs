@@ -12,13 +12,14 @@ use crate::clock::unix_millis;
 use crate::config;
 use crate::config::journal::Mode as Configured;
 use crate::driver::{self, Kind};
+use crate::keep;
 use crate::metrics::Durations;
 use crate::thread::Thread;
 use clawgate_core::event::Event;
-use clawgate_core::id::{ShardId, Uid};
+use clawgate_core::id::ShardId;
 use clawgate_core::journal::format::Name;
 use clawgate_core::journal::writer::{self, Deed, Done, Mode, Owner, Settings, State, Writer};
-use clawgate_core::log::{JournalState, Start};
+use clawgate_core::log::JournalState;
 use clawgate_core::time::Time;
 use files::{Files, Older, Outcome, Work};
 use past::Past;
@@ -40,7 +41,7 @@ const DISCARD_AGAIN: Duration = Duration::from_secs(10);
 /// A shard's smallest files.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The number of a start's first record.
-const FIRST_LSN: u64 = 1;
+pub(crate) const FIRST_LSN: u64 = 1;
 /// How often in one turn what a shard appends because of the journal's word is taken at once.
 const ROUNDS_A_TURN: usize = 8;
 
@@ -54,7 +55,7 @@ pub(crate) struct Journals {
     /// Files of earlier starts.
     older: Mutex<Vec<Older>>,
     has_older: bool,
-    /// Shards that have not taken over what they need of them.
+    /// Shards that have not taken over what they need of them, and one more for the store's rows.
     behind: AtomicU16,
     /// What reading the past said.
     past: Past,
@@ -78,7 +79,7 @@ impl Journals {
             lineage: past.lineage,
             older: Mutex::new(past.older.clone()),
             has_older: !past.older.is_empty(),
-            behind: AtomicU16::new(shards),
+            behind: AtomicU16::new(shards + 1),
             past,
         })
     }
@@ -160,6 +161,7 @@ pub(crate) struct Journal {
     /// What this shard took over from earlier starts is safe when this record is; none once it was said to be.
     taken_over: Cell<Option<u64>>,
     is_closed: Cell<bool>,
+    state: Cell<JournalState>,
 }
 
 impl Journal {
@@ -178,6 +180,7 @@ impl Journal {
             errand: Cell::new(0),
             taken_over: Cell::new(None),
             is_closed: Cell::new(false),
+            state: Cell::new(JournalState::Open),
         }
     }
 
@@ -202,6 +205,11 @@ impl Journal {
     /// Is everything written and synced, and will nothing more be?
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.get()
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> JournalState {
+        self.state.get()
     }
 
     /// When the turn must be ended although nothing happens.
@@ -236,19 +244,6 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
     let driver = thread.shared.drivers.get(usize::from(thread.id.0)).and_then(std::sync::OnceLock::get);
     let has_ring = driver.is_some_and(|name| *name != Kind::Epoll.name());
     let journal = Journal::new(journals, thread.id, has_ring, thread.random());
-    let since_start = thread.clock.now().0 / 1_000;
-    let start = Start {
-        secret: *thread.shared.secret(),
-        unix_micros: (unix_millis() * 1_000).saturating_sub(since_start),
-        uid_after: Uid(0),
-        lsn: FIRST_LSN,
-        journal: true,
-        store: false,
-    };
-    thread.shard.borrow_mut().begin_with(&start);
-    if journals.past.records == 0 {
-        journal.took_over();
-    }
     // It is begun once.
     let _ = thread.journal.set(journal);
 }
@@ -347,7 +342,10 @@ fn tell_state(thread: &Rc<Thread>, state: State, fault: Option<writer::Fault>) {
             JournalState::Failed
         }
     };
-    thread.handle(Event::Journal { state });
+    if let Some(journal) = thread.journal.get() {
+        journal.state.set(state);
+    }
+    keep::tell_state(thread);
 }
 
 fn name_of(thread: &Thread, segment: u64) -> Name {
@@ -424,9 +422,20 @@ fn hand_in(thread: &Rc<Thread>, journal: &Journal) {
     let Some(lsn) = journal.taken_over.get() else { return };
     if journal.writer.borrow().is_safe(lsn) {
         journal.taken_over.set(None);
-        if journals.has_older && journals.behind.fetch_sub(1, Ordering::AcqRel) == 1 {
-            discard(thread);
-        }
+        step(thread, journals);
+    }
+}
+
+/// What earlier starts left for the store is confirmed.
+pub(crate) fn rows_saved(thread: &Rc<Thread>) {
+    if let Some(journals) = thread.shared.journals() {
+        step(thread, journals);
+    }
+}
+
+fn step(thread: &Rc<Thread>, journals: &Journals) {
+    if journals.has_older && journals.behind.fetch_sub(1, Ordering::AcqRel) == 1 {
+        discard(thread);
     }
 }
 

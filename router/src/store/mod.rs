@@ -21,6 +21,7 @@ mod redis;
 mod row;
 #[cfg(test)]
 mod servers;
+pub(crate) mod shown;
 mod sqlite;
 
 pub(crate) use backend::{Keep, Trouble};
@@ -72,6 +73,18 @@ pub(crate) enum Kind {
     Redis(redis::Place),
     /// A server of PostgreSQL.
     Postgres(postgres::Place),
+}
+
+impl Kind {
+    /// Its name in the configuration.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Sqlite(_) => "sqlite",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+        }
+    }
 }
 
 /// Bounds of what waits.
@@ -154,6 +167,11 @@ impl Store {
     ) -> Result<(), Full> {
         let asked = self.0.clock.now();
         self.0.ask(Arc::new(Job::new(query, asked, asked + deadline, Box::new(reply))))
+    }
+
+    /// Which database it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.0.kind()
     }
 
     /// Does it work?

@@ -178,6 +178,7 @@ type Confirm = Box<dyn Fn(&[Confirmed]) + Send + Sync>;
 
 /// What the shards and the lines share.
 pub(super) struct Shared {
+    kind: &'static str,
     pub(super) clock: Clock,
     pub(super) batch_ops_max: usize,
     pub(super) archive: Option<PathBuf>,
@@ -220,6 +221,7 @@ impl Shared {
     pub(super) fn new(plan: &Plan, clock: Clock, confirm: Confirm) -> Self {
         let queue = &plan.queue;
         Self {
+            kind: plan.kind.name(),
             clock,
             batch_ops_max: queue.batch_ops_max.max(1),
             archive: plan.archive.clone(),
@@ -245,6 +247,10 @@ impl Shared {
             ended: Condvar::new(),
             confirm,
         }
+    }
+
+    pub(super) const fn kind(&self) -> &'static str {
+        self.kind
     }
 
     pub(super) fn write(&self, shard: u16, ticket: u64, mut ops: Vec<Op>) -> Result<(), Full> {

@@ -109,6 +109,9 @@ pub(crate) struct SessionRow {
     /// The agent that an operator gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
+    /// What an operator said about messages that arrive while a turn runs, as the configuration names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) running_mode: Option<String>,
     /// Where it stands in its life.
     #[serde(default)]
     pub(crate) state: State,
@@ -176,6 +179,9 @@ pub(crate) struct DeadLetter {
     pub(crate) event: String,
     /// What was asked.
     pub(crate) text: String,
+    /// It is what an operator said as the bot: nobody was asked.
+    #[serde(default)]
+    pub(crate) outbound: bool,
     /// The answer, if there was one: then only its delivery failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reply: Option<String>,

@@ -403,7 +403,7 @@ impl Board {
 
     fn effect(&mut self, step: &mut Step<'_>, effect: &Effect) {
         match *effect {
-            Effect::Accepted { client, turn, session, ahead, durable } => {
+            Effect::Accepted { client, turn, session, ahead, durable, again: _ } => {
                 assert!(!durable, "these shards keep nothing");
                 self.on_accepted(step, client, turn, session, ahead)
             }

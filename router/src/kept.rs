@@ -1,0 +1,405 @@
+//! What outlives the process, opened before the shards begin: the secret, the journal of earlier runs, the store. What
+//! the records of earlier runs add up to becomes rows for the store and turns that go on.
+//!
+//! The files of earlier runs go once the turns that were not over are written anew and the store has confirmed the rows.
+use crate::clock::unix_millis;
+use crate::config::Config;
+use crate::data::Folder;
+use crate::gateway::{Gateway, Shared};
+use crate::journal::{self, Journals, past};
+use crate::keep::{Confirmations, Keeper, mark_bytes, mark_words};
+use crate::side::Side;
+use crate::store::{
+    Answer, CursorRow, DeadLetter, Health, Key, MARKS_MAX, Op, Query, Said, SessionRow, State, Store,
+};
+use crate::thread::Thread;
+use clawgate_core::codes::Code;
+use clawgate_core::dedup::mark;
+use clawgate_core::event::{Event, Scope};
+use clawgate_core::home::{Secret, home, session_hash};
+use clawgate_core::id::{Client, Uid};
+use clawgate_core::log::Start;
+use clawgate_core::past::{Fact, Left, Past};
+use clawgate_core::record::Accepted;
+use clawgate_core::view::Role;
+use std::rc::Rc;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rows of earlier runs that are handed to the store at once.
+const BATCH_OPS: usize = 512;
+/// How long the start waits for a store that does not take rows of earlier runs; then they wait in memory.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// The start waits so long for the ids that the store remembers.
+const MARKS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end waits for the store.
+const STORE_CLOSE_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// What outlives the process.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// What sessions and event ids are hashed with.
+    pub(crate) secret: Secret,
+    pub(crate) journals: Option<Journals>,
+    pub(crate) store: Store,
+    /// Every turn of this run has a later name.
+    uid_after: Uid,
+    /// What each shard takes up, until it does.
+    shares: Mutex<Vec<Share>>,
+    /// Rows of earlier runs that the store has not taken, and the number under which the last of them is confirmed.
+    rows: Mutex<Rows>,
+}
+
+/// What one shard takes up of earlier runs.
+#[derive(Debug, Default)]
+struct Share {
+    left: Vec<Left>,
+    marks: Vec<[u64; 2]>,
+    answers: Vec<([u64; 2], String)>,
+}
+
+/// Rows of earlier runs on their way to the store.
+#[derive(Debug, Default)]
+struct Rows {
+    waiting: Vec<Op>,
+    /// Batches handed over.
+    handed: u64,
+    is_confirmed: bool,
+}
+
+impl Kept {
+    /// Opens what is configured. The data directory, if there is one, is ours.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub(crate) fn open(
+        folder: Option<&Folder>,
+        config: &Config,
+        gateway: &Gateway,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, String> {
+        let shards = shared.cores();
+        let secret = match folder {
+            None => *shared.secret(),
+            Some(folder) => {
+                let bytes = folder.secret()?;
+                let word =
+                    |at: usize| bytes[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+                Secret([word(0), word(8)])
+            }
+        };
+        let store = open_store(config, shared)?;
+        let shares = (0..shards).map(|_| Share::default()).collect();
+        let mut reading = Reading { secret, gateway, store: &store, shares, rows: Rows::default(), shared };
+        reading.remember();
+        let mut past = Past::new();
+        let journals = match folder.filter(|_| config.journal.enabled) {
+            None => None,
+            Some(folder) => {
+                let path = folder.below("journal")?;
+                let mut unknown = 0_u64;
+                let read = past::read(&path, |record| {
+                    let known = past.take(record.payload, &mut |fact| reading.take(&fact));
+                    unknown += u64::from(!known);
+                })?;
+                if unknown != 0 {
+                    tracing::error!(
+                        unknown,
+                        "records of the journal are of a kind that this version does not know"
+                    );
+                }
+                let journals = Journals::start(path, &config.journal, read, shards)
+                    .map_err(|why| format!("the journal cannot be begun: {why}"))?;
+                Some(journals)
+            }
+        };
+        let uid_after = past.last();
+        let restored = past.into_left().map(|left| reading.share(left)).filter(|shared| *shared).count();
+        reading.hand_over();
+        if restored != 0 {
+            tracing::info!(turns = restored, "what was not answered before the last stop goes on");
+        }
+        let Reading { shares, rows, .. } = reading;
+        let (shares, rows) = (Mutex::new(shares), Mutex::new(rows));
+        Ok(Self { secret, journals, store, uid_after, shares, rows })
+    }
+
+    /// Hands rows of earlier runs over that the store did not take before; true once all are confirmed. Asked by one
+    /// shard.
+    fn rows_are_confirmed(&self, shared: &Shared) -> bool {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows.is_confirmed {
+            return false;
+        }
+        if !rows.waiting.is_empty() {
+            rows.offer(&self.store, shared.confirmations.past());
+        }
+        rows.is_confirmed = rows.waiting.is_empty() && rows.handed <= shared.confirmations.of_past();
+        rows.is_confirmed
+    }
+
+    /// Ends the store: what waits is written, within bounds.
+    pub(crate) fn close(&self) {
+        if !self.store.close(STORE_CLOSE_AGE_MAX) {
+            tracing::warn!(
+                "the store did not take all in time: what the journal has of it is handed over at the next start"
+            );
+        }
+    }
+}
+
+impl Rows {
+    fn offer(&mut self, store: &Store, shard: u16) {
+        if store.offer(shard, self.handed + 1, &mut self.waiting).is_ok() {
+            self.handed += 1;
+        }
+    }
+}
+
+fn open_store(config: &Config, shared: &Arc<Shared>) -> Result<Store, String> {
+    let side = Side::start().map_err(|why| format!("the side thread cannot be started: {why}"))?;
+    let weak = Arc::downgrade(shared);
+    Store::start(&config.store.plan, &side, shared.clock, move |confirmed| {
+        Confirmations::hear(&weak, confirmed)
+    })
+    .map_err(|why| format!("the store cannot be opened: {why}"))
+}
+
+/// The journal of earlier runs while it is read.
+struct Reading<'a> {
+    secret: Secret,
+    gateway: &'a Gateway,
+    store: &'a Store,
+    shares: Vec<Share>,
+    rows: Rows,
+    shared: &'a Shared,
+}
+
+impl Reading<'_> {
+    fn hash(&self, accepted: &Accepted<'_>) -> u64 {
+        let Accepted { channel, scope, peer, chat, thread, .. } = *accepted;
+        session_hash(&self.secret, channel, scope, peer, chat, thread)
+    }
+
+    fn share_of(&mut self, hash: u64) -> &mut Share {
+        let shard = home(hash, self.shared.cores());
+        &mut self.shares[usize::from(shard.0)]
+    }
+
+    /// Fills the shards' memory of event ids from the store, the oldest first.
+    fn remember(&mut self) {
+        let limits = &self.gateway.plan.limits;
+        let age_millis = u64::try_from(limits.dedup_age_max.as_millis()).unwrap_or(u64::MAX);
+        let since = unix_millis().saturating_sub(age_millis);
+        let most = limits.dedup_ids_max as usize;
+        let (mut after, mut all, deadline) = (None, Vec::new(), Instant::now() + MARKS_PATIENCE);
+        while all.len() < most && Instant::now() < deadline {
+            let (answer, answered) = sync_channel(1);
+            let limit = (most - all.len()).min(MARKS_MAX);
+            let query = Query::SeenSince { unix_millis: since, after, limit };
+            // Nobody hears a late answer.
+            let asked = self.store.read(query, MARKS_PATIENCE, move |said| drop(answer.send(said)));
+            let said = asked.ok().and_then(|()| answered.recv_timeout(MARKS_PATIENCE).ok());
+            let Some(Ok(Answer::Seen { marks, next })) = said else {
+                tracing::warn!(
+                    "the store does not say which messages were seen: those repeated now may be answered again"
+                );
+                break;
+            };
+            all.extend(marks);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        all.sort_by_key(|(_, at)| *at);
+        for (bytes, _) in all {
+            let words = mark_words(&bytes);
+            self.share_of(words[0]).marks.push(words);
+        }
+    }
+
+    fn take(&mut self, fact: &Fact<'_>) {
+        match *fact {
+            Fact::Seen(accepted) => {
+                let mark = mark(&self.secret, self.hash(&accepted), accepted.id);
+                self.share_of(mark[0]).marks.push(mark);
+                self.push(Op::Seen { mark: mark_bytes(mark), unix_millis: accepted.unix_millis });
+            }
+            Fact::Said { ref accepted, reply } => self.said(accepted, reply),
+            Fact::Dead { ref accepted, code, attempts, detail, reply, parts } => {
+                let letter = letter(accepted, code, (attempts, detail), reply, parts);
+                self.push(Op::Dead(Box::new(letter)));
+            }
+            Fact::Answered { ref accepted, reply } => {
+                let mark = mark(&self.secret, self.hash(accepted), accepted.id);
+                self.share_of(mark[0]).answers.push((mark, reply.to_owned()));
+            }
+            Fact::Revived(uid) => self.push(Op::DeadDrop { uid: uid.0 }),
+            Fact::Cursor { channel, value } => self.push(Op::Cursor(CursorRow {
+                channel: channel.to_owned(),
+                value: value.to_owned(),
+                revision: unix_millis(),
+            })),
+        }
+    }
+
+    fn said(&mut self, accepted: &Accepted<'_>, reply: &str) {
+        let key = key(accepted);
+        let at = accepted.unix_millis;
+        // The session may never have been saved itself; where it was, that row is newer.
+        self.push(Op::Session(Box::new(bare_session(accepted))));
+        let said = |role, text: &str| {
+            let said = Said { uid: accepted.uid.0, role, text: text.to_owned(), unix_millis: at };
+            Op::Said { key: key.clone(), said }
+        };
+        if !accepted.text.is_empty() {
+            self.push(said(Role::User, accepted.text));
+        }
+        self.push(said(Role::Agent, reply));
+    }
+
+    /// Gives a turn to the shard that it lives on; one whose channel is gone becomes a dead letter.
+    fn share(&mut self, left: Left) -> bool {
+        let Some(restored) = left.restored() else { return false };
+        let accepted = restored.accepted;
+        if self.gateway.channel(accepted.channel).is_none() {
+            let reply = restored.reply.map(|(_, text)| text);
+            let why = "the channel is no longer configured";
+            let letter = letter(&accepted, Code::NotFound, (0, why), reply, restored.parts);
+            self.push(Op::Dead(Box::new(letter)));
+            return false;
+        }
+        let hash = self.hash(&accepted);
+        self.share_of(hash).left.push(left);
+        true
+    }
+
+    fn push(&mut self, op: Op) {
+        self.rows.waiting.push(op);
+        if self.rows.waiting.len() == BATCH_OPS {
+            self.hand_over();
+        }
+    }
+
+    /// Hands over what waits. A store that works and only has much to do is waited for.
+    fn hand_over(&mut self) {
+        let deadline = Instant::now() + STORE_PATIENCE;
+        while !self.rows.waiting.is_empty() {
+            self.rows.offer(self.store, self.shared.confirmations.past());
+            let works = self.store.health() == Health::Ok;
+            if self.rows.waiting.is_empty() || !works || deadline <= Instant::now() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn key(accepted: &Accepted<'_>) -> Key {
+    Key::new(accepted.channel, accepted.scope, party(accepted), accepted.thread)
+}
+
+const fn party<'a>(accepted: &Accepted<'a>) -> &'a str {
+    match accepted.scope {
+        Scope::Direct => accepted.peer,
+        Scope::Group => accepted.chat,
+    }
+}
+
+fn bare_session(accepted: &Accepted<'_>) -> SessionRow {
+    SessionRow {
+        channel: accepted.channel.to_owned(),
+        scope: accepted.scope,
+        party: party(accepted).to_owned(),
+        thread: accepted.thread.to_owned(),
+        chat: accepted.chat.to_owned(),
+        name: String::new(),
+        agent: None,
+        running_mode: None,
+        state: State::Active,
+        context: Vec::new(),
+        tools: Vec::new(),
+        messages: 1,
+        created_millis: accepted.unix_millis,
+        active_millis: accepted.unix_millis,
+        history_from: 0,
+        revision: 1,
+    }
+}
+
+fn letter(
+    accepted: &Accepted<'_>,
+    code: Code,
+    (attempts, detail): (u16, &str),
+    reply: Option<&str>,
+    parts: u16,
+) -> DeadLetter {
+    DeadLetter {
+        uid: accepted.uid.0,
+        channel: accepted.channel.to_owned(),
+        scope: accepted.scope,
+        peer: accepted.peer.to_owned(),
+        chat: accepted.chat.to_owned(),
+        thread: accepted.thread.to_owned(),
+        name: accepted.name.to_owned(),
+        event: accepted.id.to_owned(),
+        text: accepted.text.to_owned(),
+        outbound: accepted.outbound,
+        reply: reply.map(str::to_owned),
+        next_part: u32::from(parts),
+        code: code.name().to_owned(),
+        detail: detail.to_owned(),
+        attempts: u32::from(attempts),
+        accepted_millis: accepted.unix_millis,
+        failed_millis: unix_millis(),
+    }
+}
+
+/// Begins this thread's shard with what it takes up of earlier runs, before anything is admitted.
+pub(crate) fn begin(thread: &Rc<Thread>) {
+    let Some(kept) = thread.shared.kept.get() else { return };
+    let since_start = thread.clock.now().0 / 1_000;
+    let start = Start {
+        secret: kept.secret,
+        unix_micros: (unix_millis() * 1_000).saturating_sub(since_start),
+        uid_after: kept.uid_after,
+        lsn: journal::FIRST_LSN,
+        journal: kept.journals.is_some(),
+        store: true,
+    };
+    thread.shard.borrow_mut().begin_with(&start);
+    let bytes_max = thread.gateway().limits.unsaved_bytes_max / usize::from(thread.shared.cores());
+    // It is begun once.
+    let _ = thread.keeper.set(Keeper::new(kept.store.clone(), bytes_max));
+    journal::begin(thread);
+    let share = {
+        let mut shares = kept.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.get_mut(usize::from(thread.id.0)).map(std::mem::take).unwrap_or_default()
+    };
+    {
+        let mut shard = thread.shard.borrow_mut();
+        share.marks.iter().for_each(|mark| shard.remember_mark(*mark));
+        share.answers.iter().for_each(|(mark, answer)| shard.keep_answer_before(*mark, answer));
+    }
+    for left in &share.left {
+        if let Some(restored) = left.restored() {
+            thread.handle(Event::Restore { client: Client::NOBODY, restored });
+        }
+    }
+    if let Some(journal) = thread.journal.get() {
+        journal.took_over();
+    }
+}
+
+/// Looks after the rows of earlier runs, on one shard.
+pub(crate) fn turn(thread: &Rc<Thread>) {
+    if thread.id.0 != 0 {
+        return;
+    }
+    let Some(kept) = thread.shared.kept.get() else { return };
+    if kept.rows_are_confirmed(&thread.shared) {
+        journal::rows_saved(thread);
+    }
+}
