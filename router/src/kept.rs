@@ -25,7 +25,7 @@ use clawgate_core::view::Role;
 use std::rc::Rc;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rows of earlier runs that are handed to the store at once.
 const BATCH_OPS: usize = 512;
@@ -56,7 +56,7 @@ pub(crate) struct Kept {
 struct Share {
     left: Vec<Left>,
     marks: Vec<[u64; 2]>,
-    answers: Vec<([u64; 2], String)>,
+    endings: Vec<([u64; 2], Result<String, Code>)>,
 }
 
 /// Rows of earlier runs on their way to the store.
@@ -193,8 +193,8 @@ impl Reading<'_> {
         let age_millis = u64::try_from(limits.dedup_age_max.as_millis()).unwrap_or(u64::MAX);
         let since = unix_millis().saturating_sub(age_millis);
         let most = limits.dedup_ids_max as usize;
-        let (mut after, mut all, deadline) = (None, Vec::new(), Instant::now() + MARKS_PATIENCE);
-        while all.len() < most && Instant::now() < deadline {
+        let (mut after, mut all, deadline) = (None, Vec::new(), self.shared.clock.now() + MARKS_PATIENCE);
+        while all.len() < most && self.shared.clock.now() < deadline {
             let (answer, answered) = sync_channel(1);
             let limit = (most - all.len()).min(MARKS_MAX);
             let query = Query::SeenSince { unix_millis: since, after, limit };
@@ -232,9 +232,9 @@ impl Reading<'_> {
                 let letter = letter(accepted, code, (attempts, detail), reply, parts);
                 self.push(Op::Dead(Box::new(letter)));
             }
-            Fact::Answered { ref accepted, reply } => {
+            Fact::Ended { ref accepted, ending } => {
                 let mark = mark(&self.secret, self.hash(accepted), accepted.id);
-                self.share_of(mark[0]).answers.push((mark, reply.to_owned()));
+                self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
             }
             Fact::Revived(uid) => self.push(Op::DeadDrop { uid: uid.0 }),
             Fact::Cursor { channel, value } => self.push(Op::Cursor(CursorRow {
@@ -285,11 +285,11 @@ impl Reading<'_> {
 
     /// Hands over what waits. A store that works and only has much to do is waited for.
     fn hand_over(&mut self) {
-        let deadline = Instant::now() + STORE_PATIENCE;
+        let deadline = self.shared.clock.now() + STORE_PATIENCE;
         while !self.rows.waiting.is_empty() {
             self.rows.offer(self.store, self.shared.confirmations.past());
             let works = self.store.health() == Health::Ok;
-            if self.rows.waiting.is_empty() || !works || deadline <= Instant::now() {
+            if self.rows.waiting.is_empty() || !works || deadline <= self.shared.clock.now() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -381,7 +381,9 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
     {
         let mut shard = thread.shard.borrow_mut();
         share.marks.iter().for_each(|mark| shard.remember_mark(*mark));
-        share.answers.iter().for_each(|(mark, answer)| shard.keep_answer_before(*mark, answer));
+        for (mark, ending) in &share.endings {
+            shard.keep_ending_before(*mark, ending.as_deref().map_err(|code| *code));
+        }
     }
     for left in &share.left {
         if let Some(restored) = left.restored() {

@@ -325,8 +325,8 @@ async fn drain_task(thread: Rc<Thread>, limit: Duration, signals: signal_hook::i
     thread.touch();
 }
 
-/// Waits until what was journalled is on disk and what was saved is in the store. A disk that does not take it is not waited for: what was acknowledged is
-/// there already.
+/// Waits until what was journalled is on disk and what was saved is in the store. A disk that does not take it is not
+/// waited for: what was acknowledged is there already.
 async fn close_journal(thread: &Rc<Thread>) {
     let deadline = thread.now() + JOURNAL_CLOSE_AGE_MAX;
     if let Some(journal) = thread.journal.get() {

@@ -24,13 +24,6 @@ pub enum Fact<'a> {
         /// The answer.
         reply: &'a str,
     },
-    /// A client with a receipt was answered, and may not have heard it.
-    Answered {
-        /// The message.
-        accepted: Accepted<'a>,
-        /// The answer.
-        reply: &'a str,
-    },
     /// A dead letter.
     Dead {
         /// The message.
@@ -192,12 +185,6 @@ fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &m
         Some(Record::Reply { verdict, history, text, .. }) => Some((verdict, history, text)),
         Some(_) | None => None,
     };
-    if let Some((Outcome::Answered, _, reply)) = answer
-        && accepted.mode != Mode::Deliver
-        && !accepted.id.is_empty()
-    {
-        tell(Fact::Answered { accepted, reply });
-    }
     if let Some((Outcome::Answered, true, reply)) = answer {
         let text = if accepted.outbound { "" } else { accepted.text };
         tell(Fact::Said { accepted: Accepted { text, ..accepted }, reply });
@@ -260,7 +247,6 @@ mod tests {
                 facts.push(match fact {
                     Fact::Seen(accepted) => format!("seen {}", accepted.id),
                     Fact::Said { accepted, reply } => format!("said {:?} {reply}", accepted.text),
-                    Fact::Answered { accepted, reply } => format!("answered {} {reply}", accepted.id),
                     Fact::Dead { accepted, code, attempts, detail, reply, parts } => {
                         format!(
                             "dead {} {} {attempts} {detail} {reply:?} {parts}",

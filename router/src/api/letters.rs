@@ -199,7 +199,7 @@ fn carry_out(thread: &Rc<Thread>, client: Client, letter: &DeadLetter, replay: b
     };
     let reply = letter.reply.as_deref().map(|text| (Outcome::Answered, text));
     let parts = u16::try_from(letter.next_part).unwrap_or(u16::MAX);
-    thread.handle(Event::Restore { client, restored: Restored { accepted, reply, parts } });
+    thread.handle(Event::Restore { client, restored: Restored { accepted, reply, history: false, parts } });
 }
 
 fn at(millis: u64) -> String {
