@@ -272,5 +272,6 @@ pub(super) fn metrics(call: &mut Call<'_>) {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             http::respond(thread, connection, 200, kind, &[("cache-control", "no-store")], text.as_bytes());
         }
+        Err(_) => http::respond_error(thread, connection, Code::Internal, Code::Internal.advice(), 0),
     });
 }
