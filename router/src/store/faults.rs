@@ -19,7 +19,7 @@ fn refusal(plan: &Plan) -> Trouble {
 }
 
 /// Waits until it is so: the watch of another thread has to see it first.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let (_never, wait) = sync_channel::<()>(0);
     for _ in 0..12_000 {
         if is_so() {
@@ -133,7 +133,7 @@ fn a_damaged_page_is_said_and_the_rest_is_read() {
         .unwrap();
     drop(connection);
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.write_all_at(&[0xa5; 4_096], u64::try_from(page - 1).unwrap() * 4_096).unwrap();
+    file.write_all_at(&[0xa5; 8_192], u64::try_from(page - 1).unwrap() * 8_192).unwrap();
 
     let bench = Bench::start(&sqlite_plan(folder.path())).unwrap();
     let load = Query::Load { key: key("ana"), messages_max: 10, bytes_max: 10_000 };

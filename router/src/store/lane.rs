@@ -20,13 +20,15 @@ struct Line<B: Backend> {
     number: usize,
     writes: bool,
     open: Option<B>,
+    /// The last attempt did not reach it.
+    is_down: bool,
     pause: Duration,
 }
 
 impl<B: Backend> Line<B> {
     fn new(shared: Arc<Shared>, place: B::Place, number: usize, writes: bool) -> Self {
         let pause = shared.pauses.0;
-        Self { shared, place, number, writes, open: None, pause }
+        Self { shared, place, number, writes, open: None, is_down: false, pause }
     }
 
     /// Does this with the connection, connecting first if there is none. What fails costs the connection, unless it
@@ -43,6 +45,7 @@ impl<B: Backend> Line<B> {
                 Err(Trouble::Down(format!("the store did not answer within {seconds} s")))
             }
         };
+        self.is_down = matches!(outcome, Err(Trouble::Down(_) | Trouble::Late(_)));
         match &outcome {
             Ok(_) => {
                 self.pause = self.shared.pauses.0;
@@ -63,6 +66,16 @@ impl<B: Backend> Line<B> {
             none => none.insert(B::open(&self.place, self.writes).await?),
         };
         work(open).await
+    }
+
+    /// Tries to reach it again while nobody asks for anything: health must not speak of what is over.
+    async fn recover(&mut self, is_idle: impl Fn() -> bool) {
+        while self.is_down && is_idle() {
+            self.rest().await;
+            if is_idle() {
+                let _ = self.attempt(self.shared.attempt_age_max, async |_: &mut B| Ok(())).await;
+            }
+        }
     }
 
     /// Waits before the next attempt: each time twice as long, up to a bound, and never for exactly as long as others.
@@ -96,6 +109,7 @@ pub(super) async fn write<B: Backend>(
     if !is_refused {
         loop {
             let has_work = || !shared.writes.is_empty() || !shared.chores.is_empty();
+            line.recover(|| !has_work() && !shared.is_closing()).await;
             shared.write_bell.wait_until(|| has_work() || shared.is_closing()).await;
             let batch = take(&shared);
             if !batch.parts.is_empty() {
@@ -247,6 +261,7 @@ async fn forget_seen<B: Backend>(backend: &mut B, before_millis: u64) -> Result<
 pub(super) async fn read<B: Backend>(shared: Arc<Shared>, place: B::Place, number: usize) {
     let mut line = Line::<B>::new(shared.clone(), place, number, false);
     loop {
+        line.recover(|| shared.reads.is_empty() && !shared.is_closing()).await;
         shared.read_bell.wait_until(|| !shared.reads.is_empty() || shared.is_closing()).await;
         match shared.reads.pop() {
             Some(job) => read_one(&mut line, &job).await,

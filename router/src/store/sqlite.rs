@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Says that a file is ours: "Claw".
 const APPLICATION_ID: i32 = 0x436c_6177;
+/// A row that does not fit a quarter of a page gets pages of its own: with SQLite's own 4 KiB, an answer of 1,000 bytes
+/// takes 4,675 of the disk, with these 1,177.
+const PAGE_BYTES: i32 = 8 << 10;
 /// Pages kept in memory, each line: KiB.
 const CACHE_KIB: i32 = 8 << 10;
 /// The log is cut to this after a checkpoint, bytes.
@@ -113,6 +116,9 @@ impl Sqlite {
                 "the store {shown} was written by a newer gateway (its tables have version {version}, this gateway \
                  knows {ours}): run that gateway, or name another file in `store.path`"
             )));
+        }
+        if tables == 0 {
+            connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(bad)?;
         }
         connection.pragma_update(None, "journal_mode", "WAL").map_err(bad)?;
         let page_bytes = number("page_size").map_err(bad)?;
