@@ -10,6 +10,8 @@ mod documents;
 mod drain;
 #[path = "e2e/drivers.rs"]
 mod drivers;
+#[path = "e2e/durable.rs"]
+mod durable;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/journal.rs"]
