@@ -258,6 +258,15 @@ fn announce(config: &Config, shared: &Shared, gateway: &Gateway, bound: &[Socket
             config.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
         "memory, if every limit is reached at once: {gib:.1} GiB"
     );
+    if config.data.folder.is_none() {
+        if config.channels.is_empty() {
+            tracing::info!("nothing is kept: there is no data directory (`data.folder`)");
+        } else {
+            tracing::warn!(
+                "nothing is kept: what channels were told is accepted is lost when this process ends; set `data.folder`"
+            );
+        }
+    }
     if gateway.keys.is_open() {
         tracing::info!("no keys are configured: whoever can reach this machine's loopback may chat");
     }

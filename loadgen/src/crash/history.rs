@@ -303,8 +303,8 @@ pub enum Cause {
         /// From its confirmation to the kill, in nanoseconds; 0 if it was not confirmed before.
         age_ns: u64,
     },
-    /// It had no receipt when the gateway was killed, so its sender said it again. An answer to a WebSocket does not wait for
-    /// the disk, and carries the message's id, by which its client knows it.
+    /// It had no receipt when the gateway was killed, so its sender said it again. An answer to a WebSocket does not wait
+    /// for the disk, and carries the message's id, by which its client knows it.
     Unacknowledged,
     /// Between both nobody killed the gateway.
     NoKill,
