@@ -114,14 +114,9 @@ impl Shard {
         self.counters.pass(Stage::Validate);
         let room = self.room(known.session)?;
         self.counters.pass(Stage::Enrich);
-        let class = if inbound.class == Class::Normal {
-            self.plan.channel(inbound.channel).class
-        } else {
-            inbound.class
-        };
         let placed = self.route(&known).and_then(|(desk, keep)| {
             self.counters.pass(Stage::Route);
-            self.place(&known, desk, class).map(|beginning| (desk, keep, beginning))
+            self.place(&known, desk).map(|beginning| (desk, keep, beginning))
         });
         if placed.is_err() && room == Room::Taken {
             self.sessions_lease.give(&self.bounds.sessions);
@@ -136,6 +131,7 @@ impl Shard {
             session.mode = inbound.mode;
             session.remember_chat(inbound.chat);
         }
+        let class = self.class_of(inbound);
         let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
         if let Some(turn) = self.turns.at_mut(turn) {
             turn.asked = inbound.agent.is_some();
@@ -353,7 +349,7 @@ impl Shard {
     }
 
     /// Whether there is room for one more turn of the session at this agent, and takes it.
-    fn place(&mut self, known: &Known<'_>, place: u16, class: Class) -> Result<Beginning, Answer> {
+    fn place(&mut self, known: &Known<'_>, place: u16) -> Result<Beginning, Answer> {
         let session = known.session.and_then(|slot| self.sessions.at(slot));
         let (busy, behind, warm) = session.map_or((false, 0, !self.log.store), |session| {
             (session.current != NONE, session.waiting.len(), session.memory == Memory::Warm)
@@ -365,14 +361,14 @@ impl Shard {
         if !self.turns_lease.take(&self.bounds.turns) {
             return Err(Answer::Refused(Code::Busy, desk.retry_after_millis(self.turns.len())));
         }
-        let refused = self.beginning(place, class, !busy && warm);
+        let refused = self.beginning(known, place, !busy && warm);
         if refused.is_err() {
             self.turns_lease.give(&self.bounds.turns);
         }
         refused
     }
 
-    fn beginning(&mut self, place: u16, class: Class, ready: bool) -> Result<Beginning, Answer> {
+    fn beginning(&mut self, known: &Known<'_>, place: u16, ready: bool) -> Result<Beginning, Answer> {
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let choice = self.chosen(&desk.chain, 0);
         if let Some((chain, line)) = choice
@@ -382,12 +378,13 @@ impl Shard {
         {
             return Ok(Beginning::Start(chain, line));
         }
-        self.queue(place, class, choice.is_some())
+        self.queue(known, place, choice.is_some())
     }
 
     /// Takes a waiting place, if the message would not wait too long there.
     #[cold]
-    fn queue(&mut self, place: u16, class: Class, has_model: bool) -> Result<Beginning, Answer> {
+    fn queue(&mut self, known: &Known<'_>, place: u16, has_model: bool) -> Result<Beginning, Answer> {
+        let class = self.class_of(known.inbound);
         let early = self.places.desk(place).and_then(|desk| self.refuses_early(desk, class));
         let Some(desk) = self.places.desk_mut(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         let counts = self.bounds.agent_at(desk.seat);
@@ -402,6 +399,10 @@ impl Shard {
             return Err(Answer::Refused(Code::UpstreamUnavailable, wait));
         }
         Ok(Beginning::Queue)
+    }
+
+    fn class_of(&self, inbound: &Inbound<'_>) -> Class {
+        if inbound.class == Class::Normal { self.plan.channel(inbound.channel).class } else { inbound.class }
     }
 
     /// Makes a turn, the last of its session. Its unit of the bound was taken before.

@@ -139,6 +139,8 @@ impl Shard {
         let id = self.turn_id(slot);
         let turn = self.turns.at(slot)?;
         let (place, state, holds) = (turn.session, turn.state, turn.holds);
+        // Most turns leave nothing on disk.
+        let kept = turn.lsn != 0 || turn.replayed || matches!(outcome, Outcome::Dead(_));
         self.timers.cancel(turn.timer);
         if state == State::Ready {
             self.leave_queue(slot);
@@ -149,7 +151,9 @@ impl Shard {
         if holds.agent || holds.model {
             self.free_places(slot, true);
         }
-        self.write_settled(slot, outcome, out);
+        if kept {
+            self.write_settled(slot, outcome, out);
+        }
         out.push(Effect::Settled { turn: id, session: self.session_id(place), outcome });
         self.count(outcome);
         Some((place, state))
