@@ -48,8 +48,12 @@ impl Folder {
         Ok(Self { path: path.to_path_buf(), folder })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its descriptor: what lies in it is named relative to that.
-    #[allow(dead_code, reason = "for whoever names what lies in it")]
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }

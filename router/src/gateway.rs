@@ -3,6 +3,7 @@
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::drain::Drain;
 use crate::journal::Journals;
 use crate::keep::Confirmations;
 use crate::kept::Kept;
@@ -21,9 +22,9 @@ use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
 use clawgate_providers::{echo, openai_chat, scripted};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The channel of clients that speak our own protocols, always the first.
 pub(crate) const API: ChannelId = ChannelId(0);
@@ -65,7 +66,6 @@ pub(crate) struct Gateway {
     pub(crate) systems: Vec<String>,
     /// By [`ChannelId`]; none for the clients' own.
     pub(crate) platforms: Vec<Option<Platform>>,
-    pub(crate) listen: Vec<SocketAddr>,
     pub(crate) server_tls: Option<Arc<rustls::ServerConfig>>,
     /// What TLS trusts where nothing else is said.
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
@@ -109,7 +109,6 @@ impl Gateway {
             upstreams,
             systems: config.agents.iter().map(|agent| agent.system.clone()).collect(),
             platforms,
-            listen: config.server.listen.clone(),
             server_tls,
             client_tls,
             address_rate: config.rates.address.as_ref().map(auth::rate),
@@ -364,12 +363,7 @@ pub(crate) struct Shared {
     /// Connections that listen to events, process.
     pub(crate) subscribers: AtomicU32,
     pub(crate) reloads: Reloads,
-    /// Threads that are not done with their drain.
-    running: AtomicU16,
-    /// By thread: it drains and has nothing left to do.
-    quiet: Vec<AtomicBool>,
-    /// All of them had nothing left to do.
-    drained: AtomicBool,
+    pub(crate) drain: Drain,
     pub(crate) drivers: Vec<std::sync::OnceLock<&'static str>>,
     connections: AtomicU32,
     by_address: Vec<AtomicU32>,
@@ -413,9 +407,7 @@ impl Shared {
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),
             reloads: Reloads::default(),
-            running: AtomicU16::new(cores),
-            quiet: (0..cores).map(|_| AtomicBool::new(false)).collect(),
-            drained: AtomicBool::new(false),
+            drain: Drain::new(cores),
             drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),
             connections: AtomicU32::new(0),
             by_address: (0..cells).map(|_| AtomicU32::new(0)).collect(),
@@ -484,20 +476,6 @@ impl Shared {
         for cell in self.cells(address) {
             cell.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-
-    /// A draining thread says whether it has nothing left to do; true once that holds, or held, for all.
-    pub(crate) fn is_drained(&self, thread: ShardId, is_quiet: bool) -> bool {
-        self.quiet[usize::from(thread.0)].store(is_quiet, Ordering::Release);
-        if is_quiet && self.quiet.iter().all(|quiet| quiet.load(Ordering::Acquire)) {
-            self.drained.store(true, Ordering::Release);
-        }
-        self.drained.load(Ordering::Acquire)
-    }
-
-    /// A thread is done; true for the last one.
-    pub(crate) fn finishing(&self) -> bool {
-        self.running.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Connections of the process.

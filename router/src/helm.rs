@@ -1,17 +1,21 @@
-//! The main thread while the shards work: signals, and the configuration when it changes. It takes no part in the path of
-//! a message; what it decides goes to the threads as errands.
+//! The main thread while the shards work: signals, the configuration when it changes, and another process that takes our
+//! place. It takes no part in the path of a message; what it decides goes to the threads as errands.
+use crate::cli::TAKEOVER;
 use crate::clock::Clock;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::models::Provider;
 use crate::config::{Config, Overrides};
+use crate::drain::{self, Parting};
 use crate::gateway::{Gateway, Shared};
-use crate::serve;
+use crate::sockets::INHERITED_VARIABLE;
+use crate::takeover::{self, Door, Heard, Line, Listener, READY};
 use crate::thread::Thread;
 use crate::watch::Watch;
 use clawgate_core::id::ShardId;
+use clawgate_core::time::Time;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::SIGXFSZ;
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::io;
@@ -19,11 +23,14 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+/// How long a process that wants our place may take to be ready, while we work on.
+const READY_AGE_MAX: Duration = Duration::from_secs(60);
 /// When an errand is offered again that a thread had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
 /// Problems of a configuration that are told; the rest is counted.
@@ -40,7 +47,7 @@ pub(crate) fn take_signals() -> io::Result<Signals> {
     // A file that may grow no more (`ulimit -f`) is an error that we answer, and not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let (read, write) = UnixStream::pair()?;
-    Signals::with_pipe(read, write, SignalOnly, [SIGTERM, SIGINT, SIGHUP])
+    Signals::with_pipe(read, write, SignalOnly, [SIGTERM, SIGINT, SIGHUP, SIGUSR2])
 }
 
 /// The configuration as it is read again and again.
@@ -51,6 +58,35 @@ pub(crate) struct Source {
     pub(crate) overrides: Overrides,
     /// Where we listen, whatever the file says by now.
     pub(crate) bound: Vec<SocketAddr>,
+    /// Where our program lies, or a newer one by now.
+    pub(crate) program: Option<PathBuf>,
+}
+
+/// How steering ended: all threads are done.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Nobody goes on.
+    Stopped,
+    /// This process goes on, as soon as the data directory is free.
+    HandOver(Line),
+}
+
+/// What is left when steering has ended.
+#[derive(Debug)]
+pub(crate) struct Steered {
+    pub(crate) end: End,
+    /// Our own handles of the listeners.
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) signals: Signals,
+}
+
+/// A process that wants our place.
+#[derive(Debug)]
+struct Successor {
+    line: Line,
+    /// It is ready, and we drain. Until then we work on, and not for longer than `until`.
+    ready: bool,
+    until: Time,
 }
 
 /// The main thread.
@@ -67,7 +103,15 @@ pub(crate) struct Helm {
     /// What a thread had no room for, by thread, and how many threads have yet to take it on.
     unsent: Vec<ShardId>,
     left: Arc<AtomicU16>,
+    door: Option<Door>,
+    /// What a process that takes our place is given.
+    listeners: Vec<Listener>,
+    successor: Option<Successor>,
+    /// The one that we started, until it has ended.
+    child: Option<Child>,
     draining: bool,
+    /// We were told to stop, whoever goes on.
+    stopping: bool,
 }
 
 impl Helm {
@@ -77,17 +121,32 @@ impl Helm {
         signals: Signals,
         source: Source,
         gateway: Arc<Gateway>,
+        (door, listeners): (Option<Door>, Vec<Listener>),
     ) -> Self {
         let taken = source.started.clone();
         let file = taken.file.as_ref().map(|file| file.display().to_string());
         shared.reloads.say(|said| said.file = file);
-        let watch = None;
-        let (unsent, left) = (Vec::new(), Arc::default());
-        Self { shared, clock, signals, source, gateway, taken, watch, unsent, left, draining: false }
+        Self {
+            shared,
+            clock,
+            signals,
+            source,
+            gateway,
+            taken,
+            watch: None,
+            unsent: Vec::new(),
+            left: Arc::default(),
+            door,
+            listeners,
+            successor: None,
+            child: None,
+            draining: false,
+            stopping: false,
+        }
     }
 
     /// Steers until all threads are done.
-    pub(crate) fn steer(mut self) {
+    pub(crate) fn steer(mut self) -> Steered {
         self.start_watch();
         let handle = self.signals.handle();
         while !handle.is_closed() {
@@ -95,12 +154,18 @@ impl Helm {
             for signal in self.signals.pending().collect::<Vec<_>>() {
                 match signal {
                     SIGHUP => self.reload("SIGHUP"),
-                    _ => self.drain(signal),
+                    SIGUSR2 => self.start_successor(),
+                    _ => self.stop(signal),
                 }
             }
             self.look();
             self.offer_again();
+            self.meet_successor();
+            self.hear_successor();
         }
+        let ready = self.successor.filter(|successor| successor.ready);
+        let end = ready.map_or(End::Stopped, |successor| End::HandOver(successor.line));
+        Steered { end, listeners: self.listeners, signals: self.signals }
     }
 
     fn start_watch(&mut self) {
@@ -126,13 +191,16 @@ impl Helm {
         let now = self.clock.now();
         let due = self.watch.as_ref().and_then(Watch::due);
         let again = (!self.unsent.is_empty()).then(|| now + OFFER_AGAIN);
-        let wait = [due, again].into_iter().flatten().min().map(|at| timespec(at.since(now)));
-        let mut fds = vec![PollFd::from_borrowed_fd(self.signals.get_read().as_fd(), PollFlags::IN)];
-        fds.extend(self.watch.as_ref().map(|watch| PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)));
-        // Interrupted by a signal: it has written to our pipe.
+        let until = self.successor.as_ref().filter(|successor| !successor.ready).map(|it| it.until);
+        let wait = [due, again, until].into_iter().flatten().min().map(|at| timespec(at.since(now)));
+        let (watch, door) = (self.watch.as_ref().map(Watch::fd), self.door.as_ref().map(Door::fd));
+        let line = self.successor.as_ref().map(|successor| successor.line.fd());
+        let all = [Some(self.signals.get_read().as_fd()), watch, door, line];
+        let mut fds: Vec<_> =
+            all.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        // Interrupted by a signal: it has written to our pipe. What is readable is asked one by one.
         let _ = poll(&mut fds, wait.as_ref());
-        let stirred = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-        if stirred && let Some(watch) = &mut self.watch {
+        if let Some(watch) = &mut self.watch {
             watch.hear(self.clock.now());
         }
     }
@@ -209,11 +277,97 @@ impl Helm {
     }
 
     /// Drains at the first signal, and stops at once at the second.
-    fn drain(&mut self, signal: i32) {
+    fn stop(&mut self, signal: i32) {
         tracing::info!(signal, "{}", if self.draining { "stopping at once" } else { "draining" });
         let limit = if self.draining { Duration::ZERO } else { self.taken.server.drain_age_max };
-        serve::drain(&self.shared, limit, &self.signals.handle());
+        drain::begin(&self.shared, Parting::Stop, limit, &self.signals.handle());
+        (self.draining, self.stopping) = (true, true);
+    }
+
+    /// Starts the program anew, as it lies on the disk by now, to take our place.
+    fn start_successor(&mut self) {
+        let Some(program) = self.source.program.as_ref().filter(|_| self.door.is_some()) else {
+            tracing::error!("a restart by SIGUSR2 needs `data.folder`: set it, and restart once without");
+            return;
+        };
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1).filter(|argument| argument != TAKEOVER)).arg(TAKEOVER);
+        command.env_remove(INHERITED_VARIABLE).stdin(Stdio::null());
+        match command.spawn() {
+            Ok(child) => {
+                tracing::info!(pid = child.id(), "started a process to take our place");
+                self.child = Some(child);
+            }
+            Err(why) => tracing::error!("{} cannot be started: {why}; we go on", program.display()),
+        }
+    }
+
+    /// Somebody asks at the control socket.
+    fn meet_successor(&mut self) {
+        while let Some(line) = self.door.as_ref().and_then(Door::hear) {
+            match &self.successor {
+                Some(other) => {
+                    let _ = line.say(&format!("busy {}", other.line.pid));
+                }
+                None => {
+                    let until = self.clock.now() + READY_AGE_MAX;
+                    self.successor = Some(Successor { line, ready: false, until });
+                }
+            }
+        }
+        if let Some(child) = &mut self.child
+            && !matches!(child.try_wait(), Ok(None))
+        {
+            self.child = None;
+        }
+    }
+
+    fn hear_successor(&mut self) {
+        let Some(successor) = &self.successor else { return };
+        match successor.line.hear().0 {
+            Heard::Nothing if successor.ready || self.clock.now() < successor.until => {}
+            Heard::Said(text) if takeover::is_ask(&text) && !successor.ready => {
+                let limit = self.taken.server.drain_age_max;
+                if !successor.line.give_listeners(&self.listeners, limit) {
+                    self.lose_successor();
+                }
+            }
+            Heard::Said(text) if text == READY && !successor.ready => self.hand_over(),
+            Heard::Said(text) => {
+                // A later version, perhaps.
+                let _ = successor.line.say("no: we do not know these words");
+                tracing::warn!(pid = successor.line.pid, "a process at the control socket says {text:?}");
+                self.lose_successor();
+            }
+            Heard::Nothing | Heard::Gone => self.lose_successor(),
+        }
+    }
+
+    /// It is ready: connections wait from here on, and we drain.
+    fn hand_over(&mut self) {
+        let Some(successor) = &mut self.successor else { return };
+        successor.ready = true;
+        tracing::info!(pid = successor.line.pid, "another process takes over: draining");
+        let limit = self.taken.server.drain_age_max;
+        drain::begin(&self.shared, Parting::HandOver, limit, &self.signals.handle());
         self.draining = true;
+    }
+
+    /// It has ended: we go on, if it is not too late.
+    fn lose_successor(&mut self) {
+        let Some(successor) = self.successor.take() else { return };
+        let pid = successor.line.pid;
+        if !successor.ready {
+            tracing::warn!(pid, "the process that was to take over is gone: we go on");
+        } else if self.stopping {
+            tracing::warn!(pid, "the process that was to take over is gone, and we were told to stop");
+        } else if drain::call_off(&self.shared) {
+            self.draining = false;
+            tracing::warn!(pid, "the process that was to take over is gone: we accept again");
+        } else {
+            // All threads are done: the end finds the line cut, and begins anew.
+            self.successor = Some(successor);
+        }
     }
 }
 
@@ -251,6 +405,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("server.driver", old.driver != new.driver),
         ("data.folder", started.data != config.data),
         ("journal", started.journal != config.journal),
+        ("store", started.store != config.store),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("logging", started.logging != config.logging),
@@ -292,7 +447,8 @@ fn in_a_line(problem: &Diagnostic) -> String {
     format!("{}{line}: {}; {}", place.source.display(), problem.message, problem.help)
 }
 
-fn timespec(duration: Duration) -> Timespec {
+/// A duration as the kernel takes it.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
     let nanos = i64::from(duration.subsec_nanos());
     Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: nanos }
 }

@@ -232,7 +232,7 @@ fn handle(thread: &Rc<Thread>, connection: &Rc<Connection>, head: &[u8], body: &
     with(connection, |http| {
         *http = Http { idle_since: thread.now(), ..Http::default() };
         http.exchange = Some(Exchange {
-            keep_alive: head.keep_alive && !thread.draining.get(),
+            keep_alive: head.keep_alive && thread.draining.get().is_none(),
             minor: head.minor,
             head_only: head.method == "HEAD",
             rate: None,
@@ -464,6 +464,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         }
         Reply::Piece { seq, .. } => {
             let first = !std::mem::replace(&mut ticket.started, true);
+            ticket.shown = seq;
             let (session, id, began) = (ticket.session(), ticket.id(), ticket.began);
             stream(thread, connection, |out| rest::write_sse_chunk(out, text, session, id, seq));
             drop(tickets);
@@ -648,7 +649,29 @@ pub(crate) fn on_alarm(thread: &Rc<Thread>, connection: &Rc<Connection>) -> Time
     }
 }
 
+/// The last words of a process that stops before it has answered.
+pub(crate) fn part(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+    with(connection, |http| {
+        if let Some(exchange) = &mut http.exchange {
+            exchange.keep_alive = false;
+        }
+    });
+    let failed = |seq| Failed { seq, code: Code::Draining, retry_after_millis: 1_000 };
+    let open = connection.tickets.borrow().numbers();
+    for number in open {
+        let shown = connection.tickets.borrow_mut().get(number).map_or(0, |ticket| ticket.shown);
+        fail(thread, connection, number, &failed(shown + 1), "");
+    }
+    // A question to other threads has no ticket.
+    respond_error(thread, connection, Code::Draining, Code::Draining.advice(), 1_000);
+}
+
 impl Http {
+    /// Since when it is there, if it has not asked for anything yet.
+    pub(crate) fn unasked_since(&self) -> Option<Time> {
+        self.arriving.filter(|_| self.exchange.is_none())
+    }
+
     /// A connection that was just accepted.
     pub(crate) fn new(now: Time) -> Self {
         // Its first request is due like any other's head: silence is not a way to hold a descriptor.

@@ -139,12 +139,16 @@ impl Kept {
         rows.is_confirmed
     }
 
-    /// Ends the store: what waits is written, within bounds.
+    /// Ends the store: what waits is written, within bounds. What others may find in the data directory does not change
+    /// any more.
     pub(crate) fn close(&self) {
         if !self.store.close(STORE_CLOSE_AGE_MAX) {
             tracing::warn!(
                 "the store did not take all in time: what the journal has of it is handed over at the next start"
             );
+        }
+        if let Some(journals) = &self.journals {
+            journals.settle();
         }
     }
 }

@@ -17,13 +17,19 @@ const ACCEPTS_A_TURN: usize = 64;
 /// Pause after the kernel refused a descriptor: more would be refused too.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the thread stops: also while it drains, to say so.
+/// Accepts whenever the thread's doors are open, until it stops: also while it drains, to say so.
 pub(crate) async fn accept_task(thread: Rc<Thread>, listener: OwnedFd) {
     let Ok(listener) = Socket::new(listener) else { return };
+    let door = thread.new_door();
     while listener.readable().await.is_ok() {
         thread.touch();
         if thread.stop.get() {
             return;
+        }
+        if !thread.is_accepting() {
+            // Whoever is there waits in the backlog: for us, or for the process that goes on.
+            door.wait().await;
+            continue;
         }
         for _ in 0..ACCEPTS_A_TURN {
             match net::accept(&listener) {
@@ -37,6 +43,13 @@ pub(crate) async fn accept_task(thread: Rc<Thread>, listener: OwnedFd) {
                 }
             }
         }
+    }
+}
+
+/// Accepts whoever waits at a listener that is to be closed: closing it would turn them away.
+pub(crate) fn accept_last(thread: &Rc<Thread>, listener: &OwnedFd) {
+    while let Ok(Some((fd, peer))) = net::accept(listener) {
+        admit(thread, fd, peer);
     }
 }
 

@@ -9,8 +9,10 @@ mod cli;
 mod clock;
 mod config;
 mod connection;
+mod crew;
 mod data;
 mod deliver;
+mod drain;
 mod driver;
 mod events;
 mod execute;
@@ -26,6 +28,7 @@ mod log;
 mod mesh;
 mod metrics;
 mod net;
+mod place;
 mod reload;
 mod resolve;
 mod scaling;
@@ -37,8 +40,10 @@ mod sessions;
 )]
 mod side;
 mod signal;
+mod sockets;
 #[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "as the side thread"))]
 mod store;
+mod takeover;
 mod thread;
 mod tickets;
 mod tls;
@@ -53,7 +58,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     cli::execute(cli::parse(), |orders| {
-        let _written = log::start(orders.config.logging);
-        serve::run(orders)
+        let written = log::start(orders.config.logging);
+        let ended = serve::run(orders);
+        // The log is written to its end before the process is another one.
+        drop(written);
+        ended.finish()
     })
 }

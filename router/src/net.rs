@@ -109,6 +109,27 @@ pub(crate) fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
         .map_err(|_| io::ErrorKind::AddrNotAvailable.into())
 }
 
+/// The address of a socket that listens.
+///
+/// # Errors
+/// It is none, or does not.
+pub(crate) fn listening_address(socket: impl AsFd) -> io::Result<SocketAddr> {
+    if !sockopt::socket_acceptconn(socket.as_fd())? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket that does not listen"));
+    }
+    local_address(socket)
+}
+
+/// Makes a descriptor that another program passed what ours are: it never blocks, and goes to no child.
+///
+/// # Errors
+/// The kernel's word.
+pub(crate) fn make_ours(socket: impl AsFd) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(socket.as_fd(), true)?;
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(())
+}
+
 /// Takes one connection off a listener; `None` when none waits.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! whether the thread may sleep.
 use crate::clock::Clock;
 use crate::connection::{Connection, Place};
+use crate::drain::Parting;
 use crate::driver::{self, Alarm, Driver, Socket};
 use crate::execute;
 use crate::gateway::{Gateway, Shared};
@@ -15,6 +16,7 @@ use crate::kept;
 use crate::mesh::{self, Letter, Opened, Outgoing};
 use crate::metrics::Counts;
 use crate::reload::{Current, Spoken};
+use crate::signal::Signal;
 use crate::upstream::Upstreams;
 use clawgate_adapters::{Json, JsonLimits};
 use clawgate_core::bucket::Verdict;
@@ -32,7 +34,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -89,13 +91,17 @@ pub(crate) struct Thread {
     pub(crate) gathers: RefCell<Gathers>,
     counts: RefCell<Counts>,
     pub(crate) subscribers: RefCell<Vec<Place>>,
-    pub(crate) draining: Cell<bool>,
+    /// What work ends for, once it does.
+    pub(crate) draining: Cell<Option<Parting>>,
+    /// Drains that began or were called off: late looks of one of them are told from the next one's.
+    pub(crate) drains: Cell<u32>,
     random: Cell<u64>,
     pub(crate) stop: Cell<bool>,
     pub(crate) journal: std::cell::OnceCell<Journal>,
     pub(crate) keeper: std::cell::OnceCell<Keeper>,
-    /// Our own handles of the listeners, to close them with.
-    pub(crate) listeners: RefCell<Vec<OwnedFd>>,
+    /// Are connections accepted? Those that accept wait here while they are not.
+    accepting: Cell<bool>,
+    doors: RefCell<Vec<Rc<Signal>>>,
 }
 
 /// What this thread's reader of JSON takes.
@@ -147,12 +153,14 @@ impl Thread {
             gathers: RefCell::default(),
             counts: RefCell::default(),
             subscribers: RefCell::default(),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
+            drains: Cell::new(0),
             random: Cell::new(seed ^ 0x9E37_79B9_7F4A_7C15),
             stop: Cell::new(false),
             journal: std::cell::OnceCell::new(),
             keeper: std::cell::OnceCell::new(),
-            listeners: RefCell::default(),
+            accepting: Cell::new(false),
+            doors: RefCell::default(),
             gateway: RefCell::new(Current::new(gateway)),
             shared,
         })
@@ -452,6 +460,28 @@ impl Thread {
         self.leave_table(connection);
         self.outgoing.borrow_mut().letter(to, Letter::Errand(Box::new(move |there| moving.arrive(there))));
         true
+    }
+
+    /// Connections are accepted.
+    pub(crate) fn open_doors(&self) {
+        self.accepting.set(true);
+        self.doors.borrow().iter().for_each(|door| door.raise());
+    }
+
+    /// Connections wait with the kernel.
+    pub(crate) fn shut_doors(&self) {
+        self.accepting.set(false);
+    }
+
+    pub(crate) fn is_accepting(&self) -> bool {
+        self.accepting.get()
+    }
+
+    /// One more that accepts; what it waits for while it must not.
+    pub(crate) fn new_door(&self) -> Rc<Signal> {
+        let door = Rc::new(Signal::default());
+        self.doors.borrow_mut().push(door.clone());
+        door
     }
 
     /// Connections in the table, copied so that they may leave it while the caller walks.

@@ -42,6 +42,8 @@ pub(crate) struct Ticket {
     pub(crate) clogged: bool,
     /// A piece was sent, so that the head of the answer is out.
     pub(crate) started: bool,
+    /// The number of the last piece that was sent.
+    pub(crate) shown: u32,
     /// When it came.
     pub(crate) began: Time,
     /// Messages of a webhook that are not admitted yet, and one for the decoding itself.
@@ -62,6 +64,7 @@ impl Ticket {
             ended: false,
             clogged: false,
             started: false,
+            shown: 0,
             began,
             waits: 0,
             refused: None,
@@ -167,6 +170,12 @@ impl Tickets {
         }
     }
 
+    /// The numbers of the open ones.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        let open = self.slots.iter().zip(0u32..).filter(|(slot, _)| slot.live);
+        open.map(|(slot, at)| u32::from(slot.generation) << SLOT_BITS | at).collect()
+    }
+
     /// The open ones.
     pub(crate) fn open_ones(&mut self) -> impl Iterator<Item = &mut Ticket> {
         self.slots.iter_mut().filter(|slot| slot.live).map(|slot| &mut slot.ticket)
@@ -198,6 +207,7 @@ mod tests {
         let second = tickets.open(Form::Message, "s2", "", Time::ZERO).unwrap();
         assert_ne!(first, second);
         assert_eq!(names(&mut tickets, first), None);
+        assert_eq!(tickets.numbers(), [second]);
         assert_eq!(names(&mut tickets, second), Some(("s2".to_owned(), String::new())));
         assert!(!tickets.is_empty());
     }

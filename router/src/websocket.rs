@@ -109,6 +109,9 @@ impl Moving {
         // It may have left before a change of the configuration, and arrived after it.
         if let Some(connection) = place.and_then(|place| thread.connection(place)) {
             thread.renew(&connection);
+            if thread.draining.get().is_some() {
+                drain(thread, &connection);
+            }
         }
         if let Some(place) = place
             && (subscribed.message || subscribed.status)
@@ -322,6 +325,9 @@ fn on_said(
         send_error(thread, connection, code, text, said.id, said.session_id, wait);
         None
     };
+    if thread.draining.get().is_some() {
+        return refuse(Code::Draining, Code::Draining.advice(), crate::drain::return_seconds(thread));
+    }
     let own = if said.session_id.is_empty() { own_session_of(thread, connection) } else { Box::default() };
     let session_id = if said.session_id.is_empty() { &*own } else { said.session_id };
     let agent = match check_said(thread, identity, said, session_id) {
@@ -440,7 +446,7 @@ fn stop(thread: &Rc<Thread>, connection: &Rc<Connection>, session_id: &str, id: 
         }
         send_error(thread, connection, Code::Cancelled, "stopped by its client", &id, &session, 0);
     }
-    if thread.draining.get() {
+    if thread.draining.get().is_some() {
         drain(thread, connection);
     }
 }
@@ -540,9 +546,9 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
     };
     if ticket.is_over(last) {
         tickets.close(number);
-        if tickets.is_empty() && thread.draining.get() {
+        if tickets.is_empty() && thread.draining.get().is_some() {
             drop(tickets);
-            close_with(thread, connection, Code::Draining);
+            drain(thread, connection);
             return;
         }
     }
@@ -570,9 +576,22 @@ fn tell_error(
 
 /// Begins to end it for a restart: at once if nothing is under way, else with the last answer.
 pub(crate) fn drain(thread: &Rc<Thread>, connection: &Rc<Connection>) {
-    if connection.tickets.borrow().is_empty() {
+    if connection.tickets.borrow().is_empty() && !connection.is_ending() {
+        let text = "the gateway restarts: connect again";
+        send_error(thread, connection, Code::Draining, text, "", "", crate::drain::return_seconds(thread));
         close_with(thread, connection, Code::Draining);
     }
+}
+
+/// The last words of a process that stops before it has answered.
+pub(crate) fn part(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+    let wait = crate::drain::return_seconds(thread);
+    for ticket in connection.tickets.borrow_mut().open_ones() {
+        let text = "the gateway stopped before the answer was complete: send it again";
+        let (id, session) = (ticket.id(), ticket.session());
+        send_error(thread, connection, Code::Draining, text, id, session, wait);
+    }
+    close_with(thread, connection, Code::Draining);
 }
 
 /// Heartbeats, and the deadline for `auth`. Returns when to look again.

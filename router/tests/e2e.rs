@@ -32,6 +32,8 @@ mod reload;
 mod sessions;
 #[path = "e2e/start.rs"]
 mod start;
+#[path = "e2e/takeover.rs"]
+mod takeover;
 #[path = "e2e/telegram.rs"]
 mod telegram;
 #[path = "e2e/tls.rs"]

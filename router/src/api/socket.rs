@@ -1,6 +1,7 @@
 //! `GET /ws`: the upgrade to a WebSocket.
 use super::Call;
 use crate::connection::Protocol;
+use crate::drain::Parting;
 use crate::http;
 use crate::websocket::WebSocket;
 use clawgate_core::codes::Code;
@@ -37,7 +38,7 @@ pub(super) fn upgrade(call: &mut Call<'_>) {
     if brought && call.identity.is_none() {
         return call.refuse(Code::Unauthenticated, Code::Unauthenticated.advice());
     }
-    if thread.draining.get() {
+    if thread.draining.get() == Some(Parting::Stop) {
         return http::respond_error(thread, connection, Code::Draining, Code::Draining.advice(), 1_000);
     }
     let protocol = upgrade.protocols().find(|name| *name == BEARER);
@@ -48,4 +49,8 @@ pub(super) fn upgrade(call: &mut Call<'_>) {
     connection.protocol.replace(Protocol::WebSocket(Box::new(websocket)));
     let next = crate::websocket::on_alarm(thread, connection);
     connection.wake_at(thread, next);
+    if thread.draining.get().is_some() {
+        // It came before the process that goes on was there to take it: it is told to come again.
+        crate::websocket::drain(thread, connection);
+    }
 }

@@ -32,8 +32,11 @@ pub(crate) const fn breaker_name(state: State) -> &'static str {
 
 /// We live. Answered by whichever thread has the connection, whatever the others do.
 pub(super) fn health(call: &mut Call<'_>) {
-    let body: &[u8] =
-        if call.thread.draining.get() { b"{\"status\":\"draining\"}" } else { b"{\"status\":\"ok\"}" };
+    let body: &[u8] = if call.thread.draining.get().is_some() {
+        b"{\"status\":\"draining\"}"
+    } else {
+        b"{\"status\":\"ok\"}"
+    };
     http::respond_json(call.thread, call.connection, 200, body);
 }
 
@@ -106,7 +109,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
         let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
             || shown::trouble(journals.iter().copied()).is_some()
             || store.is_some_and(|store| store.health() != store::Health::Ok);
-        let status = match (thread.draining.get(), degraded) {
+        let status = match (thread.draining.get().is_some(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
             (false, false) => "ok",
@@ -196,7 +199,7 @@ pub(super) fn status(call: &mut Call<'_>) {
         let body = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptimeSeconds": thread.now().since(Time::ZERO).as_secs(),
-            "draining": thread.draining.get(),
+            "draining": thread.draining.get().is_some(),
             "shards": thread.shared.cores(),
             "connections": thread.shared.connections(),
             "sessions": sum(&|report| u64::from(report.load.sessions)),

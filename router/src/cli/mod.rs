@@ -13,6 +13,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// What `serve` is told to take another process's place.
+pub(crate) const TAKEOVER: &str = "--takeover";
+
 /// The exit code where the configuration is refused. (A wrong command line ends with 2: that is clap's.)
 pub(crate) const REFUSED: u8 = 1;
 
@@ -31,6 +34,9 @@ pub(crate) struct Invocation {
     config: Option<PathBuf>,
     #[command(flatten)]
     serve: ServeArguments,
+    /// As for `serve`
+    #[arg(long, hide = true)]
+    takeover: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -51,7 +57,13 @@ struct ServeArguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway (this is what happens without a command)
-    Serve(ServeArguments),
+    Serve {
+        #[command(flatten)]
+        serve: ServeArguments,
+        /// Take the place of the gateway that has the same data directory, without losing a connection
+        #[arg(long)]
+        takeover: bool,
+    },
     /// Check the configuration and say all that is wrong with it
     Check {
         /// For programs: one JSON object
@@ -75,6 +87,13 @@ enum ConfigCommand {
     Show(ServeArguments),
     /// A commented file to start from
     Default,
+}
+
+impl Command {
+    /// What happens without a command.
+    fn plain() -> Self {
+        Self::Serve { serve: ServeArguments::default(), takeover: false }
+    }
 }
 
 impl ValueEnum for Driver {
@@ -115,20 +134,22 @@ pub(crate) struct Orders {
     pub(crate) config: Config,
     /// What stands above the file, also when it is read again.
     pub(crate) overrides: Overrides,
+    /// Another process is to be replaced.
+    pub(crate) takeover: bool,
 }
 
 /// Does what was asked; `serve` runs the gateway, and its exit code is that of the process.
 pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Orders) -> ExitCode) -> ExitCode {
-    let Invocation { config: named, serve: before, command } = invocation;
+    let Invocation { config: named, serve: before, takeover: first, command } = invocation;
     let file = Config::locate(named.as_deref());
     let file = file.as_deref();
-    match command.unwrap_or_else(|| Command::Serve(ServeArguments::default())) {
-        Command::Serve(arguments) => {
+    match command.unwrap_or_else(Command::plain) {
+        Command::Serve { serve: arguments, takeover } => {
             let overrides = arguments.over(before);
             match Config::open(file, &overrides) {
                 Ok(config) => {
                     complain(&config.warnings);
-                    serve(Orders { config, overrides })
+                    serve(Orders { config, overrides, takeover: takeover || first })
                 }
                 Err(problems) => refuse(&problems),
             }
@@ -190,10 +211,10 @@ mod tests {
 
     fn serve(arguments: &str) -> Option<(Option<PathBuf>, Overrides)> {
         let arguments = ["clawgate"].into_iter().chain(arguments.split_whitespace());
-        let Invocation { config, serve, command } = Invocation::try_parse_from(arguments).ok()?;
+        let Invocation { config, serve, command, .. } = Invocation::try_parse_from(arguments).ok()?;
         match command {
             None => Some((config, serve.over(ServeArguments::default()))),
-            Some(Command::Serve(arguments)) => Some((config, arguments.over(serve))),
+            Some(Command::Serve { serve: arguments, .. }) => Some((config, arguments.over(serve))),
             Some(Command::Check { .. } | Command::Config(_)) => None,
         }
     }

@@ -57,9 +57,17 @@ struct Job {
     shared: Arc<Shared>,
 }
 
+/// What comes to the thread.
+#[derive(Debug)]
+enum Ask {
+    Job(Job),
+    /// Everything that came before is done.
+    Settle(SyncSender<()>),
+}
+
 /// The way to the thread.
 #[derive(Debug)]
-pub(crate) struct Files(SyncSender<Job>);
+pub(crate) struct Files(SyncSender<Ask>);
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,11 +90,20 @@ impl Files {
     /// Asks for work; the answer comes on the asker's own thread. False if it cannot be asked: the thread is gone.
     pub(crate) fn ask(&self, shared: &Arc<Shared>, asker: ShardId, work: Work) -> bool {
         // The queue has room for all that can be under way.
-        self.0.try_send(Job { work, asker, shared: shared.clone() }).is_ok()
+        self.0.try_send(Ask::Job(Job { work, asker, shared: shared.clone() })).is_ok()
+    }
+
+    /// Waits until all that was asked for is done. Not for a shard's thread.
+    pub(crate) fn settle(&self) {
+        let (done, settled) = sync_channel(1);
+        // A thread that is gone does nothing more either.
+        if self.0.send(Ask::Settle(done)).is_ok() {
+            let _ = settled.recv();
+        }
     }
 }
 
-fn serve(folder: &Path, incoming: &Receiver<Job>) {
+fn serve(folder: &Path, incoming: &Receiver<Ask>) {
     let mut unsent: Vec<(Arc<Shared>, ShardId, Errand)> = Vec::new();
     loop {
         let job = if unsent.is_empty() {
@@ -95,7 +112,11 @@ fn serve(folder: &Path, incoming: &Receiver<Job>) {
             incoming.recv_timeout(OFFER_AGAIN)
         };
         match job {
-            Ok(Job { work, asker, shared }) => {
+            Ok(Ask::Settle(done)) => {
+                // Who asked may have given up.
+                let _ = done.send(());
+            }
+            Ok(Ask::Job(Job { work, asker, shared })) => {
                 let outcome = carry_out(folder, work);
                 let answer: Errand = Box::new(move |thread| super::on_outcome(thread, outcome));
                 unsent.push((shared, asker, answer));

@@ -89,6 +89,11 @@ impl Journals {
         &self.folder
     }
 
+    /// Waits until the files are as they stay: when all shards' journals are closed.
+    pub(crate) fn settle(&self) {
+        self.files.settle();
+    }
+
     /// What earlier starts left.
     pub(crate) const fn past(&self) -> &Past {
         &self.past

@@ -37,6 +37,9 @@ fn answers_under_way_are_finished() {
     }
     gateway.terminate();
     // Who has nothing under way is told at once.
+    let told = idle.next();
+    assert_eq!((&told["type"], &told["code"]), (&json!("error"), &json!("DRAINING")), "{told}");
+    assert_eq!(told["retryAfter"], 1, "and when to come back");
     assert_eq!(idle.closed(), Some((4_410, "DRAINING".to_owned())));
     kept.assert_closed();
     // Nobody begins anything new, not even on a connection that goes on.
@@ -83,21 +86,43 @@ fn a_stopped_answer_is_an_end_too() {
     assert!(gateway.ended().success());
 }
 
-/// What does not end is not waited for longer than was configured.
+/// What does not end is not waited for longer than was configured. Whoever waits is told that no answer comes, in the
+/// way of its protocol, and when to come back.
 #[test]
 fn a_drain_has_an_end() {
-    let model = Model::held(1);
+    let model = Model::held(2);
     let mut gateway = Gateway::start(json!({
         "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
         "server": { "drainSeconds": 0.3 },
     }));
     let mut socket = gateway.socket();
-    socket.say(json!({ "type": "message", "content": "canary", "sessionId": "s" }));
-    model.await_asked(1);
+    socket.say(json!({ "type": "message", "content": "canary", "sessionId": "s", "id": "m" }));
+    let mut streamed = gateway.connect();
+    streamed.post("/api/chat", &[], &json!({ "message": "canary", "stream": true, "id": "n" }));
+    let mut whole = gateway.connect();
+    whole.post("/api/chat", &[], &json!({ "message": "canary" }));
+    model.await_asked(3);
+    model.release(1);
+    assert_eq!(socket.next()["content"], "word0 ");
+    let mut streamed = Events::begin(streamed);
+    assert_eq!(streamed.data().unwrap()["content"], "word0 ");
     gateway.terminate();
-    gateway.await_line("the drain's time is up");
+    let told = gateway.await_line("the drain's time is up");
+    assert!(told.contains("turns="), "{told}");
+    let last = socket.next();
+    assert_eq!((&last["type"], &last["code"]), (&json!("error"), &json!("DRAINING")), "{last}");
+    assert_eq!((&last["id"], &last["sessionId"]), (&json!("m"), &json!("s")), "{last}");
+    assert_eq!(last["retryAfter"], 1);
+    assert_eq!(socket.closed(), Some((4_410, "DRAINING".to_owned())));
+    let last = streamed.data().unwrap();
+    assert_eq!(
+        (&last["type"], &last["code"], &last["id"]),
+        (&json!("error"), &json!("DRAINING"), &json!("n"))
+    );
+    assert_eq!(last["retryAfter"], 1, "{last}");
+    assert_eq!(streamed.data(), None);
+    assert_eq!(whole.answer().refusal(), (503, "DRAINING".to_owned()));
     assert!(gateway.ended().success());
-    assert_eq!(socket.closed(), None);
 }
 
 /// A connection that says nothing, or stops in the middle of a request, holds nobody up for long.

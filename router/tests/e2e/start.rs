@@ -90,5 +90,6 @@ fn a_second_signal_ends_it_at_once() {
     gateway.await_line("draining");
     gateway.terminate();
     assert!(gateway.ended().success());
-    assert_eq!(socket.closed(), None);
+    assert_eq!(socket.next()["code"], "DRAINING");
+    assert_eq!(socket.closed(), Some((4_410, "DRAINING".to_owned())));
 }

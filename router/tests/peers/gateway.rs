@@ -27,7 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     log: Arc<Watched<Log>>,
     reader: Option<JoinHandle<()>>,
-    folder: PathBuf,
+    folder: Arc<Folder>,
     /// It may have ended by itself: it was told to.
     stopped: bool,
 }
@@ -95,6 +95,24 @@ pub(crate) fn whole(config: Value) -> String {
     whole.to_string()
 }
 
+/// A folder that goes with the last process that uses it.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A folder of its own for one process.
 pub(crate) fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -104,7 +122,7 @@ pub(crate) fn new_folder() -> PathBuf {
     folder
 }
 
-fn command(folder: &PathBuf, arguments: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clawgate"));
     // Whatever the developer has set must not reach it.
     command.current_dir(folder).env_clear().args(arguments);
@@ -130,7 +148,22 @@ impl Gateway {
     }
 
     fn spawn(folder: PathBuf, arguments: &[&str]) -> Self {
-        let mut child = command(&folder, arguments).spawn().unwrap();
+        Self::begin(folder, arguments).serving()
+    }
+
+    /// Begins one in this folder, with the configuration that lies there.
+    pub(crate) fn begin(folder: PathBuf, arguments: &[&str]) -> Self {
+        let command = command(&folder, arguments);
+        Self::begin_by(command, folder)
+    }
+
+    /// As [`Self::begin`], by a command of its own.
+    pub(crate) fn begin_by(command: Command, folder: PathBuf) -> Self {
+        Self::begin_beside(command, Arc::new(Folder(folder)))
+    }
+
+    fn begin_beside(mut command: Command, folder: Arc<Folder>) -> Self {
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Watched::<Log>::default());
         let (stderr, lines) = (child.stderr.take().unwrap(), log.clone());
         let reader = std::thread::spawn(move || {
@@ -141,14 +174,37 @@ impl Gateway {
             lines.with(|log| log.ended = true);
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { child, address: nowhere, log, reader: Some(reader), folder, stopped: false };
-        let listening = gateway.log.wait("the gateway listens", |log| match log.listening {
+        Self { child, address: nowhere, log, reader: Some(reader), folder, stopped: false }
+    }
+
+    /// Waits until it serves.
+    #[track_caller]
+    pub(crate) fn serving(mut self) -> Self {
+        let listening = self.log.wait("the gateway listens", |log| match log.listening {
             Some(address) if log.ready => Some(Some(address)),
             _ if log.ended => Some(None),
             _ => None,
         });
-        gateway.address = listening.expect("the gateway ended before it listened");
-        gateway
+        self.address = listening.expect("the gateway ended before it listened");
+        self
+    }
+
+    /// Begins one that takes the place of this one, with this configuration beside what all have.
+    pub(crate) fn begin_successor(&mut self, config: Value) -> Self {
+        std::fs::write(self.folder.join("next.json"), whole(config)).unwrap();
+        self.stopped = true;
+        let command = command(&self.folder, &["serve", "--takeover", "--config", "next.json"]);
+        Self::begin_beside(command, self.folder.clone())
+    }
+
+    /// It may end by itself.
+    pub(crate) fn may_end(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Starts one that must not: its exit code, and what it said.
@@ -307,7 +363,6 @@ impl Drop for Gateway {
         if failing || died || !bad.is_empty() {
             self.log.with(|log| log.lines.iter().for_each(|line| eprintln!("gateway: {line}")));
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
         if !failing {
             assert!(!died, "the gateway died");
             assert!(bad.is_empty(), "the log must not say: {bad:#?}");
