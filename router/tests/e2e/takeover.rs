@@ -314,8 +314,12 @@ fn one_that_cannot_serve_does_not_ask() {
 fn connections_wait_for_what_runs() {
     let mut held = Held::start();
     let address = held.gateway.address;
+    // On both threads, so that both are known to accept no more.
+    let mut idle: Vec<_> = (0..16).map(|_| held.gateway.socket()).collect();
     let next = held.gateway.begin_successor(with_data(json!({ "server": { "shards": 3 } })));
-    held.gateway.await_line("another process takes over: draining");
+    for socket in &mut idle {
+        assert_eq!(socket.closed(), Some((4_410, "DRAINING".to_owned())));
+    }
     let waits: Vec<_> =
         (0..20).map(|at| std::thread::spawn(move || chat(address, &format!("canary {at}")))).collect();
     held.finish(true);
