@@ -9,12 +9,12 @@ use crate::gateway::Shared;
 use crate::journal::Journal;
 use crate::mesh::Errand;
 use crate::store::{
-    Answer, Confirmed, DeadLetter, Key, Loaded, Mark, Op, Query, Said, SessionRow, State, Store,
+    Answer, Confirmed, DeadLetter, Key, Loaded, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
 };
 use crate::thread::Thread;
 use clawgate_core::effect::{Dead, Effects, Saved};
 use clawgate_core::event::{Event, Scope, Stored};
-use clawgate_core::id::{SessionId, ShardId};
+use clawgate_core::id::{SessionId, ShardId, Uid};
 use clawgate_core::log::JournalState;
 use clawgate_core::plan::RunningMode;
 use clawgate_core::time::Time;
@@ -22,8 +22,8 @@ use clawgate_core::view::{Address, Role};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Dead letters that were taken up and are remembered: far longer than the store takes to forget them.
@@ -33,16 +33,20 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// What the store has confirmed, by shard; the last one is what was read of earlier runs.
 #[derive(Debug)]
-pub(crate) struct Confirmations(Vec<AtomicU64>);
+pub(crate) struct Confirmations {
+    known: Vec<AtomicU64>,
+    /// For the start, which waits where the store has much to do.
+    heard: (Mutex<()>, Condvar),
+}
 
 impl Confirmations {
     pub(crate) fn new(shards: u16) -> Self {
-        Self((0..=shards).map(|_| AtomicU64::new(0)).collect())
+        Self { known: (0..=shards).map(|_| AtomicU64::new(0)).collect(), heard: Default::default() }
     }
 
     /// The number under which what was read of earlier runs is confirmed.
     pub(crate) fn past(&self) -> u16 {
-        u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
+        u16::try_from(self.known.len() - 1).unwrap_or(u16::MAX)
     }
 
     /// How much of what was read of earlier runs is confirmed.
@@ -51,20 +55,28 @@ impl Confirmations {
     }
 
     fn of(&self, shard: u16) -> u64 {
-        self.0.get(usize::from(shard)).map_or(0, |confirmed| confirmed.load(Ordering::Acquire))
+        self.known.get(usize::from(shard)).map_or(0, |confirmed| confirmed.load(Ordering::Acquire))
     }
 
     /// Hears of what became durable, on the store's thread, and wakes whose it is.
     pub(crate) fn hear(shared: &Weak<Shared>, confirmed: &[Confirmed]) {
         let Some(shared) = shared.upgrade() else { return };
         for (shard, ticket) in confirmed {
-            if let Some(known) = shared.confirmations.0.get(usize::from(*shard)) {
+            if let Some(known) = shared.confirmations.known.get(usize::from(*shard)) {
                 known.fetch_max(*ticket, Ordering::AcqRel);
             }
             // What is past wakes the first shard, which looks after it.
             let woken = if *shard < shared.cores() { *shard } else { 0 };
             shared.mesh.ring(ShardId(woken));
         }
+        shared.confirmations.heard.1.notify_all();
+    }
+
+    /// Waits until something is confirmed, or so long.
+    pub(crate) fn await_more(&self, patience: Duration) {
+        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whether there is room now is asked next, whatever woke us.
+        drop(self.heard.1.wait_timeout(heard, patience));
     }
 }
 
@@ -333,7 +345,7 @@ fn ask(thread: &Rc<Thread>, keeper: &Keeper, session: SessionId) {
         bytes_max: limits.history_bytes_max as usize,
     };
     let (shared, shard) = (thread.shared.clone(), thread.id);
-    let reply = move |answer: Result<Answer, crate::store::Trouble>| {
+    let reply = move |answer: Result<Answer, Trouble>| {
         let errand: Errand = Box::new(move |there: &Rc<Thread>| {
             there.touch();
             let loaded = match answer {
@@ -372,6 +384,7 @@ fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Bo
         messages: u32::try_from(row.messages).unwrap_or(u32::MAX),
         history: &history,
         context: &context,
+        history_from: Uid(row.history_from),
         mode: RunningMode::ALL.into_iter().find(|mode| row.running_mode.as_deref() == Some(mode.name())),
     };
     thread.handle(Event::Loaded { session, stored: Some(stored) });
@@ -411,4 +424,49 @@ pub(crate) fn tell_state(thread: &Rc<Thread>) {
         );
     }
     thread.handle(Event::Journal { state });
+}
+
+/// How often what is old is looked for in the store.
+const CHORES_EVERY: Duration = Duration::from_secs(3_600);
+/// Sessions that are archived at once.
+const ARCHIVED_AT_ONCE: usize = 500;
+/// The store may take this long for one of its chores.
+const CHORE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Has the store forget ids that are too old, and archive sessions that nobody spoke in for long. On one thread.
+pub(crate) async fn chores_task(thread: Rc<Thread>, archive_age_min: Duration) {
+    loop {
+        crate::driver::sleep(CHORES_EVERY).await;
+        thread.touch();
+        let Some(keeper) = thread.keeper.get() else { return };
+        let before =
+            |age: Duration| unix_millis().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let before_millis = before(thread.gateway().plan.limits.dedup_age_max);
+        let told = |answer: Result<Answer, Trouble>| {
+            if let Err(trouble) = answer {
+                tracing::warn!(%trouble, "the store could not forget what is old; it is tried again in an hour");
+            }
+        };
+        // One that finds no room is tried again in an hour.
+        let _ = keeper.store.read(Query::ForgetSeen { before_millis }, CHORE_PATIENCE, told);
+        archive(&keeper.store, before(archive_age_min));
+    }
+}
+
+/// Archives sessions, so many at a time, until none is old enough.
+fn archive(store: &Store, before_millis: u64) {
+    let (again, query) = (store.clone(), Query::Expire { before_millis, sessions_max: ARCHIVED_AT_ONCE });
+    let told = move |answer: Result<Answer, Trouble>| match answer {
+        Ok(Answer::Expired { sessions, more }) => {
+            tracing::info!(sessions, "sessions were archived");
+            if more && sessions != 0 {
+                archive(&again, before_millis);
+            }
+        }
+        Ok(_) => {}
+        Err(trouble) => {
+            tracing::warn!(%trouble, "sessions could not be archived; it is tried again in an hour")
+        }
+    };
+    let _ = store.read(query, CHORE_PATIENCE, told);
 }

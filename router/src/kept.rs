@@ -5,9 +5,10 @@
 use crate::clock::unix_millis;
 use crate::config::Config;
 use crate::data::Folder;
+use crate::driver;
 use crate::gateway::{Gateway, Shared};
 use crate::journal::{self, Journals, past};
-use crate::keep::{Confirmations, Keeper, mark_bytes, mark_words};
+use crate::keep::{self, Confirmations, Keeper, mark_bytes, mark_words};
 use crate::side::Side;
 use crate::store::{
     Answer, CursorRow, DeadLetter, Health, Key, MARKS_MAX, Op, Query, Said, SessionRow, State, Store,
@@ -43,6 +44,8 @@ pub(crate) struct Kept {
     pub(crate) secret: Secret,
     pub(crate) journals: Option<Journals>,
     pub(crate) store: Store,
+    /// Sessions that nobody spoke in for longer are archived.
+    archive_age_min: Duration,
     /// Every turn of this run has a later name.
     uid_after: Uid,
     /// What each shard takes up, until it does.
@@ -122,7 +125,15 @@ impl Kept {
         }
         let Reading { shares, rows, .. } = reading;
         let (shares, rows) = (Mutex::new(shares), Mutex::new(rows));
-        Ok(Self { secret, journals, store, uid_after, shares, rows })
+        Ok(Self {
+            secret,
+            journals,
+            store,
+            archive_age_min: config.store.archive_age_min,
+            uid_after,
+            shares,
+            rows,
+        })
     }
 
     /// Hands rows of earlier runs over that the store did not take before; true once all are confirmed. Asked by one
@@ -296,7 +307,7 @@ impl Reading<'_> {
             if self.rows.waiting.is_empty() || !works || deadline <= self.shared.clock.now() {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            self.shared.confirmations.await_more(Duration::from_millis(50));
         }
     }
 }
@@ -396,6 +407,9 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
     }
     if let Some(journal) = thread.journal.get() {
         journal.took_over();
+    }
+    if thread.id.0 == 0 {
+        driver::spawn(keep::chores_task(thread.clone(), kept.archive_age_min));
     }
 }
 

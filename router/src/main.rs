@@ -34,14 +34,9 @@ mod resolve;
 mod scaling;
 mod serve;
 mod sessions;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "nothing is saved yet: the way from the core to the store is its own step")
-)]
 mod side;
 mod signal;
 mod sockets;
-#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "as the side thread"))]
 mod store;
 mod takeover;
 mod thread;

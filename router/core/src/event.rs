@@ -1,7 +1,7 @@
 //! What can happen to a shard: the one closed list of inputs.
 use crate::codes::Code;
 use crate::effect::Outcome;
-use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId};
+use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId, Uid};
 use crate::log::JournalState;
 use crate::plan::RunningMode;
 use crate::record::Accepted;
@@ -247,6 +247,8 @@ pub struct Stored<'a> {
     pub context: &'a [(&'a str, &'a str)],
     /// The mode that an operator gave it.
     pub mode: Option<RunningMode>,
+    /// What was said before this was forgotten by a reset.
+    pub history_from: Uid,
 }
 
 /// Everything that can happen to a shard.

@@ -115,6 +115,7 @@ impl Shard {
             session.context = Some(Box::new(context));
         }
         session.running_mode = session.running_mode.or(stored.mode);
+        session.history_from = session.history_from.max(stored.history_from);
         if !session.assigned && !stored.agent.is_empty() {
             self.assign_again(slot, stored.agent);
         }

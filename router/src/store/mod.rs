@@ -27,8 +27,9 @@ mod sqlite;
 pub(crate) use backend::{Keep, Trouble};
 pub(crate) use memory::Place as MemoryPlace;
 pub(crate) use postgres::Place as PostgresPlace;
-#[allow(unused_imports, reason = "for whoever asks for pages")]
-pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, PAGE_MAX, Query, SessionFilter};
+#[cfg(test)]
+use query::SessionFilter;
+pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, Query};
 pub(crate) use queue::{Confirmed, Counters, Full, Health};
 pub(crate) use redis::Place as RedisPlace;
 pub(crate) use row::{CursorRow, DeadLetter, Key, Mark, Op, Said, SessionRow, State};
@@ -143,6 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// Too much waits. Nothing was taken; the journal still has it.
+    #[cfg(test)]
     pub(crate) fn write(&self, shard: u16, ticket: u64, ops: Vec<Op>) -> Result<(), Full> {
         self.0.write(shard, ticket, ops)
     }

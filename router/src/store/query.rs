@@ -18,16 +18,19 @@ pub(crate) enum Query {
     /// A session and the newest of what was said in it, as far as both bounds let.
     Load { key: Key, messages_max: usize, bytes_max: usize },
     /// Sessions in the order of their keys, from after this one on.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
     Sessions { filter: SessionFilter, after: Option<Key>, limit: usize },
     /// Dead letters in the order of their uids, from after this one on.
     DeadLetters { filter: LetterFilter, after: Option<u64>, limit: usize },
     /// One of them.
     DeadLetter { uid: u64 },
     /// All cursors.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
     Cursors,
     /// Marks of messages seen since this time, from after this place on, the newest day first: to fill memory with.
     SeenSince { unix_millis: u64, after: Option<MarkPlace>, limit: usize },
     /// When this was seen, if it was.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
     WasSeen { mark: Mark },
     /// Archives sessions that nobody spoke in since `before`, the idle for longest first, at most so many.
     Expire { before_millis: u64, sessions_max: usize },

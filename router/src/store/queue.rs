@@ -253,6 +253,7 @@ impl Shared {
         self.kind
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, shard: u16, ticket: u64, mut ops: Vec<Op>) -> Result<(), Full> {
         self.offer(shard, ticket, &mut ops)
     }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 /// What a shard was handed.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time")]
 pub(crate) enum Cause<'a> {
     Event(Event<'a>),
     Tick,

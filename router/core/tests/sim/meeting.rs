@@ -264,6 +264,7 @@ impl Board {
 }
 
 /// Did this turn join another in this step?
+#[expect(clippy::wildcard_enum_match_arm, reason = "what else there is says nothing of these")]
 fn is_merged(step: &Step<'_>, id: TurnId) -> bool {
     step.effects.list().iter().any(|effect| match effect {
         Effect::Settled { turn, outcome, .. } => *turn == id && *outcome == Outcome::Merged,
