@@ -60,8 +60,8 @@ impl Crew {
         Ok(Self { shared, kind, threads })
     }
 
-    /// Begins the shards with what earlier runs left, gives each thread its listeners, and opens the doors. What waits at a retired listener is let
-    /// in, for the last time.
+    /// Begins the shards with what earlier runs left, gives each thread its listeners, and opens the doors. What waits at
+    /// a retired listener is let in, for the last time.
     ///
     /// # Errors
     /// A thread has ended.
