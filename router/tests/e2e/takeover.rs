@@ -5,6 +5,7 @@ use crate::peers::gateway::{Gateway, command, merge, new_folder};
 use crate::peers::http::Client;
 use crate::peers::model::Model;
 use crate::peers::socket::{Heard, Socket};
+use crate::peers::telegram::{SECRET, Telegram, private};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
@@ -329,6 +330,42 @@ fn connections_wait_for_what_runs() {
     }
     assert!(held.gateway.ended().success());
     assert_eq!(next.metric("clawgate_messages_accepted_total", ""), 20);
+}
+
+/// What the drain's time does not let finish, and was acknowledged, the new one takes up from the journal: answered
+/// once, by either.
+#[test]
+fn what_was_acknowledged_is_answered_by_whoever_goes_on() {
+    let (slow, quick) = (Model::held(1), Model::saying(&["canary"]));
+    let telegram = Telegram::start();
+    let config = |model: &Model| {
+        with_data(json!({
+            "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
+            "channels": { "telegram": telegram.config(json!({})) }, "server": { "drainSeconds": 0.3 },
+        }))
+    };
+    let mut gateway = Gateway::start(config(&slow));
+    let post = |gateway: &Gateway, id: u32| {
+        let headers = [("x-telegram-bot-api-secret-token", SECRET)];
+        gateway.call(
+            "POST",
+            "/webhooks/telegram",
+            &headers,
+            private(id.into(), 70 + i64::from(id), "hi").to_string().as_bytes(),
+        )
+    };
+    (0..4).for_each(|id| assert_eq!(post(&gateway, id).status, 200));
+    slow.await_asked(4);
+    let next = gateway.begin_successor(config(&quick)).serving();
+    gateway.await_line("the drain's time is up");
+    assert!(gateway.ended().success());
+    let mut chats: Vec<_> = telegram.await_posts(4).iter().map(|post| post.chat).collect();
+    chats.sort_unstable();
+    assert_eq!(chats, [70, 71, 72, 73]);
+    // The platform asks again: all are known.
+    (0..4).for_each(|id| assert_eq!(post(&next, id).status, 200));
+    assert_eq!(next.await_metric("clawgate_messages_duplicate_total", "", 4), 4);
+    assert_eq!(quick.bodies().len(), 4);
 }
 
 /// Ends a process that is no child of ours, however the test ends.
