@@ -1,7 +1,7 @@
 //! The proof that nothing is lost: the real gateway is killed again and again under load, and what it acknowledged is held
 //! against what it answered, over all its lives.
 //!
-//! Owns the rounds: load, kill, restart. Who writes is [`senders`] and [`sockets`], who takes the answers [`platforms`], who
+//! Owns the rounds: load, kill, restart. Who writes is `senders` and `sockets`, who takes the answers `platforms`, who
 //! judges [`history`]. Everything that is drawn is drawn from one seed; everything that is waited for has a bound.
 
 mod call;
@@ -165,7 +165,7 @@ pub struct Plan {
     pub chats: u32,
     /// WebSocket clients, and the messages a second of all of them.
     pub sockets: u32,
-    /// See [`sockets`](Self::sockets).
+    /// See `sockets`(Self::sockets).
     pub socket_rate: f64,
     /// Connections for calls that wait for their answer, and the calls a second of all of them.
     pub rest_lanes: u32,

@@ -2,7 +2,7 @@
 //! from where on records are still needed. Plain counting; what is written is decided by those who write it.
 //!
 //! A record is needed until its turn is settled *and* the store has confirmed all that was saved because of it. Both
-//! are queues with one watermark each; [`Log::released`] is the smaller one.
+//! are queues with one watermark each; `Log::released` is the smaller one.
 use crate::effect::{Effect, Effects};
 use crate::home::Secret;
 use crate::id::{Client, TurnId, Uid};

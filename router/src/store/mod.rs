@@ -1,9 +1,9 @@
 //! The store behind the journal: sessions, history, dead letters, cursors and marks of messages seen, in memory, SQLite,
 //! Redis or PostgreSQL. It obeys `router/docs/stores.md`.
 //!
-//! It is written behind: [`Store::write`] puts into a bounded queue and returns; what waits is written in one
+//! It is written behind: [`Store::offer`] puts into a bounded queue and returns; what waits is written in one
 //! transaction, in order, and confirmed when it is as durable as the database makes things. A store that is slow or
-//! down blocks nobody: its queue fills, [`Store::write`] refuses, and the journal keeps what was refused. It heals by
+//! down blocks nobody: its queue fills, [`Store::offer`] refuses, and the journal keeps what was refused. It heals by
 //! itself. Nothing here decides what is written or when.
 mod archive;
 mod async_tls;
@@ -149,7 +149,9 @@ impl Store {
         self.0.write(shard, ticket, ops)
     }
 
-    /// As [`Self::write`]; `ops` is emptied where they were taken, and stays as it is where they were not.
+    /// Hands writes over: all of them are carried out, in order and at once, or none; later than those that this shard
+    /// handed over before. The ticket comes back when they are durable. `ops` is emptied where they were taken, and stays
+    /// as it is where they were not.
     ///
     /// # Errors
     /// Too much waits.
