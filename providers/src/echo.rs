@@ -1,6 +1,6 @@
 //! The model that says what it was told: for trying things out, and for measuring the gateway without a model.
-use crate::Said;
-use clawgate_core::event::{End, Piece, Stop};
+use crate::{End, Said, Stop};
+use clawgate_core::event::Piece;
 
 /// An echo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

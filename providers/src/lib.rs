@@ -4,25 +4,29 @@
 //! Pure: no socket, no clock, no thread. The shell sends, reads and waits; retries, breakers and time-outs are the core's.
 #![forbid(unsafe_code)]
 
+mod anthropic;
+mod decoder;
 pub mod echo;
+mod endpoint;
 pub mod failure;
+mod format;
 mod json;
-pub mod openai_chat;
+mod ollama;
+mod openai_chat;
+mod openai_responses;
+mod prompt;
+pub mod rates;
+pub mod raw;
+pub mod said;
 pub mod scripted;
 
+pub use decoder::{Decoder, Limits};
+pub use endpoint::{Endpoint, Settings};
+pub use format::{Abilities, Kind};
 pub use json::Json;
+pub use said::{End, Said, Stop};
 
-use clawgate_core::event::{End, Piece};
 use clawgate_core::view::Role;
-
-/// Something that a model said: any number of pieces, then one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said<'a> {
-    /// A piece of the answer.
-    Piece(Piece<'a>),
-    /// The call is over.
-    Ended(End<'a>),
-}
 
 /// What a model is asked.
 #[expect(missing_debug_implementations, reason = "iterators have none, and texts do not belong into logs")]
@@ -48,13 +52,13 @@ pub struct Unusable {
     pub text: &'static str,
 }
 
-/// A configured model. Closed: a new wire format is a new variant, and the compiler shows every place.
+/// A configured model. Closed: a new kind is a new variant, and the compiler shows every place.
 #[derive(Debug)]
 pub enum Provider {
     /// Says what it was told.
     Echo(echo::Echo),
     /// Says what its script says.
     Scripted(scripted::Script),
-    /// OpenAI's chat completions, and all that are compatible with them.
-    OpenAi(Box<openai_chat::Endpoint>),
+    /// An endpoint of any format.
+    Endpoint(Box<Endpoint>),
 }

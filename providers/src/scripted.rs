@@ -2,10 +2,10 @@
 //!
 //! Owns what comes at each step. Keeps no state and no time: the shell counts the steps and waits. The same script says the
 //! same each time.
-use crate::Said;
 use crate::failure::{TRUNCATED, classify};
+use crate::{End, Said, Stop};
 use clawgate_core::codes::Code;
-use clawgate_core::event::{End, Failure, Piece, Retry, Stop};
+use clawgate_core::event::{Failure, Piece, Retry};
 use core::time::Duration;
 
 /// One line of a script.
@@ -208,6 +208,7 @@ mod tests {
                 Said::Ended(End::Failed(failure)) => {
                     format!("failed {} {:?}", failure.code.name(), failure.retry)
                 }
+                Said::Usage(_) | Said::Call(_) | Said::Thought(_) => format!("{said:?}"),
             };
             format!("{}:{what}", after.as_millis())
         });

@@ -7,11 +7,10 @@ use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_core::codes::Code;
-use clawgate_core::event::{End, Event, Failure, Piece, Retry};
+use clawgate_core::event::{self, Event, Failure, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId};
 use clawgate_providers::echo::Echo;
-use clawgate_providers::openai_chat::{Decoder, Limits};
-use clawgate_providers::{Json, Said, Turn};
+use clawgate_providers::{End, Json, Limits, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
 use std::time::Duration;
@@ -171,14 +170,15 @@ async fn converse(
             target.endpoint.failure(answer.status, &head.headers, &mut body, &mut json, &mut detail);
         thread.touch();
         thread.upstreams.end(call);
-        thread.handle(Event::Ended { call, end: End::Failed(failure) });
+        thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
         return Ok(());
     }
     let decoder_limits = Limits {
         event_bytes_max: limits.upstream_event_bytes_max,
         body_bytes_max: limits.upstream_body_bytes_max,
+        calls_max: Limits::CALLS_MAX,
     };
-    let mut decoder = Decoder::new(target.streams, decoder_limits);
+    let mut decoder = target.endpoint.decoder(decoder_limits);
     let mut text = Vec::new();
     let (mut failed, mut rest) = (false, None);
     loop {
@@ -258,5 +258,5 @@ fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault) {
     };
     let detail = format!("the model {}", fault.text());
     let failure = Failure { code, retry: Retry::Backoff, detail: &detail };
-    thread.handle(Event::Ended { call, end: End::Failed(failure) });
+    thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
 }

@@ -7,7 +7,7 @@ use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
 use crate::{call, deliver, driver, http, keep, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
-use clawgate_core::event::Event;
+use clawgate_core::event::{Event, Piece};
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
 use clawgate_providers::Said;
 use std::rc::Rc;
@@ -138,7 +138,10 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
 pub(crate) fn heard(call: CallId, said: Said<'_>) -> Event<'_> {
     match said {
         Said::Piece(piece) => Event::Piece { call, piece },
-        Said::Ended(end) => Event::Ended { call, end },
+        Said::Usage(counts) => Event::Piece { call, piece: Piece::Usage(counts.into()) },
+        // A sign of life; what it says is not the shard's matter.
+        Said::Call(_) | Said::Thought(_) => Event::Piece { call, piece: Piece::Alive },
+        Said::Ended(end) => Event::Ended { call, end: end.into() },
     }
 }
 

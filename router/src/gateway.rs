@@ -20,7 +20,7 @@ use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, Uid};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
-use clawgate_providers::{echo, openai_chat, scripted};
+use clawgate_providers::{Endpoint, Kind, Settings, echo, scripted};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,9 +45,7 @@ pub(crate) enum Upstream {
 /// An endpoint that speaks chat completions, and what TLS trusts there.
 #[derive(Debug)]
 pub(crate) struct OpenAi {
-    pub(crate) endpoint: openai_chat::Endpoint,
-    /// It was asked for a stream.
-    pub(crate) streams: bool,
+    pub(crate) endpoint: Endpoint,
     pub(crate) tls: Arc<rustls::ClientConfig>,
 }
 
@@ -247,7 +245,9 @@ fn upstream(
                 Some(file) => tls::client_config(Some(file))?,
                 None => client_tls.clone(),
             };
-            let settings = openai_chat::Settings {
+            let settings = Settings {
+                kind: Kind::OpenAiChat,
+                replay_reasoning: false,
                 base_url: endpoint.base_url.clone(),
                 api_key: endpoint.api_key.as_ref().map(|key| key.expose().to_owned()),
                 model: endpoint.model.clone(),
@@ -261,9 +261,9 @@ fn upstream(
                     .map(|body| body.expose().to_owned())
                     .unwrap_or_default(),
             };
-            let endpoint = openai_chat::Endpoint::new(&settings)
+            let endpoint = Endpoint::new(&settings)
                 .map_err(|bad| format!("models.{}.{}: {}", model.name, bad.key, bad.text))?;
-            Upstream::OpenAi(Box::new(OpenAi { endpoint, streams: settings.stream, tls }))
+            Upstream::OpenAi(Box::new(OpenAi { endpoint, tls }))
         }
     })
 }

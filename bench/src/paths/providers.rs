@@ -1,9 +1,8 @@
 //! Paths of `providers`: a request written, a streamed answer read.
 use super::{Operation, Path};
 use crate::inputs::{message_text, openai_stream};
-use clawgate_core::event::{End, Piece};
-use clawgate_providers::openai_chat::{Decoder, Endpoint, Limits, Settings};
-use clawgate_providers::{Json, Said, Turn};
+use clawgate_core::event::Piece;
+use clawgate_providers::{Decoder, End, Endpoint, Json, Kind, Limits, Said, Settings, Turn};
 use std::hint::black_box;
 
 pub(super) const PATHS: &[Path] = &[
@@ -23,8 +22,8 @@ fn stream(events: usize) -> Operation {
     let mut json = Json::new();
     Box::new(move || {
         buffer.copy_from_slice(black_box(&input));
-        let limits = Limits { event_bytes_max: 1 << 20, body_bytes_max: 4 << 20 };
-        let mut decoder = Decoder::new(true, limits);
+        let limits = Limits { event_bytes_max: 1 << 20, body_bytes_max: 4 << 20, calls_max: 16 };
+        let mut decoder = Decoder::new(Kind::OpenAiChat, true, limits);
         let (mut at, mut tokens, mut finished) = (0, 0, false);
         let mut sink = |said: Said<'_>| {
             tokens += usize::from(matches!(said, Said::Piece(Piece::Text(_))));
@@ -40,6 +39,8 @@ fn stream(events: usize) -> Operation {
 
 fn request() -> Operation {
     let settings = Settings {
+        kind: Kind::OpenAiChat,
+        replay_reasoning: false,
         base_url: "http://127.0.0.1:9000/v1".to_owned(),
         api_key: Some("sk-0123456789abcdef".to_owned()),
         model: "gpt-5-mini".to_owned(),

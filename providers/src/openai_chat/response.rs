@@ -1,267 +1,251 @@
-//! What an endpoint answers: a stream of chunks, or one body.
+//! What chat completions answer: a stream of chunks, or one body.
 //!
-//! Owns what the events mean, and whether the answer is whole. Keeps of a stream only whether a finish was seen: text is
-//! handed on as it comes. Obeys OpenAI's "Streaming" page, and accepts what compatible servers make of it: `choices` null or
-//! absent, usage on any chunk or inside a choice, a whole JSON body where a stream was asked for.
-use crate::failure::{TRUNCATED, classify, cut, message_of, reason_of};
-use crate::{Json, Said};
-use clawgate_core::codes::Code;
-use clawgate_core::event::{End, Failure, Piece, Retry, Stop, Usage};
-use clawgate_wire::sse;
-use simd_json::prelude::*;
-use simd_json::tape::Value;
+//! Owns what the events mean, and whether the answer is whole. Keeps of a stream whether a finish was seen and which tool
+//! calls began: texts are handed on as they come. Obeys OpenAI's "Streaming" page, and accepts what compatible servers make
+//! of it: `choices` null or absent, usage on any chunk or inside a choice, a whole JSON body where a stream was asked for,
+//! tool calls without index or id.
+use crate::decoder::Out;
+use crate::raw::{Raw, Text};
+use crate::said::{CallPart, Counts, Said, Stop};
 
-/// Bounds of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one event of a stream.
-    pub event_bytes_max: usize,
-    /// Bytes of a response that is no stream.
-    pub body_bytes_max: usize,
-}
-
-impl Limits {
-    /// Small enough that every limit is reached in a test.
-    pub const TEST: Self = Self { event_bytes_max: 4_096, body_bytes_max: 8_192 };
-}
-
-/// What a response turned out to be.
+/// A tool call that began.
 #[derive(Debug)]
-enum Form {
-    /// Nothing but white space came.
-    Unknown,
-    Events(sse::Decoder),
-    Whole,
+struct Call {
+    /// What the provider counts it as.
+    number: Option<u64>,
+    /// What the provider names it; empty where it does not.
+    id: Box<str>,
+    /// Its name is known, so that it was told.
+    begun: bool,
+    /// Arguments that came before the name.
+    early: String,
 }
 
-/// Reads one response whose status is 2xx.
+/// Reads the events of one answer.
 #[derive(Debug)]
-pub struct Decoder {
-    form: Form,
-    limits: Limits,
+pub(crate) struct Reader {
     /// The finish that was seen.
-    stop: Option<Stop>,
+    stop: Option<Stop<'static>>,
     /// A choice was seen.
     answered: bool,
-    ended: bool,
+    calls: Vec<Call>,
 }
 
-impl Decoder {
-    /// A decoder for a response that is a stream, unless it begins like a JSON object; or that is none.
-    #[must_use]
-    pub const fn new(stream: bool, limits: Limits) -> Self {
-        let form = if stream { Form::Unknown } else { Form::Whole };
-        Self { form, limits, stop: None, answered: false, ended: false }
+impl Reader {
+    pub(crate) const fn new() -> Self {
+        Self { stop: None, answered: false, calls: Vec::new() }
     }
 
-    /// Did [`Said::Ended`] come? What follows it is ignored.
-    #[must_use]
-    pub const fn is_ended(&self) -> bool {
-        self.ended
-    }
-
-    /// Reads on. Returns how many bytes of `buf` are done with; the rest is to be given again, with what came behind it, and
-    /// its bytes unchanged. The rest is never longer than the larger of the two limits.
-    pub fn decode(&mut self, buf: &mut [u8], json: &mut Json, sink: &mut dyn FnMut(Said<'_>)) -> usize {
-        if self.ended {
-            return buf.len();
-        }
-        // Servers send white space ahead of an answer to keep the connection alive.
-        let blank = buf.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        if matches!(self.form, Form::Unknown | Form::Whole) && blank == buf.len() {
-            return blank;
-        }
-        if matches!(self.form, Form::Unknown) {
-            let events = sse::Decoder::new(self.limits.event_bytes_max);
-            self.form = if buf.get(blank) == Some(&b'{') { Form::Whole } else { Form::Events(events) };
-        }
-        if matches!(self.form, Form::Events(_)) {
-            return self.decode_events(buf, json, sink);
-        }
-        if buf.len() <= self.limits.body_bytes_max {
-            return 0;
-        }
-        self.malformed("the answer is larger than the limit", sink);
-        buf.len()
-    }
-
-    fn decode_events(&mut self, buf: &mut [u8], json: &mut Json, sink: &mut dyn FnMut(Said<'_>)) -> usize {
-        let mut at = 0;
-        while !self.ended {
-            let Form::Events(events) = &mut self.form else { break };
-            at += match events.decode(&mut buf[at..]) {
-                Ok(sse::Step::NeedMore) => return at,
-                // A comment keeps the connection alive, and says nothing about the model.
-                Ok(sse::Step::Comment { consumed } | sse::Step::Skip { consumed }) => consumed,
-                Ok(sse::Step::Id { consumed, .. }) => consumed,
-                Ok(sse::Step::Event { consumed, event, data, .. }) => {
-                    let is_error = event == "error";
-                    if !self.on_event(is_error, data, json, sink) {
-                        self.malformed("an event of the answer is not the protocol of its provider", sink);
-                    }
-                    consumed
-                }
-                Err(sse::TooLong) => {
-                    self.malformed("an event of the answer is larger than the limit", sink);
-                    break;
-                }
-            };
-        }
-        buf.len()
-    }
-
-    /// The response is over: `rest` is what [`Self::decode`] left. An answer without its end is truncated.
-    pub fn finish(&mut self, rest: &mut [u8], json: &mut Json, sink: &mut dyn FnMut(Said<'_>)) {
-        if self.ended {
-            return;
-        }
-        match &mut self.form {
-            Form::Unknown => {}
-            Form::Whole => {
-                let whole = is_closed(rest);
-                if whole && !(self.on_event(false, rest, json, sink) && (self.answered || self.ended)) {
-                    self.malformed("the answer is not the protocol of its provider", sink);
-                }
-                // A body says by its length that it is whole, and some servers leave the reason out.
-                self.stop = self.stop.or(whole.then_some(Stop::Complete));
-            }
-            // Some servers leave out the empty line behind the last event. One that is cut itself is no news.
-            Form::Events(events) => {
-                let mut tail = [&*rest, b"\n\n"].concat();
-                if let Ok(sse::Step::Event { event, data, .. }) = events.decode(&mut tail) {
-                    let is_error = event == "error";
-                    self.on_event(is_error, data, json, sink);
-                }
+    pub(crate) fn on_event(&mut self, name: &str, chunk: Raw<'_>, out: &mut Out<'_>) -> bool {
+        let (mut error, mut choices, mut usage) = (None, None, None);
+        for (key, value) in chunk.fields().filter(|(_, value)| !value.is_null()) {
+            match key.key() {
+                "error" => error = error.or(Some(value)),
+                "choices" => choices = choices.or(Some(value)),
+                "usage" => usage = usage.or(Some(value)),
+                _ => {}
             }
         }
-        match self.stop {
-            Some(stop) => self.end(End::Finished(stop), sink),
-            None => self.end(End::Failed(TRUNCATED), sink),
+        if let Some(error) = error.or((name == "error").then_some(chunk)) {
+            out.fail(error);
+            return true;
         }
-    }
-
-    /// Reads one event's data. Is it the protocol?
-    fn on_event(
-        &mut self,
-        is_error: bool,
-        data: &mut [u8],
-        json: &mut Json,
-        sink: &mut dyn FnMut(Said<'_>),
-    ) -> bool {
-        match data.trim_ascii() {
-            b"" => return true,
-            b"[DONE]" => {
-                self.end(End::Finished(self.stop.unwrap_or_default()), sink);
-                return true;
-            }
-            _ => {}
-        }
-        let read = json.read(data, |value| {
-            let known = value.is_object();
-            if known {
-                self.on_chunk(is_error, value, sink);
-            }
-            known
-        });
-        read == Some(true)
-    }
-
-    fn on_chunk(&mut self, is_error: bool, chunk: Value<'_, '_>, sink: &mut dyn FnMut(Said<'_>)) {
-        let error = chunk.get("error").filter(|error| !error.is_null());
-        if let Some(error) = error.or(is_error.then_some(chunk)) {
-            // OpenRouter puts the status that the head could no longer carry into `code`.
-            let status =
-                error.get("code").and_then(|code| code.as_u16()).filter(|code| 400 <= *code).unwrap_or(200);
-            let (code, retry) = classify(status, reason_of(error), core::time::Duration::ZERO);
-            let detail = cut(message_of(error).unwrap_or("the model failed without a word"));
-            return self.end(End::Failed(Failure { code, retry, detail }), sink);
-        }
-        let choices = chunk.get("choices").and_then(|choices| choices.as_array());
-        let choice = choices.and_then(|choices| {
-            let ours =
-                |choice: &Value<'_, '_>| choice.get("index").is_none_or(|index| index.as_u64() == Some(0));
-            choices.iter().find(ours)
-        });
+        let ours = |choice: &Raw<'_>| choice.get("index").is_none_or(|index| index.u64() == Some(0));
+        let choice = choices.and_then(|choices| choices.items().find(ours));
         if let Some(choice) = choice {
-            self.on_choice(choice, sink);
+            self.on_choice(choice, out);
         }
         // Kimi counts inside the choice.
-        let usage = chunk.get("usage").filter(|usage| usage.is_object());
+        let usage = usage.filter(|usage| usage.is_object());
         let usage = usage.or_else(|| choice.and_then(|choice| choice.get("usage")));
         if let Some(usage) = usage.filter(|usage| usage.is_object()) {
-            let count = |key: &str| {
-                let count = usage.get(key).and_then(|count| count.as_u64()).unwrap_or(0);
-                u32::try_from(count).unwrap_or(u32::MAX)
-            };
-            let (prompt, completion) = (count("prompt_tokens"), count("completion_tokens"));
-            sink(Said::Piece(Piece::Usage(Usage { prompt, completion, estimated: false })));
+            out.usage(counts_of(usage));
+        }
+        true
+    }
+
+    pub(crate) fn on_whole(&mut self, body: Raw<'_>, out: &mut Out<'_>) -> bool {
+        self.on_event("message", body, out) && (self.answered || out.is_ended())
+    }
+
+    pub(crate) fn on_done(&mut self, out: &mut Out<'_>) {
+        self.finish(self.stop.unwrap_or_default(), out);
+    }
+
+    /// Some servers leave the reason out of a body, which says by its length that it is whole.
+    pub(crate) fn on_end(&mut self, whole: bool, out: &mut Out<'_>) {
+        if let Some(stop) = self.stop.or(whole.then_some(Stop::Complete)) {
+            self.finish(stop, out);
         }
     }
 
-    fn on_choice(&mut self, choice: Value<'_, '_>, sink: &mut dyn FnMut(Said<'_>)) {
+    fn finish(&mut self, stop: Stop<'static>, out: &mut Out<'_>) {
+        if self.calls.iter().any(|call| !call.begun) {
+            return out.malformed("a tool call of the answer has no name");
+        }
+        for index in (0..).take(self.calls.len()) {
+            out.say(Said::Call(CallPart::End { index }));
+        }
+        // Some servers say `stop` where they mean their calls.
+        let calls = stop == Stop::Complete && !self.calls.is_empty();
+        out.finish(if calls { Stop::ToolCalls } else { stop });
+    }
+
+    fn on_choice(&mut self, choice: Raw<'_>, out: &mut Out<'_>) {
         self.answered = true;
-        let mut said = false;
-        let mut piece = |piece: Piece<'_>| {
-            said = true;
-            sink(Said::Piece(piece));
-        };
-        if let Some(delta) = choice.get("delta").or_else(|| choice.get("message")) {
-            let text = |key: &str| {
-                let text = delta.get(key).and_then(ValueIntoString::into_string);
-                text.filter(|text| !text.is_empty())
-            };
-            // Kimi and DeepSeek write `reasoning_content`, OpenRouter and newer vLLM `reasoning`.
-            let thought = text("reasoning_content").or_else(|| text("reasoning"));
-            thought.into_iter().for_each(|text| piece(Piece::Reasoning(text)));
-            // A refusal stands where the text would.
-            text("content").or_else(|| text("refusal")).into_iter().for_each(|text| piece(Piece::Text(text)));
-            // Mistral's reasoning models send a list of parts.
-            for part in
-                delta.get("content").and_then(|parts| parts.as_array()).iter().flat_map(|parts| parts.iter())
-            {
-                part.get("text")
-                    .and_then(ValueIntoString::into_string)
-                    .into_iter()
-                    .for_each(|text| piece(Piece::Text(text)));
+        let (mut delta, mut message, mut finish) = (None, None, None);
+        for (key, value) in choice.fields() {
+            match key.key() {
+                "delta" => delta = delta.or(Some(value)),
+                "message" => message = message.or(Some(value)),
+                "finish_reason" => finish = value.text(),
+                _ => {}
             }
         }
-        if !said {
-            sink(Said::Piece(Piece::Alive));
+        if !delta.or(message).is_some_and(|delta| self.on_delta(delta, out)) {
+            out.alive();
         }
-        self.stop = match choice.get("finish_reason").and_then(ValueIntoString::into_string) {
-            None | Some("") => self.stop,
+        self.stop = match finish.as_ref().map(Text::key) {
+            None => self.stop,
+            Some("") => self.stop,
             Some("length") => Some(Stop::Length),
             Some("content_filter") => Some(Stop::Filtered),
-            // `stop`, `tool_calls`, `function_call`, and what compatible servers call the same.
+            Some("tool_calls" | "function_call") => Some(Stop::ToolCalls),
+            // `stop`, and what compatible servers call the same.
             Some(_) => Some(Stop::Complete),
         };
     }
 
-    fn malformed(&mut self, detail: &'static str, sink: &mut dyn FnMut(Said<'_>)) {
-        let failure = Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, detail };
-        self.end(End::Failed(failure), sink);
+    /// Did it say anything?
+    fn on_delta(&mut self, delta: Raw<'_>, out: &mut Out<'_>) -> bool {
+        let (mut content, mut refusal, mut calls, mut legacy) = (None, None, None, None);
+        let (mut thought, mut other_thought) = (None, None);
+        for (key, value) in delta.fields().filter(|(_, value)| !value.is_null()) {
+            match key.key() {
+                "content" => content = content.or(Some(value)),
+                "refusal" => refusal = value.text(),
+                "tool_calls" => calls = Some(value),
+                "function_call" => legacy = Some(value),
+                // Kimi and DeepSeek write `reasoning_content`, OpenRouter and newer vLLM `reasoning`.
+                "reasoning_content" => thought = value.text().filter(|text| !text.is_empty()),
+                "reasoning" => other_thought = value.text(),
+                _ => {}
+            }
+        }
+        let mut said = out.reasoning(thought.or(other_thought).as_ref());
+        let text = content.and_then(Raw::text).filter(|text| !text.is_empty());
+        // A refusal stands where the text would.
+        said |= out.text(text.or(refusal).as_ref());
+        // Mistral's reasoning models send a list of parts.
+        for part in content.into_iter().flat_map(Raw::items) {
+            said |= out.text(part.get("text").and_then(Raw::text).as_ref());
+        }
+        for (place, call) in calls.into_iter().flat_map(Raw::items).enumerate() {
+            said |= self.on_call(Some(place), call.get("index").and_then(Raw::u64), call, out);
+        }
+        if let Some(function) = legacy {
+            said |= self.on_function(None, Some(0), "", function, out);
+        }
+        said
     }
 
-    fn end(&mut self, end: End<'_>, sink: &mut dyn FnMut(Said<'_>)) {
-        if !self.ended {
-            self.ended = true;
-            sink(Said::Ended(end));
+    fn on_call(
+        &mut self,
+        place: Option<usize>,
+        number: Option<u64>,
+        call: Raw<'_>,
+        out: &mut Out<'_>,
+    ) -> bool {
+        let id = call.get("id").and_then(Raw::text).map(|id| id.plain().into_owned()).unwrap_or_default();
+        let Some(function) = call.field("function") else { return false };
+        self.on_function(place, number, &id, function, out)
+    }
+
+    /// A fragment of a call. Which one is told by its number; where there is none, by its id, or by its place among those
+    /// of its chunk.
+    fn on_function(
+        &mut self,
+        place: Option<usize>,
+        number: Option<u64>,
+        id: &str,
+        function: Raw<'_>,
+        out: &mut Out<'_>,
+    ) -> bool {
+        let name = function.get("name").and_then(Raw::text).filter(|name| !name.is_empty());
+        let arguments = function.get("arguments").and_then(Raw::text).unwrap_or_default();
+        let by_id = || self.calls.iter().rposition(|call| !id.is_empty() && *call.id == *id);
+        let found = match number {
+            // Some servers number all calls of an answer 0: another id with another name is another call.
+            Some(_) => self.calls.iter().rposition(|call| {
+                let other = !id.is_empty() && !call.id.is_empty() && *call.id != *id && name.is_some();
+                call.number == number && !other
+            }),
+            None if id.is_empty() && name.is_some() => None,
+            None if id.is_empty() => place.filter(|place| *place < self.calls.len()),
+            None => by_id(),
+        };
+        // A fragment with neither id nor name begins no call: where its number or place is nobody's, it goes on with the
+        // last one.
+        let alone =
+            id.is_empty() && name.is_none() && (found.is_none() || number.is_none() && place == Some(0));
+        let found = if alone { self.calls.len().checked_sub(1) } else { found };
+        let at = match found {
+            Some(at) => at,
+            None => {
+                if out.is_full(u32::try_from(self.calls.len()).unwrap_or(u32::MAX)) {
+                    return true;
+                }
+                self.calls.push(Call { number, id: id.into(), begun: false, early: String::new() });
+                self.calls.len() - 1
+            }
+        };
+        let index = u32::try_from(at).unwrap_or(u32::MAX);
+        let bytes_max = out.limits.body_bytes_max;
+        let Some(call) = self.calls.get_mut(at) else { return false };
+        if call.begun {
+            out.arguments(index, &arguments);
+        } else if let Some(name) = name {
+            if call.id.is_empty() {
+                call.id = id.into();
+            }
+            call.begun = true;
+            out.begin(index, &call.id, &name);
+            out.arguments(index, &core::mem::take(&mut call.early).into());
+            out.arguments(index, &arguments);
+        } else {
+            arguments.push_to(&mut call.early);
+            if call.id.is_empty() {
+                call.id = id.into();
+            }
+            if bytes_max < call.early.len() {
+                out.malformed("a tool call of the answer has no name");
+            }
+            return false;
         }
+        true
     }
 }
 
-/// Has every bracket and text of this JSON its end? What broke off has not, what is wrong in itself may.
-fn is_closed(json: &[u8]) -> bool {
-    let (mut open, mut in_text, mut escaped) = (0_i64, false, false);
-    for byte in json {
-        match (in_text, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_text = !in_text,
-            (false, b'{' | b'[') => open += 1,
-            (false, b'}' | b']') => open -= 1,
+pub(crate) fn counts_of(usage: Raw<'_>) -> Counts {
+    let mut counts = Counts::default();
+    let inside = |details: Raw<'_>, key: &str| details.get(key).and_then(Raw::count);
+    for (key, value) in usage.fields() {
+        match key.key() {
+            "prompt_tokens" => counts.prompt = value.count().unwrap_or(0),
+            "completion_tokens" => counts.completion = value.count().unwrap_or(0),
+            "prompt_tokens_details" => {
+                counts.cached = inside(value, "cached_tokens").unwrap_or(counts.cached);
+                counts.cache_created = inside(value, "cache_write_tokens").unwrap_or(0);
+            }
+            "completion_tokens_details" => {
+                counts.reasoning = inside(value, "reasoning_tokens").unwrap_or(0);
+            }
+            // Kimi and DeepSeek.
+            "cached_tokens" | "prompt_cache_hit_tokens" => {
+                counts.cached = value.count().unwrap_or(counts.cached);
+            }
             _ => {}
         }
     }
-    open <= 0 && !in_text && !json.is_empty()
+    counts
 }

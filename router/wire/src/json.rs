@@ -56,7 +56,8 @@ pub fn plain_len(text: &[u8]) -> Option<usize> {
 /// How many bytes from the start need no escape: by blocks as long as there is nothing to find, then by words, which tell
 /// the place.
 #[inline]
-fn plain_prefix(text: &[u8]) -> usize {
+#[must_use]
+pub fn plain_prefix(text: &[u8]) -> usize {
     let mut plain = 0;
     for block in text.as_chunks::<32>().0 {
         // Every byte is looked at, whatever the ones before it: that is what the compiler turns into vector code.
