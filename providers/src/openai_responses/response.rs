@@ -130,7 +130,8 @@ impl Reader {
             return out.alive();
         };
         let Some(call) = self.calls.get_mut(at) else { return };
-        let text = text.filter(|text| !text.is_empty() && !(whole && call.told));
+        let repeated = whole && call.told;
+        let text = text.filter(|text| !repeated && !text.is_empty());
         match text {
             Some(text) => {
                 call.told = true;
