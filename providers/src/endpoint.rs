@@ -129,7 +129,7 @@ impl Endpoint {
         self.stream
     }
 
-    /// Writes the request of a turn. `body` is replaced; the shell adds `Host` and `Content-Length` and sends it.
+    /// Writes the request of a turn. `body` is replaced; the shell adds `Host` and `Content-Length`, and sends it.
     pub fn encode(&self, turn: Turn<'_>, body: &mut Vec<u8>) -> http::Request<()> {
         body.clear();
         body.extend_from_slice(&self.head);
@@ -175,7 +175,8 @@ impl Endpoint {
     }
 }
 
-/// Writes the fields of a request's body behind its first one. Those that the settings replace are left out, and written at the end.
+/// Writes the fields of a request's body behind its first one. Those that the settings replace are left out, and written
+/// at the end.
 pub(crate) struct Body<'x> {
     pub(crate) out: &'x mut Vec<u8>,
     extra: &'x [(String, String)],
