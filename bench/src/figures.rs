@@ -4,13 +4,21 @@
 //! Owns the load (closed loop, or open at a rate), the servers' processes, and what is read of them in `/proc`. Never
 //! compares across runs or machines, and never says that a time is good: it says what was measured, and how disturbed
 //! the machine was while it was.
+pub mod ack;
+pub mod ask;
 pub mod chat;
 pub mod cross;
+pub mod crowd;
+mod durable;
 pub mod idle;
 pub mod journal;
 pub mod load;
 pub mod machine;
+pub mod memory;
+pub mod modes;
+pub mod overload;
 pub mod record;
+pub mod restart;
 pub mod server;
 pub mod start;
 pub mod talk;
@@ -34,6 +42,10 @@ pub struct Setup {
     pub turn: Duration,
     /// Connections, where the figure does not say how many.
     pub connections: usize,
+    /// Sessions, or messages, where a figure is of very many.
+    pub count: usize,
+    /// Only to see that the figure can be measured: what comes out means nothing.
+    pub quick: bool,
     /// Messages a second over all connections, for an open loop; 0 for a closed one.
     pub rate: u32,
     /// What the gateway is told about its driver; empty for its own choice.
@@ -46,6 +58,19 @@ impl Setup {
     pub const fn pace(&self, burst: u32) -> Pace {
         if self.rate == 0 { Pace::Closed { burst } } else { Pace::Open { per_second: self.rate } }
     }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Rounds.
+    pub rounds: u32,
+    /// Seconds of a turn.
+    pub seconds: f64,
+    /// Connections.
+    pub connections: usize,
+    /// Sessions, or messages, where a figure is of very many.
+    pub count: usize,
 }
 
 /// A figure of the list in the project's targets.
@@ -65,12 +90,37 @@ pub enum Figure {
     Cross,
     /// How a journal is best written to this disk.
     Journal,
+    /// Durable acceptance in each mode of the journal.
+    Modes,
+    /// How long an acknowledgement takes.
+    Ack,
+    /// How long a start takes with a long journal.
+    Restart,
+    /// Sessions in memory, idle and dormant.
+    P10,
+    /// Many sessions against few.
+    P13,
+    /// Overload.
+    P15,
 }
 
 impl Figure {
     /// All, in the order of the tables.
-    pub const ALL: [Self; 7] =
-        [Self::P1, Self::P2, Self::P3, Self::P9, Self::P11, Self::Cross, Self::Journal];
+    pub const ALL: [Self; 13] = [
+        Self::P1,
+        Self::P2,
+        Self::P3,
+        Self::P9,
+        Self::P10,
+        Self::P11,
+        Self::P13,
+        Self::P15,
+        Self::Cross,
+        Self::Journal,
+        Self::Modes,
+        Self::Ack,
+        Self::Restart,
+    ];
 
     /// Its name in commands and tables.
     #[must_use]
@@ -83,6 +133,39 @@ impl Figure {
             Self::P11 => "p11",
             Self::Cross => "cross",
             Self::Journal => "journal",
+            Self::Modes => "modes",
+            Self::Ack => "ack",
+            Self::Restart => "restart",
+            Self::P10 => "p10",
+            Self::P13 => "p13",
+            Self::P15 => "p15",
+        }
+    }
+
+    /// How much of it is measured, unless the command says otherwise.
+    #[must_use]
+    pub const fn sizes(self, quick: bool) -> Sizes {
+        let usual = Sizes { rounds: 5, seconds: 2.0, connections: 64, count: 0 };
+        let sizes = match self {
+            Self::P1 | Self::P2 | Self::P3 | Self::Cross | Self::Journal => usual,
+            Self::P9 => Sizes { rounds: 1, connections: idle::CONNECTIONS, ..usual },
+            Self::P10 => Sizes { rounds: 1, connections: 50, count: crowd::SESSIONS, ..usual },
+            Self::P11 => Sizes { rounds: start::ROUNDS, connections: 1, ..usual },
+            Self::P13 => Sizes { connections: 50, count: crowd::SESSIONS, ..usual },
+            Self::P15 => Sizes { rounds: 2, seconds: 5.0, ..usual },
+            Self::Modes => Sizes { rounds: 3, seconds: 1.0, ..usual },
+            Self::Ack => Sizes { rounds: 3, connections: 16, ..usual },
+            Self::Restart => Sizes { rounds: 3, connections: 50, count: restart::MESSAGES, ..usual },
+        };
+        if !quick {
+            return sizes;
+        }
+        let Sizes { connections, count, .. } = sizes;
+        Sizes {
+            rounds: 1,
+            seconds: 0.1,
+            connections: if 1 < connections { 4 } else { 1 },
+            count: if 0 < count { 4_000 } else { 0 },
         }
     }
 
@@ -100,7 +183,8 @@ impl Figure {
             }
             Self::P3 => {
                 "P3: a Telegram update by webhook, its secret checked, acknowledged, answered through the Bot API; \
-                 without a journal. Target: at most 6 µs of CPU, 150,000 a second on a core; better 4 µs, 200,000"
+                 with nothing kept, and with the journal in the mode `always`. Target: at most 6 µs of CPU, 150,000 a \
+                 second on a core; better 4 µs, 200,000"
             }
             Self::P9 => {
                 "P9: an idle WebSocket with heartbeat and one subscription. Target: at most 3 KB resident, better 1.5"
@@ -112,6 +196,31 @@ impl Figure {
             Self::Journal => {
                 "Journal: a write and its sync, one after the other; one writer for two shards against one for each, beside \
                  plain appends to a file that grows"
+            }
+            Self::Modes => {
+                "Durable acceptance: webhooks journalled to their end and acknowledged, by the journal's mode; beside \
+                 appends of as many bytes a message, as many messages at once and synced as often. Target in `always`: at \
+                 least 0.5 of the append's rate, better 0.8"
+            }
+            Self::Ack => {
+                "Acknowledgement: how long it takes in the mode `always`, at a rate that leaves time, beside the disk's own \
+                 append and sync. Target: p50 at most 2 times the disk's, better 1.3"
+            }
+            Self::Restart => {
+                "Restart: from the start of a gateway to its first answer after it was killed with so many messages in its \
+                 journal"
+            }
+            Self::P10 => {
+                "P10: a session with ten messages of history and two context variables, idle in memory and dormant in the \
+                 store. Target: at most 1,024 bytes resident at 1 M sessions, better 400"
+            }
+            Self::P13 => {
+                "P13: a message while very many sessions are in memory, against few. Target: at most 1.2 times the CPU at \
+                 1 M sessions of that at 1,000, better 1.05"
+            }
+            Self::P15 => {
+                "P15: ten times what an agent can answer. Target: goodput at least 95 % of the capacity, memory flat, p99 of \
+                 what was accepted at most 3 times that at 0.8 of the capacity, better 1.5"
             }
             Self::Cross => {
                 "Cross-core: a session on another shard than its connection (`other`) against one on the same (`same`)"
@@ -132,6 +241,12 @@ impl Figure {
             Self::P11 => start::measure(setup, table),
             Self::Cross => cross::measure(setup, table),
             Self::Journal => journal::measure(setup, table),
+            Self::Modes => modes::measure(setup, table),
+            Self::Ack => ack::measure(setup, table),
+            Self::Restart => restart::measure(setup, table),
+            Self::P10 => memory::measure(setup, table),
+            Self::P13 => crowd::measure(setup, table),
+            Self::P15 => overload::measure(setup, table),
         }
     }
 }

@@ -1,7 +1,11 @@
 //! The least that a server can do: one thread, epoll, a read and a write. What the gateway is held against.
 //!
 //! Owns the sockets that it accepts and answers what comes: its own bytes, or one fixed response to each request. Parses
-//! nothing but where a request ends, which no server can leave out. Knows no message.
+//! nothing but where a request ends, which no server can leave out. Knows no message. With a file it is the least that a
+//! server can do which keeps what it acknowledges: all that a wait brought is appended at once, and then answered.
+pub mod append;
+
+use append::Append;
 use memchr::memmem;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -33,12 +37,13 @@ const READ_BYTES: usize = 64 * 1024;
 /// The event of the listener; no connection has it.
 const LISTENER: u64 = u64::MAX;
 
-/// Accepts and answers until accepting fails.
+/// Accepts and answers until accepting fails; what it answers is in the file before, if there is one.
 ///
 /// # Errors
-/// The system's, where it gives out no epoll or does not accept.
-pub fn serve(listener: TcpListener, answer: Answer) -> io::Result<()> {
+/// The system's, where it gives out no epoll, does not accept, or cannot write.
+pub fn serve(listener: TcpListener, answer: Answer, file: Option<Append>) -> io::Result<()> {
     let mut floor = Floor::new(listener, answer)?;
+    floor.kept = file.map(|file| Box::new(Kept { file, bytes: Vec::new(), owed: Vec::new() }));
     loop {
         floor.turn(None)?;
     }
@@ -53,6 +58,17 @@ pub struct Floor {
     free: Vec<usize>,
     buffer: Vec<u8>,
     events: Vec<Event>,
+    kept: Option<Box<Kept>>,
+}
+
+/// What is written down before it is answered.
+#[derive(Debug)]
+struct Kept {
+    file: Append,
+    /// What the present wait brought.
+    bytes: Vec<u8>,
+    /// Connections, and how many responses each is owed for it.
+    owed: Vec<(usize, usize)>,
 }
 
 /// 16 bytes while it owes nothing and waits for nothing.
@@ -92,13 +108,14 @@ impl Floor {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         let (buffer, events) = (vec![0; READ_BYTES], Vec::with_capacity(EVENTS));
-        Ok(Self { epoll, listener, answer, connections: Vec::new(), free: Vec::new(), buffer, events })
+        let (connections, free) = (Vec::new(), Vec::new());
+        Ok(Self { epoll, listener, answer, connections, free, buffer, events, kept: None })
     }
 
     /// Waits, at most so long, and does what is to be done. Returns how many requests were answered; of an echo, reads.
     ///
     /// # Errors
-    /// The system's, where it does not accept.
+    /// The system's, where it does not accept, or cannot write.
     pub fn turn(&mut self, wait: Option<&Timespec>) -> io::Result<u64> {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
@@ -114,7 +131,28 @@ impl Floor {
             }
         }
         self.events = events;
+        self.answer_kept()?;
         Ok(answered)
+    }
+
+    /// Writes down what this wait brought, and answers it.
+    fn answer_kept(&mut self) -> io::Result<()> {
+        let Some(kept) = self.kept.as_deref_mut().filter(|kept| !kept.owed.is_empty()) else { return Ok(()) };
+        kept.file.append(&kept.bytes)?;
+        kept.bytes.clear();
+        for (at, count) in std::mem::take(&mut kept.owed) {
+            let Some(Some(connection)) = self.connections.get_mut(at) else { continue };
+            if connection.respond(&self.epoll, at, count).is_none() {
+                self.close(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closing takes it out of the epoll.
+    fn close(&mut self, at: usize) {
+        self.connections[at] = None;
+        self.free.push(at);
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -141,19 +179,25 @@ impl Floor {
     /// One read, and the answer to what it brought. Returns how much was answered.
     fn on_ready(&mut self, at: usize) -> u64 {
         let Some(Some(connection)) = self.connections.get_mut(at) else { return 0 };
-        if let Some(answered) = connection.answer(&self.epoll, at, self.answer, &mut self.buffer) {
+        let kept = self.kept.as_deref_mut();
+        if let Some(answered) = connection.answer(&self.epoll, at, self.answer, &mut self.buffer, kept) {
             return answered;
         }
-        // Closing takes it out of the epoll.
-        self.connections[at] = None;
-        self.free.push(at);
+        self.close(at);
         0
     }
 }
 
 impl Connection {
-    /// `None` once it is over.
-    fn answer(&mut self, epoll: &OwnedFd, at: usize, answer: Answer, buffer: &mut [u8]) -> Option<u64> {
+    /// `None` once it is over. What is to be kept is answered when it is.
+    fn answer(
+        &mut self,
+        epoll: &OwnedFd,
+        at: usize,
+        answer: Answer,
+        buffer: &mut [u8],
+        kept: Option<&mut Kept>,
+    ) -> Option<u64> {
         if self.rest.as_ref().is_some_and(|rest| !rest.owed.is_empty()) {
             // What it owes goes first; what came stays in the socket.
             self.pay(epoll, at)?;
@@ -173,12 +217,23 @@ impl Connection {
             }
             Answer::Http => {
                 let count = self.requests_in(read);
-                let many = if 1 < count { RESPONSE.repeat(count) } else { Vec::new() };
-                let responses = [RESPONSE, &many][usize::from(count != 1)];
-                send(&self.socket, &mut self.rest, responses, epoll, at)?;
+                match kept {
+                    None => self.respond(epoll, at, count)?,
+                    Some(kept) => {
+                        kept.bytes.extend_from_slice(read);
+                        kept.owed.push((at, count));
+                    }
+                }
                 Some(count as u64)
             }
         }
+    }
+
+    /// So many responses at once. `None` if the connection is over.
+    fn respond(&mut self, epoll: &OwnedFd, at: usize, count: usize) -> Option<()> {
+        let many = if 1 < count { RESPONSE.repeat(count) } else { Vec::new() };
+        let responses = [RESPONSE, &many][usize::from(count != 1)];
+        send(&self.socket, &mut self.rest, responses, epoll, at)
     }
 
     /// How many requests end with these bytes; keeps what is there of the next.
@@ -263,8 +318,25 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
         // It ends with the process of the tests.
-        std::thread::spawn(move || serve(listener, answer));
+        std::thread::spawn(move || serve(listener, answer, None));
         client
+    }
+
+    #[test]
+    fn what_is_answered_is_in_the_file() {
+        let path = std::env::temp_dir().join(format!("clawgate-floor-{}", std::process::id()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let file = Append::create(&path, append::Policy::Always).unwrap();
+        std::thread::spawn(move || serve(listener, Answer::Http, Some(file)));
+        let request = [WEBHOOK_HEAD, &telegram_update(1, 1)].concat();
+        for count in 1..4 {
+            client.write_all(&request).unwrap();
+            let mut heard = vec![0; RESPONSE.len()];
+            client.read_exact(&mut heard).unwrap();
+            assert!(heard == RESPONSE && std::fs::read(&path).unwrap() == request.repeat(count));
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

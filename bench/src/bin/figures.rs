@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 use clawgate_bench::figures::machine::cores;
 use clawgate_bench::figures::record::{Folder, Table};
 use clawgate_bench::figures::server::{Pin, Programs};
-use clawgate_bench::figures::{Figure, Setup, idle, start};
+use clawgate_bench::figures::{Figure, Setup};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,15 +17,18 @@ struct Arguments {
     /// What to measure; several are measured one after the other
     #[arg(required = true)]
     figures: Vec<Choice>,
-    /// Rounds; in each, every server has its turn [default: 5; p9: 1; p11: 20]
+    /// Rounds; in each, every server has its turn [default: 5, but for the longer figures]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Seconds of a turn
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
-    /// Connections [default: 64; p9: 10000]
+    /// Seconds of a turn [default: 2; modes: 1; p15: 5]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Connections [default: 64; ack: 16; p10, p13, restart: 50; p9: 10000]
     #[arg(long)]
     connections: Option<usize>,
+    /// Sessions of p10 and p13, messages of restart [default: 1000000]
+    #[arg(long)]
+    count: Option<usize>,
     /// Messages a second over all connections, in an open loop; without it, a closed loop
     #[arg(long, default_value_t = 0)]
     rate: u32,
@@ -44,6 +47,9 @@ struct Arguments {
     /// Print the tables, and write nothing
     #[arg(long)]
     dry: bool,
+    /// Measure next to nothing, and write nothing: to see that a figure can be measured
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,6 +68,18 @@ enum Choice {
     Cross,
     /// How a journal is best written to this disk
     Journal,
+    /// Webhooks accepted in each mode of the journal, beside plain appends
+    Modes,
+    /// How long an acknowledgement takes, beside the disk's sync
+    Ack,
+    /// The start after a kill with a long journal
+    Restart,
+    /// Sessions in memory, idle and dormant
+    P10,
+    /// A message among very many sessions
+    P13,
+    /// Ten times as much as an agent can answer
+    P15,
     /// All of them
     All,
 }
@@ -86,6 +104,12 @@ impl Choice {
             Self::P11 => &[Figure::P11],
             Self::Cross => &[Figure::Cross],
             Self::Journal => &[Figure::Journal],
+            Self::Modes => &[Figure::Modes],
+            Self::Ack => &[Figure::Ack],
+            Self::Restart => &[Figure::Restart],
+            Self::P10 => &[Figure::P10],
+            Self::P13 => &[Figure::P13],
+            Self::P15 => &[Figure::P15],
             Self::All => &Figure::ALL,
         }
     }
@@ -106,17 +130,18 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     // Before anything is pinned.
     let _ = cores();
     let folder = Folder::named(arguments.out.as_deref());
+    let writes = !(arguments.dry || arguments.quick);
     for figure in arguments.figures.iter().flat_map(|choice| choice.figures()) {
         let setup = setup(arguments, *figure)?;
         println!("{}", figure.title());
         let mut table = Table::new(*figure);
         figure.measure(&setup, &mut table).map_err(|why| format!("{}: {why}", figure.name()))?;
         println!("\n{}", table.text());
-        if !arguments.dry {
+        if writes {
             folder.add(&table, &command(*figure))?;
         }
     }
-    if !arguments.dry {
+    if writes {
         println!("written to {}", folder.path().display());
     }
     Ok(())
@@ -125,26 +150,26 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
 fn setup(arguments: &Arguments, figure: Figure) -> Result<Setup, String> {
     let own = std::env::current_exe().map_err(|why| format!("where am I: {why}"))?;
     let beside = |name: &str| own.with_file_name(name);
-    let (rounds, connections) = match figure {
-        Figure::P1 | Figure::P2 | Figure::P3 | Figure::Cross | Figure::Journal => (5, 64),
-        Figure::P9 => (1, idle::CONNECTIONS),
-        Figure::P11 => (start::ROUNDS, 1),
-    };
-    let turn = Duration::try_from_secs_f64(arguments.seconds).map_err(|why| format!("--seconds: {why}"))?;
+    let sizes = figure.sizes(arguments.quick);
+    let seconds = arguments.seconds.unwrap_or(sizes.seconds);
+    let turn = Duration::try_from_secs_f64(seconds).map_err(|why| format!("--seconds: {why}"))?;
     Ok(Setup {
         programs: Programs {
             gateway: arguments.gateway.clone().unwrap_or_else(|| beside("clawgate")),
             floor_epoll: beside("floor-epoll"),
             floor_tungstenite: beside("floor-tungstenite"),
+            loadgen: beside("loadgen"),
         },
         pin: match arguments.pin {
             Placing::None => Pin::None,
             Placing::Apart => Pin::Apart,
             Placing::Together => Pin::Together,
         },
-        rounds: arguments.rounds.unwrap_or(rounds),
+        rounds: arguments.rounds.unwrap_or(sizes.rounds),
         turn,
-        connections: arguments.connections.unwrap_or(connections).max(1),
+        connections: arguments.connections.unwrap_or(sizes.connections).max(1),
+        count: arguments.count.unwrap_or(sizes.count).max(1),
+        quick: arguments.quick,
         rate: arguments.rate,
         driver: arguments.driver.clone(),
     })
@@ -161,7 +186,7 @@ fn command(figure: Figure) -> String {
         match name {
             "--gateway" | "--out" if joined => {}
             "--gateway" | "--out" => drop(given.next()),
-            "--dry" => {}
+            "--dry" | "--quick" => {}
             _ if name.starts_with("--") && joined => words.push(word),
             _ if name.starts_with("--") => words.extend([word].into_iter().chain(given.next())),
             // The names of figures: this row is of one of them.

@@ -1,8 +1,11 @@
-//! The floor: a bare epoll server on one thread, that echoes or, with `--http`, answers each request with the same 200.
+//! The floor: a bare epoll server on one thread, that echoes or, with `--http`, answers each request with the same 200;
+//! with `--append`, once it has written it down.
 #![expect(clippy::print_stdout, reason = "it says where it listens")]
 use clap::Parser;
+use clawgate_bench::floor::append::{Append, Policy};
 use clawgate_bench::floor::{Answer, serve};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A bare epoll server on one thread, to hold others against.
@@ -14,6 +17,12 @@ struct Arguments {
     /// Answer each HTTP request with a fixed 200 instead of echoing.
     #[arg(long)]
     http: bool,
+    /// With --http: append what comes to this new file before it is answered.
+    #[arg(long, requires = "http")]
+    append: Option<PathBuf>,
+    /// When that is synced: always, interval, os.
+    #[arg(long, default_value = "always", value_parser = Policy::named)]
+    sync: Policy,
 }
 
 fn main() -> ExitCode {
@@ -21,7 +30,8 @@ fn main() -> ExitCode {
     let answer = if arguments.http { Answer::Http } else { Answer::Echo };
     let served = TcpListener::bind(arguments.listen).and_then(|listener| {
         println!("listening on {}", listener.local_addr()?);
-        serve(listener, answer)
+        let file = arguments.append.as_deref().map(|path| Append::create(path, arguments.sync));
+        serve(listener, answer, file.transpose()?)
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,

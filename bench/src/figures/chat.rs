@@ -1,5 +1,6 @@
 //! P1 and P2: WebSocket messages routed and answered, against the floors that only echo the same frames.
 use super::Setup;
+use super::ask::KEY;
 use super::load::{Load, Measured, Pace, connect, connect_websocket};
 use super::machine::Busy;
 use super::record::Table;
@@ -12,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long a turn runs before it is measured.
-const WARM: Duration = Duration::from_millis(200);
+pub(super) const WARM: Duration = Duration::from_millis(200);
 
 /// Measures so many messages at once on each connection.
 ///
@@ -58,7 +59,9 @@ pub(super) fn setting(setup: &Setup, burst: u32) -> String {
     };
     let driver = if setup.driver.is_empty() { String::new() } else { format!("; {}", setup.driver) };
     match setup.pace(burst) {
-        Pace::Closed { burst } => format!("{} x {burst} in flight; {pin}{driver}", setup.connections),
+        Pace::Closed { burst } | Pace::Exactly { burst, .. } => {
+            format!("{} x {burst} in flight; {pin}{driver}", setup.connections)
+        }
         Pace::Open { per_second } => format!("{per_second}/s over {}; {pin}{driver}", setup.connections),
     }
 }
@@ -70,9 +73,9 @@ pub(super) fn open(gateway: SocketAddr, session: &str) -> Result<(TcpStream, Tal
     Ok((socket, Talk::chat(session)))
 }
 
-/// Says who we are, as a client without a key does, and hears that it is welcome.
+/// Says who we are, whether that is asked for or not, and hears that we are welcome.
 pub(super) fn authenticate(socket: &TcpStream) -> Result<(), String> {
-    exchange(socket, br#"{"type":"auth","token":"figures"}"#, "auth_ok")
+    exchange(socket, format!(r#"{{"type":"auth","token":"{KEY}"}}"#).as_bytes(), "auth_ok")
 }
 
 /// Says one message on a socket that still blocks, and hears what comes up to the message of this type.
@@ -103,7 +106,7 @@ pub(super) fn turn(
     pace: Pace,
     time: Duration,
 ) -> Result<Vec<(&'static str, f64)>, String> {
-    let within = |why: String| format!("{}: {why}", server.name);
+    let within = |why: String| server.blame(&why);
     load.run(pace, WARM).map_err(within)?;
     let (before, busy) = (server.usage()?, Busy::read());
     let measured = load.run(pace, time).map_err(within)?;
@@ -111,9 +114,10 @@ pub(super) fn turn(
     Ok(numbers(&measured, cpu_ns, &busy))
 }
 
-fn numbers(measured: &Measured, cpu_ns: u64, busy: &Busy) -> Vec<(&'static str, f64)> {
+/// What a turn comes to, by what was not refused of it.
+pub(super) fn numbers(measured: &Measured, cpu_ns: u64, busy: &Busy) -> Vec<(&'static str, f64)> {
     let disturbance = busy.since(cpu_ns);
-    let messages = measured.messages.max(1) as f64;
+    let messages = measured.messages.saturating_sub(measured.refused).max(1) as f64;
     let cpu = cpu_ns as f64 / messages;
     let micros = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1_000.0;
     vec![

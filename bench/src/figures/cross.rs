@@ -1,14 +1,14 @@
 //! What it costs when a session lives on another shard than its connection. Two shards; each connection settles on one by
 //! its first message, as the gateway has it, and then speaks in a session of the same shard, or of the other.
 use super::Setup;
+use super::ask::get;
 use super::chat::{authenticate, exchange, order, setting, turn};
-use super::load::{Load, Pace, connect, connect_websocket};
+use super::load::{Load, Pace, connect_websocket};
 use super::record::Table;
 use super::server::Server;
-use super::talk::{Talk, response_end};
+use super::talk::Talk;
 use crate::inputs::client_message;
 use serde_json::Value;
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 /// Sessions that are made to see where they live.
@@ -80,29 +80,4 @@ fn homes(gateway: SocketAddr) -> Result<[Vec<String>; 2], String> {
         return Err("all sessions live on one shard".to_owned());
     }
     Ok(homes)
-}
-
-/// The body of what is at this path.
-fn get(gateway: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
-    let failed = |why: std::io::Error| format!("{path}: {why}");
-    let mut socket = connect(gateway)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {gateway}\r\nAuthorization: Bearer figures\r\n\r\n");
-    socket.write_all(request.as_bytes()).map_err(failed)?;
-    let mut heard = Vec::new();
-    let mut part = [0; 16_384];
-    let status = loop {
-        if let Some((_, status)) = response_end(&heard)? {
-            break status;
-        }
-        match socket.read(&mut part).map_err(failed)? {
-            0 => return Err(format!("{path}: the gateway closes")),
-            came => heard.extend_from_slice(&part[..came]),
-        }
-    };
-    let body = memchr::memmem::find(&heard, b"\r\n\r\n").map_or(0, |end| end + 4);
-    if status == 200 {
-        Ok(heard.split_off(body))
-    } else {
-        Err(format!("{path}: {}", String::from_utf8_lossy(&heard)))
-    }
 }

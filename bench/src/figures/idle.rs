@@ -93,7 +93,7 @@ impl Idle {
     }
 
     fn so_far(&self, connections: usize, server: &Server) -> Result<Vec<(&'static str, f64)>, String> {
-        let Usage { cpu_ns, resident_kib, anonymous_kib } = server.usage()?;
+        let Usage { cpu_ns, resident_kib, anonymous_kib, .. } = server.usage()?;
         let each = |now: u64, then: u64| now.saturating_sub(then) as f64 / connections.max(1) as f64;
         let cpu_ns = cpu_ns.saturating_sub(self.before.cpu_ns);
         Ok(vec![

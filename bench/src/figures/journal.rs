@@ -3,16 +3,17 @@
 use super::Setup;
 use super::machine::Busy;
 use super::record::Table;
+use super::server::Folder;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Bytes of a record: a message of a chat, with what the journal needs beside its text.
 const RECORD_BYTES: usize = 320;
 /// Bytes of a file.
-const FILE_BYTES: u64 = 64 << 20;
+pub(super) const FILE_BYTES: u64 = 64 << 20;
 /// Shards that write.
 const SHARDS: usize = 2;
 /// Records that each shard has waiting whenever a sync is done.
@@ -20,7 +21,7 @@ const WAITING: [usize; 3] = [1, 16, 256];
 
 /// How a file came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Made {
+pub(super) enum Made {
     /// It is empty, and grows with each write.
     Growing,
     /// Its space was allocated, and holds nothing yet.
@@ -43,13 +44,9 @@ const TURNS: [(&str, Made, usize); 5] = [
 /// # Errors
 /// What stood in the way.
 pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|why| format!("where am I: {why}"))?;
-    let folder = own.with_file_name(format!("journal-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;
-    let measured = measure_in(setup, &folder, table);
-    // What is left is in the build folder, which is nobody's.
-    let _ = std::fs::remove_dir_all(&folder);
-    measured.map_err(|why| format!("{}: {why}", folder.display()))?;
+    let folder = Folder::new()?;
+    let measured = measure_in(setup, folder.path(), table);
+    measured.map_err(|why| format!("{}: {why}", folder.path().display()))?;
     table.add_ratio("records_per_second", "plain append", "records_ratio");
     Ok(())
 }
@@ -87,7 +84,8 @@ fn millis(time: &Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-fn make(path: &PathBuf, made: Made) -> io::Result<File> {
+/// A new file that came to be so.
+pub(super) fn make(path: &Path, made: Made) -> io::Result<File> {
     if path.exists() {
         std::fs::remove_file(path)?;
     }

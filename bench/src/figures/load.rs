@@ -43,6 +43,13 @@ pub enum Pace {
         /// How many a second.
         per_second: u32,
     },
+    /// As [`Self::Closed`], so many on each connection and no longer, however long it takes.
+    Exactly {
+        /// How many at once.
+        burst: u32,
+        /// How many in all.
+        each: u64,
+    },
 }
 
 /// What a run came to.
@@ -50,6 +57,8 @@ pub enum Pace {
 pub struct Measured {
     /// Messages said, and answered.
     pub messages: u64,
+    /// Of these, those that were refused.
+    pub refused: u64,
     /// From the first to the last answer.
     pub took: Duration,
     /// Of each message, nanoseconds.
@@ -83,6 +92,8 @@ struct Connection {
     unsent: Vec<u8>,
     /// When each message that is not answered was said, or due.
     said_at: VecDeque<u64>,
+    /// Messages said in this run.
+    said: u64,
 }
 
 /// What the present run has come to.
@@ -93,12 +104,13 @@ struct Run {
     end: u64,
     messages: u64,
     answered: u64,
+    refused: u64,
     latency: Histogram<u64>,
 }
 
 impl Run {
     const fn new(pace: Pace, begin: u64, end: u64, latency: Histogram<u64>) -> Self {
-        Self { pace, begin, end, messages: 0, answered: 0, latency }
+        Self { pace, begin, end, messages: 0, answered: 0, refused: 0, latency }
     }
 
     /// When the next message is due, at a rate.
@@ -113,7 +125,7 @@ impl fmt::Debug for Load {
     }
 }
 
-fn histogram() -> Result<Histogram<u64>, String> {
+pub(super) fn histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(100, 60_000_000_000, 3).map_err(|why| why.to_string())
 }
 
@@ -167,6 +179,7 @@ impl Load {
             carry: Vec::new(),
             unsent: Vec::new(),
             said_at: VecDeque::new(),
+            said: 0,
         });
         Ok(())
     }
@@ -191,9 +204,8 @@ impl Load {
         let begin = self.now();
         let end = begin + nanos(time);
         self.run = Run::new(pace, begin, end, histogram()?);
-        if let Pace::Closed { .. } = pace {
-            (0..self.connections.len()).try_for_each(|at| self.next_burst(at))?;
-        }
+        self.connections.iter_mut().for_each(|connection| connection.said = 0);
+        (0..self.connections.len()).try_for_each(|at| self.next_burst(at))?;
         let mut events = Vec::with_capacity(256);
         let mut heard_last = begin;
         while self.goes_on() {
@@ -208,8 +220,8 @@ impl Load {
             }
         }
         let over = Run::new(pace, 0, 0, histogram()?);
-        let Run { messages, latency, .. } = std::mem::replace(&mut self.run, over);
-        Ok(Measured { messages, took: Duration::from_nanos(self.now() - begin), latency })
+        let Run { messages, refused, latency, .. } = std::mem::replace(&mut self.run, over);
+        Ok(Measured { messages, refused, took: Duration::from_nanos(self.now() - begin), latency })
     }
 
     fn missing(&self) -> String {
@@ -238,6 +250,7 @@ impl Load {
         let says = match self.run.pace {
             Pace::Closed { .. } => self.now() < self.run.end,
             Pace::Open { per_second } => self.run.due(per_second) < self.run.end,
+            Pace::Exactly { each, .. } => self.run.messages < each * self.connections.len() as u64,
         };
         says || self.owes()
     }
@@ -262,11 +275,18 @@ impl Load {
         }
     }
 
-    /// In a closed loop: the next messages of this connection, unless the time is over.
+    /// In a closed loop: the next messages of this connection, unless the time is over, or it has said all.
     fn next_burst(&mut self, at: usize) -> Result<(), String> {
-        let Pace::Closed { burst } = self.run.pace else { return Ok(()) };
         let now = self.now();
-        if self.run.end <= now {
+        let burst = match self.run.pace {
+            Pace::Open { .. } => return Ok(()),
+            Pace::Closed { burst } => burst * u32::from(now < self.run.end),
+            Pace::Exactly { burst, each } => {
+                let left = each.saturating_sub(self.connections[at].said);
+                burst.min(u32::try_from(left).unwrap_or(u32::MAX))
+            }
+        };
+        if burst == 0 {
             return Ok(());
         }
         if let Some(side) = &mut self.other_side
@@ -285,6 +305,7 @@ impl Load {
             connection.talk.say(&mut self.out);
             connection.said_at.push_back(when);
         }
+        connection.said += u64::from(count);
         self.run.messages += u64::from(count);
         if let Some(side) = &mut self.other_side {
             side.expected += u64::from(count);
@@ -345,7 +366,13 @@ impl Load {
             let said = connection.said_at.pop_front().ok_or("an answer came that nobody asked for")?;
             self.run.latency.saturating_record(now.saturating_sub(said));
         }
+        let refused = u64::from(connection.talk.refused());
         self.run.answered += u64::from(answered);
+        self.run.refused += refused;
+        if let Some(side) = &mut self.other_side {
+            // Nothing is delivered for what was refused.
+            side.expected = side.expected.saturating_sub(refused);
+        }
         if 0 < answered && connection.said_at.is_empty() {
             self.next_burst(at)?;
         }
@@ -449,7 +476,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         // It ends with the process of the tests.
-        std::thread::spawn(move || serve(listener, answer));
+        std::thread::spawn(move || serve(listener, answer, None));
         address
     }
 
@@ -472,6 +499,16 @@ mod tests {
         let mut load = Load::of(3, open).unwrap();
         let measured = load.run(Pace::Open { per_second: 2_000 }, Duration::from_millis(50)).unwrap();
         assert_eq!((measured.messages, measured.latency.len()), (100, 100));
+    }
+
+    #[test]
+    fn an_exact_loop_says_so_many_on_each_connection() {
+        let address = floor(Answer::Echo);
+        let mut load = Load::of(3, |_| Ok((connect(address)?, Talk::echo()))).unwrap();
+        for (burst, each) in [(1, 5), (16, 40), (16, 3)] {
+            let measured = load.run(Pace::Exactly { burst, each }, Duration::ZERO).unwrap();
+            assert_eq!((measured.messages, measured.refused), (3 * each, 0));
+        }
     }
 
     #[test]

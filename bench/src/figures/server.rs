@@ -1,8 +1,11 @@
 //! A server's process: started, waited for, measured through `/proc`, and ended. Owns the child; when it is dropped the
 //! process is gone. Knows no protocol.
 use super::Setup;
+use super::ask::{Metrics, is_well, metrics};
+use crate::floor::append::Policy;
 use rustix::event::{Timespec, poll};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 use std::fs;
@@ -23,6 +26,8 @@ pub struct Programs {
     pub floor_epoll: PathBuf,
     /// The floor of tokio-tungstenite.
     pub floor_tungstenite: PathBuf,
+    /// The load generator, for loads that a server refuses.
+    pub loadgen: PathBuf,
 }
 
 /// On which processors server and load run.
@@ -76,10 +81,17 @@ impl Pin {
     }
 }
 
-/// How long a server may take until it answers.
-const READY_MAX: Duration = Duration::from_secs(10);
-/// Between two attempts to connect to a server that is starting.
-const READY_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+/// How long a server may take until it answers; what earlier runs left may be much to read.
+const READY_MAX: Duration = Duration::from_secs(120);
+/// Between two attempts to connect to a server that is starting, at the least; and the share of the time so far.
+const READY_PAUSE: Duration = Duration::from_micros(200);
+const READY_PAUSE_SHARE: u32 = 200;
+/// Between two looks at whether all that was said is also kept.
+const CAUGHT_UP_PAUSE: Duration = Duration::from_millis(20);
+/// How long the store may take for that.
+const CAUGHT_UP_MAX: Duration = Duration::from_secs(120);
+/// How long a new configuration may take.
+const RELOAD_MAX: Duration = Duration::from_secs(10);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -92,6 +104,8 @@ pub struct Server {
     pub started: Instant,
     child: Child,
     folder: Folder,
+    /// What a gateway was told.
+    config: Value,
 }
 
 impl Drop for Server {
@@ -113,6 +127,18 @@ impl Server {
             command.arg("--http");
         }
         Self::start("floor-epoll", command, setup.pin, Folder::new()?)
+    }
+
+    /// The epoll floor that answers a request once it has appended it to a file.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub fn floor_appending(setup: &Setup, policy: Policy) -> Result<Self, String> {
+        let folder = Folder::new()?;
+        let mut command = Command::new(&setup.programs.floor_epoll);
+        command.arg("--http").arg("--append").arg(folder.path().join("append"));
+        command.arg("--sync").arg(policy.name());
+        Self::start("floor-epoll, appending", command, setup.pin, folder)
     }
 
     /// The floor of tokio-tungstenite.
@@ -142,18 +168,101 @@ impl Server {
         if !setup.driver.is_empty() {
             config["server"]["driver"] = setup.driver.as_str().into();
         }
-        for (section, value) in more {
-            match (config[*section].as_object_mut(), value) {
-                (Some(own), Value::Object(other)) => own.extend(other.clone()),
-                (_, value) => config[*section] = value.clone(),
-            }
-        }
+        more.iter().for_each(|(section, value)| merge(&mut config, section, value));
         let folder = Folder::new()?;
-        let file = folder.0.join("clawgate.json");
-        fs::write(&file, config.to_string()).map_err(|why| format!("{}: {why}", file.display()))?;
+        let file = folder.write_config(&config)?;
         let mut command = Command::new(&setup.programs.gateway);
         command.arg("--config").arg(&file).arg("serve");
-        Self::start("clawgate", command, setup.pin, folder)
+        let mut server = Self::start("clawgate", command, setup.pin, folder)?;
+        server.config = config;
+        Ok(server)
+    }
+
+    /// Changes these keys of sections of the gateway's configuration, and waits until it goes by that.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub fn reconfigure(&mut self, more: &[(&str, Value)]) -> Result<(), String> {
+        let reloads = |metrics: &Metrics, how| metrics.sum_of("config_reloads_total", how);
+        let before = metrics(self.address)?;
+        more.iter().for_each(|(section, keys)| merge(&mut self.config, section, keys));
+        self.folder.write_config(&self.config)?;
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::HUP).map_err(|why| format!("{}: {why}", self.name))?;
+        let began = Instant::now();
+        loop {
+            let now = metrics(self.address)?;
+            if reloads(&before, "failed") < reloads(&now, "failed") || RELOAD_MAX < began.elapsed() {
+                return Err(self.blame("it does not take its configuration"));
+            }
+            if reloads(&before, "ok") < reloads(&now, "ok") {
+                return Ok(());
+            }
+            pause(CAUGHT_UP_PAUSE)?;
+        }
+    }
+
+    /// Waits until it says that it is well; how long that took since its start.
+    ///
+    /// # Errors
+    /// If it does not say so.
+    pub fn ready(&self) -> Result<Duration, String> {
+        is_well(self.address, READY_MAX).map_err(|why| self.blame(&why))?;
+        Ok(self.started.elapsed())
+    }
+
+    /// Waits until the gateway owes nobody an answer, and its store has all that it is to keep; how long that took.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub fn caught_up(&self) -> Result<Duration, String> {
+        let owed = ["turns_running", "turns_waiting", "turns_delivering"];
+        self.settled(|now| owed.iter().all(|name| now.sum(name) == 0.0))
+    }
+
+    /// Waits until its store has all that it is to keep, whoever waits for an answer.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub fn stored(&self) -> Result<Duration, String> {
+        self.settled(|_| true)
+    }
+
+    fn settled(&self, is_idle: impl Fn(&Metrics) -> bool) -> Result<Duration, String> {
+        let began = Instant::now();
+        let mut before = None;
+        loop {
+            let now = metrics(self.address)?;
+            let waits =
+                ["store_waiting_rows", "journal_buffered_bytes"].iter().any(|name| now.sum(name) != 0.0);
+            // What a shard could not hand over yet is not among what waits: but something moves at every look.
+            let kept = ["store_rows_total", "journal_records_total"].map(|name| now.sum(name));
+            if !waits && is_idle(&now) && before == Some(kept) {
+                return Ok(began.elapsed().saturating_sub(CAUGHT_UP_PAUSE));
+            }
+            if CAUGHT_UP_MAX < began.elapsed() {
+                return Err(self.blame("it does not catch up with what was said"));
+            }
+            before = Some(kept);
+            pause(CAUGHT_UP_PAUSE)?;
+        }
+    }
+
+    /// What went wrong with it, and what it says itself.
+    #[must_use]
+    pub fn blame(&self, why: &str) -> String {
+        format!("{}: {why}\n{}", self.name, self.log())
+    }
+
+    /// What it has logged.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.log()).unwrap_or_default()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts the program on a port that is free, and waits until it accepts.
@@ -172,16 +281,15 @@ impl Server {
             command.spawn().map_err(|why| format!("{name} could not be started from {program}: {why}"))
         };
         let child = pin.around(spawn)?;
-        let mut server = Self { name, address, started, child, folder };
+        let mut server = Self { name, address, started, child, folder, config: Value::Null };
         while TcpStream::connect(address).is_err() {
             let ended = server.child.try_wait().map_err(told)?;
             if ended.is_some() || READY_MAX < started.elapsed() {
-                let log = fs::read_to_string(&log).unwrap_or_default();
                 let what = ended.map_or_else(|| "does not listen".to_owned(), |status| status.to_string());
-                return Err(format!("{name}: {what}\n{log}"));
+                return Err(server.blame(&what));
             }
             // Nothing tells when a port begins to listen: look again soon.
-            poll(&mut [], Some(&READY_PAUSE)).map_err(|why| told(why.into()))?;
+            pause(READY_PAUSE.max(started.elapsed() / READY_PAUSE_SHARE))?;
         }
         Ok(server)
     }
@@ -191,35 +299,76 @@ impl Server {
     /// # Errors
     /// If it is gone.
     pub fn usage(&self) -> Result<Usage, String> {
-        usage_of(self.child.id()).ok_or_else(|| {
-            let log = fs::read_to_string(self.folder.log()).unwrap_or_default();
-            format!("{} is gone:\n{log}", self.name)
-        })
+        usage_of(self.child.id()).ok_or_else(|| self.blame("it is gone"))
     }
 }
 
-/// A folder for a server's configuration and what it says, gone with it.
+/// Puts these keys into a section.
+fn merge(config: &mut Value, section: &str, keys: &Value) {
+    match (config[section].as_object_mut(), keys) {
+        (Some(own), Value::Object(other)) => own.extend(other.clone()),
+        (_, keys) => config[section] = keys.clone(),
+    }
+}
+
+/// Lets time pass.
+///
+/// # Errors
+/// The system's.
+pub fn pause(time: Duration) -> Result<(), String> {
+    let time = Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    };
+    match poll(&mut [], Some(&time)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(why) => Err(format!("waiting: {why}")),
+    }
+}
+
+/// A folder for what a server is told, says and keeps, gone with it. It lies among what is built: what is kept there is on
+/// a disk, as it would be in use, and the floors' files are on the same one.
 #[derive(Debug)]
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed lies among the temporary files.
+        // What cannot be removed lies in the build folder, which is nobody's.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
 impl Folder {
-    fn new() -> Result<Self, String> {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let own = std::env::current_exe().map_err(|why| format!("where am I: {why}"))?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("clawgate-figures-{}-{number}", std::process::id()));
+        let folder = own.with_file_name(format!("figures-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|why| format!("{}: {why}", folder.display()))?;
         Ok(Self(folder))
     }
 
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn log(&self) -> PathBuf {
         self.0.join("log")
+    }
+
+    /// Replaces the configuration at once: whoever watches it never sees half of it.
+    fn write_config(&self, config: &Value) -> Result<PathBuf, String> {
+        let (file, new) = (self.0.join("clawgate.json"), self.0.join("clawgate.new"));
+        fs::write(&new, config.to_string())
+            .and_then(|()| fs::rename(&new, &file))
+            .map_err(|why| format!("{}: {why}", file.display()))?;
+        Ok(file)
     }
 }
 
@@ -239,6 +388,8 @@ pub struct Usage {
     pub resident_kib: u64,
     /// See [`Self::resident_kib`].
     pub anonymous_kib: u64,
+    /// The most that was resident at once, KiB.
+    pub peak_kib: u64,
 }
 
 /// What a process has used so far; `None` if there is none of this number.
@@ -256,7 +407,7 @@ pub fn usage_of(pid: u32) -> Option<Usage> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
     };
-    Some(Usage { cpu_ns, resident_kib: kib("VmRSS"), anonymous_kib: kib("RssAnon") })
+    Some(Usage { cpu_ns, resident_kib: kib("VmRSS"), anonymous_kib: kib("RssAnon"), peak_kib: kib("VmHWM") })
 }
 
 #[cfg(test)]

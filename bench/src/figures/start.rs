@@ -1,12 +1,9 @@
 //! P11: from the asking for a process to its first answer, and what it has in memory then.
 use super::Setup;
 use super::chat::order;
-use super::load::connect;
 use super::machine::Busy;
 use super::record::Table;
 use super::server::Server;
-use super::talk::response_end;
-use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 /// Starts, unless the command says how many.
@@ -22,8 +19,7 @@ pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
             let busy = Busy::read();
             let server =
                 if at == 0 { Server::floor_epoll(setup, true)? } else { Server::gateway(setup, 0, &[])? };
-            first_answer(&server)?;
-            let ready = server.started.elapsed();
+            let ready = server.ready()?;
             let usage = server.usage()?;
             let others = busy.since(usage.cpu_ns).others_percent;
             let numbers = [
@@ -41,25 +37,4 @@ pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
-}
-
-/// Asks whether it is well, and hears that it is.
-fn first_answer(server: &Server) -> Result<(), String> {
-    let failed = |why: std::io::Error| format!("{} does not answer: {why}", server.name);
-    let mut socket = connect(server.address)?;
-    let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
-    socket.write_all(request.as_bytes()).map_err(failed)?;
-    let mut heard = Vec::new();
-    let mut part = [0; 4_096];
-    loop {
-        match response_end(&heard)? {
-            Some((_, 200)) => return Ok(()),
-            Some((_, status)) => return Err(format!("{} is not well: {status}", server.name)),
-            None => {}
-        }
-        match socket.read(&mut part).map_err(failed)? {
-            0 => return Err(format!("{} closes", server.name)),
-            came => heard.extend_from_slice(&part[..came]),
-        }
-    }
 }
