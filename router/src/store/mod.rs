@@ -103,9 +103,10 @@ pub(crate) struct QueuePlan {
     pub(crate) connections: usize,
 }
 
-/// A handle to the store; cheap to clone.
+/// A handle to the store; cheap to clone. It holds the side thread, which would end without one, and with it the lines to
+/// all databases that have no thread of their own, and the watch over deadlines.
 #[derive(Clone)]
-pub(crate) struct Store(Arc<Shared>);
+pub(crate) struct Store(Arc<Shared>, #[expect(dead_code, reason = "it is held")] Side);
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,7 +137,7 @@ impl Store {
             shared.close(Duration::ZERO);
             return Err(trouble);
         }
-        Ok(Self(shared))
+        Ok(Self(shared, side.clone()))
     }
 
     /// Hands writes over: all of them are carried out, in order and at once, or none; later than those that this shard

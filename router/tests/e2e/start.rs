@@ -15,6 +15,16 @@ fn a_start_says_what_it_does() {
     gateway.await_line("no keys are configured");
 }
 
+/// The thread of stores without one of their own ended once they were open: a start without a file waited five seconds for
+/// a store that had no line any more, and nothing was ever saved or loaded.
+#[test]
+fn a_store_lives_as_long_as_the_process() {
+    let gateway = Gateway::start(json!({ "data": { "folder": "" } }));
+    let mut socket = gateway.socket();
+    socket.ask("s", "canary");
+    gateway.await_metric("clawgate_store_rows_total", "", 1);
+}
+
 #[test]
 fn an_open_door_refuses_to_start() {
     let keys = json!([{ "id": "ana", "key": "canary-key-of-ana" }]);
