@@ -1,9 +1,15 @@
 //! Anthropic's messages.
 //!
 //! Owns the body of a turn's request. Obeys Anthropic's "Create a Message" page.
+mod door;
+mod encode;
 mod response;
+mod write;
 
+pub(crate) use door::read_request;
+pub(crate) use encode::write_request;
 pub(crate) use response::Reader;
+pub(crate) use write::{Writer, write_failure, write_ping};
 
 use crate::Turn;
 use crate::endpoint::{Body, Endpoint};

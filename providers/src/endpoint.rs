@@ -5,6 +5,7 @@
 use crate::decoder::{Decoder, Limits};
 use crate::format::Kind;
 use crate::raw::Raw;
+use crate::request::{Request, Unsupported};
 use crate::{Json, Turn, Unusable, anthropic, failure, ollama, openai_chat, openai_responses};
 use clawgate_core::event::Failure;
 use clawgate_wire::http1::Headers;
@@ -55,6 +56,7 @@ pub struct Endpoint {
     pub(crate) stream: bool,
     pub(crate) max_tokens: Option<u32>,
     pub(crate) temperature: Option<f64>,
+    pub(crate) replay_reasoning: bool,
     /// Further fields and their values as JSON.
     pub(crate) extra: Vec<(String, String)>,
 }
@@ -102,6 +104,7 @@ impl Endpoint {
             stream: settings.stream,
             max_tokens: settings.max_tokens,
             temperature: settings.temperature,
+            replay_reasoning: settings.replay_reasoning,
             extra,
         };
         let mut tail = Vec::new();
@@ -141,6 +144,44 @@ impl Endpoint {
         }
         body.extend_from_slice(&self.tail);
         self.head()
+    }
+
+    /// Writes a request in its neutral form. `body` is replaced.
+    ///
+    /// # Errors
+    /// What the format cannot express.
+    pub fn encode_request(
+        &self,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+    ) -> Result<http::Request<()>, Unsupported> {
+        request.check(self.kind)?;
+        body.clear();
+        body.extend_from_slice(&self.head);
+        let mut fields = self.body(body);
+        match self.kind {
+            Kind::OpenAiChat => openai_chat::write_request(&mut fields, self, request)?,
+            Kind::OpenAiResponses => openai_responses::write_request(&mut fields, self, request)?,
+            Kind::Anthropic => anthropic::write_request(&mut fields, self, request)?,
+            Kind::Ollama => ollama::write_request(&mut fields, self, request)?,
+        }
+        fields.close();
+        let mut head = self.head();
+        if self.kind == Kind::Anthropic
+            && !request.beta.is_empty()
+            && let Ok(value) = HeaderValue::from_str(request.beta)
+        {
+            head.headers_mut().append("anthropic-beta", value);
+        }
+        Ok(head)
+    }
+
+    /// Tokens of an answer: as many as the client wants, and no more than the settings allow.
+    pub(crate) fn tokens(&self, wanted: Option<u32>) -> Option<u32> {
+        match (wanted, self.max_tokens) {
+            (Some(wanted), Some(most)) => Some(wanted.min(most)),
+            (wanted, most) => wanted.or(most),
+        }
     }
 
     fn head(&self) -> http::Request<()> {
@@ -203,6 +244,15 @@ impl Body<'_> {
     pub(crate) fn raw(&mut self, name: &str, value: &str) {
         if self.begin(name) {
             self.out.extend_from_slice(value.as_bytes());
+        }
+    }
+
+    /// Writes the fields of a request as they came, but those that are written anew.
+    pub(crate) fn pass(&mut self, request: &Request<'_>, ours: &[&str]) {
+        for (name, value) in &request.fields {
+            if !ours.contains(&name.key()) && self.begin(name.key()) {
+                self.out.extend_from_slice(value.as_str().as_bytes());
+            }
         }
     }
 

@@ -1,11 +1,13 @@
-//! Providers: a turn becomes a model's request, its response becomes pieces. One file a wire format, and two models that
-//! need no network.
+//! Providers: a request for a model is read and written in any format, and so is what comes back. One folder a wire format,
+//! and two models that need no network.
 //!
 //! Pure: no socket, no clock, no thread. The shell sends, reads and waits; retries, breakers and time-outs are the core's.
 #![forbid(unsafe_code)]
 
+pub mod answer;
 mod anthropic;
 mod decoder;
+pub mod door;
 pub mod echo;
 mod endpoint;
 pub mod failure;
@@ -15,8 +17,11 @@ mod ollama;
 mod openai_chat;
 mod openai_responses;
 mod prompt;
+mod proof;
 pub mod rates;
 pub mod raw;
+pub mod reply;
+pub mod request;
 pub mod said;
 pub mod scripted;
 

@@ -2,8 +2,10 @@
 //!
 //! Owns the body of a turn's request: what other formats write beside the messages stands under `options`. Obeys Ollama's
 //! "Generate a chat message" page.
+mod encode;
 mod response;
 
+pub(crate) use encode::write_request;
 pub(crate) use response::Reader;
 
 use crate::Turn;

@@ -1,9 +1,15 @@
 //! OpenAI's chat completions, and all that are compatible with them (vLLM, Kimi, XRoute, OpenRouter, Ollama's `/v1`).
 //!
 //! Owns the body of a turn's request. Obeys OpenAI's "Create chat completion" page.
+mod door;
+mod encode;
 mod response;
+mod write;
 
+pub(crate) use door::{choice, effort, no_tool, plain_shape, read_request, schema, tool};
+pub(crate) use encode::{result_texts, write_request, write_tool};
 pub(crate) use response::Reader;
+pub(crate) use write::{Writer, write_failure};
 
 use crate::Turn;
 use crate::endpoint::{Body, Endpoint};

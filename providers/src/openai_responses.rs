@@ -2,9 +2,15 @@
 //!
 //! Owns the body of a turn's request. The conversation is ours to keep, so that the provider is told not to. Obeys OpenAI's
 //! "Create a model response" page.
+mod door;
+mod encode;
 mod response;
+mod write;
 
+pub(crate) use door::read_request;
+pub(crate) use encode::write_request;
 pub(crate) use response::Reader;
+pub(crate) use write::Writer;
 
 use crate::Turn;
 use crate::endpoint::{Body, Endpoint};

@@ -98,6 +98,7 @@ impl Reader {
     }
 
     fn on_thought(&mut self, text: Option<&Text<'_>>, out: &mut Out<'_>) {
+        self.answered = true;
         if out.reasoning(text) {
             self.thought = true;
         } else {
@@ -143,6 +144,7 @@ impl Reader {
 
     /// An item is complete: what its small events left out is said.
     fn on_item_end(&mut self, place: u64, item: Raw<'_>, out: &mut Out<'_>) {
+        self.answered = true;
         let text = |key: &str| item.get(key).and_then(Raw::text);
         match text("type").unwrap_or_default().key() {
             "function_call" => {
@@ -178,7 +180,11 @@ impl Reader {
                 }
                 let (id, encrypted) = (text("id").unwrap_or_default(), text("encrypted_content"));
                 let (id, encrypted) = (id.plain(), encrypted.unwrap_or_default());
-                out.say(Said::Thought(Thought::Item { id: &id, encrypted: &encrypted.plain() }));
+                if encrypted.is_empty() {
+                    out.alive();
+                } else {
+                    out.say(Said::Thought(Thought::Item { id: &id, encrypted: &encrypted.plain() }));
+                }
             }
             _ => out.alive(),
         }
