@@ -137,7 +137,7 @@ impl Answer {
                 self.take(text)?;
                 let arguments = self.blocks.iter_mut().rev().find_map(|block| match block {
                     Block::Call { index, arguments, .. } if *index == wanted => Some(arguments),
-                    _ => None,
+                    Block::Text(_) | Block::Reasoning { .. } | Block::Call { .. } => None,
                 });
                 arguments.into_iter().for_each(|arguments| arguments.push_str(text));
                 Ok(())

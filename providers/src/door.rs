@@ -9,6 +9,7 @@ use crate::{anthropic, openai_chat, openai_responses};
 use clawgate_core::codes::Code;
 use clawgate_wire::json;
 use core::fmt;
+use std::borrow::Cow;
 
 /// Why a request is refused: the client's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +87,8 @@ impl<'a> Problem<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum At<'p> {
     Top,
-    Field(&'p At<'p>, &'p str),
-    Item(&'p At<'p>, usize),
+    Field(&'p Self, &'p str),
+    Item(&'p Self, usize),
 }
 
 impl At<'_> {
@@ -217,29 +218,18 @@ impl Request<'_> {
 
 /// An image by its address, or by one that holds its bytes.
 pub(crate) fn image<'a>(url: Text<'a>) -> Image<'a> {
-    let split = |url: &str| {
-        let (media, data) = url.strip_prefix("data:")?.split_once(";base64,")?;
-        Some((media.len(), url.len() - data.len()))
-    };
-    match &url {
-        Text::Plain(std::borrow::Cow::Borrowed(plain)) => match split(plain) {
-            Some((media, data)) => Image::Data {
-                media: plain.get(5..5 + media).unwrap_or_default().into(),
-                data: plain.get(data..).unwrap_or_default().into(),
-            },
-            None => Image::Url(url),
-        },
-        _ => {
-            let plain = url.plain().into_owned();
-            match split(&plain) {
-                Some((media, data)) => Image::Data {
-                    media: plain.get(5..5 + media).unwrap_or_default().to_owned().into(),
-                    data: plain.get(data..).unwrap_or_default().to_owned().into(),
-                },
-                None => Image::Url(url),
-            }
-        }
+    fn split(url: &str) -> Option<(&str, &str)> {
+        url.strip_prefix("data:")?.split_once(";base64,")
     }
+    if let Text::Plain(Cow::Borrowed(plain)) = url {
+        return match split(plain) {
+            Some((media, data)) => Image::Data { media: media.into(), data: data.into() },
+            None => Image::Url(plain.into()),
+        };
+    }
+    let plain = url.plain();
+    let Some((media, data)) = split(&plain) else { return Image::Url(url.clone()) };
+    Image::Data { media: media.to_owned().into(), data: data.to_owned().into() }
 }
 
 /// Writes an error as a body of its own.

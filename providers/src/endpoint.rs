@@ -242,8 +242,13 @@ impl Body<'_> {
 
     /// Writes a field whose value is written already.
     pub(crate) fn raw(&mut self, name: &str, value: &str) {
+        self.bytes(name, value.as_bytes());
+    }
+
+    /// The same.
+    pub(crate) fn bytes(&mut self, name: &str, value: &[u8]) {
         if self.begin(name) {
-            self.out.extend_from_slice(value.as_bytes());
+            self.out.extend_from_slice(value);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Requests as clients send them, and what each becomes for a model of every format.
 //!
-//! In `tests/data/doors`, `chat-x.json`, `responses-x.json` and `anthropic-x.json` are what a client sends; `.expected` is the
-//! refusal, or a line for each format: the body, or why there is none.
+//! In `tests/data/doors`, `chat-x.json`, `responses-x.json` and `anthropic-x.json` are what a client sends; `.expected` is
+//! the refusal, or a line for each format: the body, or why there is none.
 //! `UPDATE_GOLDEN=1 cargo test -p clawgate-providers --test doors` writes what comes out: read the difference.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "the files are read here; the providers never do")]

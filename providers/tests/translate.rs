@@ -1,7 +1,7 @@
 //! Any format to ours to any format: conversations and answers keep their meaning, whoever speaks and whoever answers.
 //!
 //! Conversations and answers are made up by a seeded generator; `SEEDS=1000` makes more of them.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "the number of seeds is read here; the providers never do")]
 use clawgate_core::event::Piece;
 use clawgate_providers::answer::Answer;

@@ -49,7 +49,7 @@ pub(crate) fn write_request(
     let keeps = request.keeps(KIND);
     let budget = if keeps { None } else { request.thinking.budget() };
     let tokens = endpoint.tokens(request.max_tokens);
-    let tokens = tokens.unwrap_or_else(|| MAX_TOKENS.saturating_add(budget.unwrap_or(0)));
+    let tokens = tokens.unwrap_or_else(|| MAX_TOKENS.saturating_add(budget.unwrap_or(0).saturating_mul(2)));
     body.raw("max_tokens", &tokens.to_string());
     if keeps {
         body.pass(request, &OURS);
@@ -141,15 +141,14 @@ fn write_choice(body: &mut Body<'_>, request: &Request<'_>) {
     body.out.push(b'}');
 }
 
-/// A budget must leave tokens for the answer.
+/// Half of the tokens are left for the answer.
 fn write_thinking(body: &mut Body<'_>, budget: Option<u32>, tokens: u32) {
     match budget {
         None => {}
         Some(0) => body.raw("thinking", "{\"type\":\"disabled\"}"),
         Some(budget) => {
-            let budget = budget.min(tokens.saturating_sub(1));
+            let budget = budget.min(tokens / 2);
             if BUDGET_MIN <= budget {
-                let budget = budget.max(BUDGET_MIN);
                 body.raw("thinking", &format!("{{\"type\":\"enabled\",\"budget_tokens\":{budget}}}"));
             }
         }
@@ -242,7 +241,12 @@ fn write_blocks(out: &mut Vec<u8>, first: &mut bool, parts: &[Part<'_>]) -> Resu
             Part::Text(text) | Part::Refusal(text) if text.is_empty() => {}
             // A thought of another provider's cannot be shown to this one: it takes back only what it signed.
             Part::Reasoning { proof: Proof::None | Proof::Item { .. }, .. } => {}
-            part => {
+            Part::Text(_)
+            | Part::Refusal(_)
+            | Part::Image(_)
+            | Part::Reasoning { .. }
+            | Part::Call { .. }
+            | Part::Result { .. } => {
                 comma(out, first);
                 write_block(out, part, own)?;
             }

@@ -112,7 +112,7 @@ impl Writer {
     fn waiting_call(&mut self, wanted: u32) -> Option<(&mut String, &mut bool)> {
         self.waiting.iter_mut().find_map(|waiting| match waiting {
             Waiting::Call { index, arguments, ended, .. } if *index == wanted => Some((arguments, ended)),
-            _ => None,
+            Waiting::Text(_) | Waiting::Thinking(_) | Waiting::Call { .. } => None,
         })
     }
 

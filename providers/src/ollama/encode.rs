@@ -140,14 +140,15 @@ fn write_run(
 fn name_of<'r, 'a>(request: &'r Request<'a>, call: &Text<'_>) -> Option<&'r Text<'a>> {
     request.parts.iter().rev().find_map(|part| match part {
         Part::Call { id, name, .. } if id == call => Some(name),
-        _ => None,
+        Part::Text(_) | Part::Refusal(_) | Part::Image(_) | Part::Reasoning { .. } => None,
+        Part::Call { .. } | Part::Result { .. } => None,
     })
 }
 
 fn write_message(out: &mut Vec<u8>, parts: &[&Part<'_>], replay: bool) -> Result<(), Unsupported> {
     let texts = parts.iter().filter_map(|part| match part {
         Part::Text(text) | Part::Refusal(text) => Some(text),
-        _ => None,
+        Part::Image(_) | Part::Reasoning { .. } | Part::Call { .. } | Part::Result { .. } => None,
     });
     write_joined(out, texts, "\n");
     let thoughts: Vec<&Text<'_>> = parts
@@ -166,7 +167,8 @@ fn write_message(out: &mut Vec<u8>, parts: &[&Part<'_>], replay: bool) -> Result
             Part::Image(Image::Url(_)) => {
                 return Err(Unsupported { what: "an image by its address".into(), kind: KIND });
             }
-            _ => {}
+            Part::Text(_) | Part::Refusal(_) | Part::Reasoning { .. } => {}
+            Part::Call { .. } | Part::Result { .. } => {}
         }
     }
     if !images.is_empty() {
@@ -178,7 +180,8 @@ fn write_message(out: &mut Vec<u8>, parts: &[&Part<'_>], replay: bool) -> Result
     }
     let mut calls = parts.iter().filter_map(|part| match part {
         Part::Call { id, name, arguments } => Some((id, name, arguments)),
-        _ => None,
+        Part::Text(_) | Part::Refusal(_) | Part::Image(_) | Part::Reasoning { .. } => None,
+        Part::Result { .. } => None,
     });
     let Some(call) = calls.next() else { return Ok(()) };
     let mut before = ",\"tool_calls\":[";

@@ -81,11 +81,10 @@ fn write_settings(body: &mut Body<'_>, request: &Request<'_>) -> Result<(), Unsu
         Some(Choice::None) => body.raw("tool_choice", "\"none\""),
         Some(Choice::Required) => body.raw("tool_choice", "\"required\""),
         Some(Choice::Tool(name)) => {
-            if body.begin("tool_choice") {
-                body.out.extend_from_slice(b"{\"type\":\"function\",\"function\":{\"name\":");
-                name.write(body.out);
-                body.out.extend_from_slice(b"}}");
-            }
+            let mut choice = b"{\"type\":\"function\",\"function\":{\"name\":".to_vec();
+            name.write(&mut choice);
+            choice.extend_from_slice(b"}}");
+            body.bytes("tool_choice", &choice);
         }
     }
     if let Some(parallel) = request.parallel.filter(|_| !request.tools.is_empty()) {

@@ -82,11 +82,10 @@ fn write_settings(body: &mut Body<'_>, request: &Request<'_>) -> Result<(), Unsu
         Some(Choice::None) => body.raw("tool_choice", "\"none\""),
         Some(Choice::Required) => body.raw("tool_choice", "\"required\""),
         Some(Choice::Tool(name)) => {
-            if body.begin("tool_choice") {
-                body.out.extend_from_slice(b"{\"type\":\"function\"");
-                write_text(body.out, "name", name);
-                body.out.push(b'}');
-            }
+            let mut choice = b"{\"type\":\"function\"".to_vec();
+            write_text(&mut choice, "name", name);
+            choice.push(b'}');
+            body.bytes("tool_choice", &choice);
         }
     }
     if let Some(parallel) = request.parallel.filter(|_| !request.tools.is_empty()) {

@@ -1,7 +1,7 @@
 //! An answer as OpenAI's responses: typed events with numbers, or one response.
 //!
-//! Owns the items. The format says everything twice, in pieces and whole, so that what was said is kept until the end, within
-//! the bound of the reply.
+//! Owns the items. The format says everything twice, in pieces and whole, so that what was said is kept until the end,
+//! within the bound of the reply.
 use crate::answer::{Answer, Block};
 use crate::door::Problem;
 use crate::proof;
