@@ -1,8 +1,8 @@
 //! What a model is asked, between the formats: the neutral form of a request.
 //!
 //! Owns the words that all formats share, borrowed from the request that a client sent. What has no word here stays as it
-//! was written: a request that goes on in its own format keeps every field, and one that is translated is refused if it has a
-//! field that would be lost. Texts, schemas and arguments are never read, only copied.
+//! was written: a request that goes on in its own format keeps every field, and one that is translated is refused if it has
+//! a field that would be lost. Texts, schemas and arguments are never read, only copied.
 use crate::Turn;
 use crate::format::Kind;
 use crate::raw::{Raw, Text};
