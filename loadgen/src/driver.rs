@@ -4,11 +4,13 @@
 //! Reading and writing are direct non-blocking calls on the caller's buffer after `readable` or `writable`: an idle
 //! connection then owns no buffer, and dropping a wait never loses a byte.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use monoio::net::{ListenerOpts, TcpListener, TcpStream};
@@ -81,6 +83,27 @@ pub async fn within<T>(duration: Duration, future: impl Future<Output = io::Resu
         Ok(result) => result,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
+}
+
+/// Which of two futures ended first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First<A, B> {
+    /// This one.
+    One(A),
+    /// The other one.
+    Other(B),
+}
+
+/// Waits for two futures until one of them ends, and drops the other one: see [`within`] for which may be dropped.
+pub async fn race<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = one.as_mut().poll(cx) {
+            return Poll::Ready(First::One(done));
+        }
+        other.as_mut().poll(cx).map(First::Other)
+    })
+    .await
 }
 
 /// A TCP connection. Clones share it; it closes with the last of them.

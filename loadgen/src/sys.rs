@@ -2,6 +2,7 @@
 //! key. Owns the `unsafe` of those calls and nothing else; sockets are `driver`'s.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`): the same reading in every thread and process, which
@@ -75,6 +76,34 @@ pub fn terminate(pid: u32) {
     if let Ok(pid) = libc::pid_t::try_from(pid) {
         // SAFETY: the call takes no memory. The pid is that of a child that was not waited for, so it is nobody else's.
         unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}
+
+/// A handle of a child of ours that was not waited for: whoever has it learns of the end without taking the child's status.
+///
+/// # Errors
+/// The system's: a kernel before 5.3, or no descriptors.
+pub fn watch_process(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers and touches no memory of ours.
+    let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if handle < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave this descriptor to us just now, and it fits: descriptors are numbers of this type.
+    Ok(unsafe { OwnedFd::from_raw_fd(handle as RawFd) })
+}
+
+/// Blocks until the process of this handle has ended, and tells when that was.
+#[must_use]
+pub fn wait_for_end(process: &OwnedFd) -> u64 {
+    let mut watched = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: `watched` is a valid place for the one entry that the call is told of.
+        let count = unsafe { libc::poll(&raw mut watched, 1, -1) };
+        // A wait that a signal cut short is begun again; for any other error there is nothing to wait for.
+        if 0 <= count || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return now_ns();
+        }
     }
 }
 

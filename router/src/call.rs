@@ -251,7 +251,7 @@ fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault) {
     thread.count(|c| &mut c.upstream_faults);
     let code = match fault {
         Fault::Unreachable(_) | Fault::Cancelled => Code::UpstreamFailed,
-        Fault::Full => Code::UpstreamUnavailable,
+        Fault::Full | Fault::NoDescriptor => Code::UpstreamUnavailable,
         Fault::Closed => Code::UpstreamTruncated,
         Fault::TimedOut => Code::UpstreamTimeout,
         Fault::Malformed(_) => Code::UpstreamMalformed,

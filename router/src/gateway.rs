@@ -3,6 +3,7 @@
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::descriptors::Descriptors;
 use crate::drain::Drain;
 use crate::journal::Journals;
 use crate::keep::Confirmations;
@@ -365,6 +366,8 @@ pub(crate) struct Shared {
     pub(crate) reloads: Reloads,
     pub(crate) drain: Drain,
     pub(crate) drivers: Vec<std::sync::OnceLock<&'static str>>,
+    /// Who may have which descriptors, before anything is accepted.
+    pub(crate) descriptors: std::sync::OnceLock<Descriptors>,
     connections: AtomicU32,
     by_address: Vec<AtomicU32>,
     addresses: Table,
@@ -409,6 +412,7 @@ impl Shared {
             reloads: Reloads::default(),
             drain: Drain::new(cores),
             drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),
+            descriptors: std::sync::OnceLock::new(),
             connections: AtomicU32::new(0),
             by_address: (0..cells).map(|_| AtomicU32::new(0)).collect(),
             addresses: Table::new(cells, nonce),

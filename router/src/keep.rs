@@ -7,6 +7,7 @@
 use crate::clock::unix_millis;
 use crate::gateway::Shared;
 use crate::journal::Journal;
+use crate::kept::Kept;
 use crate::mesh::Errand;
 use crate::store::{
     Answer, Confirmed, DeadLetter, Key, Loaded, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
@@ -95,6 +96,8 @@ pub(crate) struct Keeper {
     unconfirmed_order: RefCell<VecDeque<(u64, Key)>>,
     /// Sessions that are asked for once this number is confirmed.
     asked: RefCell<VecDeque<(u64, SessionId)>>,
+    /// Sessions that are asked for once the store has all rows of earlier runs.
+    asked_of_past: RefCell<Vec<SessionId>>,
     /// When rows are offered again.
     again: Cell<Option<Time>>,
     is_full: Cell<bool>,
@@ -115,6 +118,7 @@ impl Keeper {
             unconfirmed: RefCell::default(),
             unconfirmed_order: RefCell::default(),
             asked: RefCell::default(),
+            asked_of_past: RefCell::default(),
             again: Cell::new(None),
             is_full: Cell::new(false),
             dropped: Cell::new(0),
@@ -329,7 +333,15 @@ fn letter_of(thread: &Thread, session: SessionId, dead: &Dead, effects: &Effects
 /// Asks the store for a session.
 pub(crate) fn load(thread: &Rc<Thread>, session: SessionId) {
     let Some(keeper) = thread.keeper.get() else { return };
-    let after = key_of(thread, session).and_then(|key| keeper.unconfirmed.borrow().get(&key).copied());
+    let Some(key) = key_of(thread, session) else { return };
+    if thread.shared.kept.get().is_some_and(|kept| kept.is_behind(&key)) {
+        let mut asked = keeper.asked_of_past.borrow_mut();
+        if !asked.contains(&session) {
+            asked.push(session);
+        }
+        return;
+    }
+    let after = keeper.unconfirmed.borrow().get(&key).copied();
     match after.filter(|after| keeper.confirmed.get() < *after) {
         Some(after) => keeper.asked.borrow_mut().push_back((after, session)),
         None => ask(thread, keeper, session),
@@ -401,6 +413,11 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
             keeper.asked.borrow_mut().pop_front_if(|(after, _)| *after <= confirmed)
         {
             ask(thread, keeper, session);
+        }
+    }
+    if thread.shared.kept.get().is_some_and(Kept::has_saved_rows) {
+        for session in keeper.asked_of_past.take() {
+            load(thread, session);
         }
     }
     if keeper.offer(thread.id.0, thread.now()) {

@@ -18,12 +18,14 @@ use clawgate_core::codes::Code;
 use clawgate_core::dedup::mark;
 use clawgate_core::event::{Event, Scope};
 use clawgate_core::home::{Secret, home, session_hash};
-use clawgate_core::id::{Client, Uid};
+use clawgate_core::id::{Client, ShardId, Uid};
 use clawgate_core::log::Start;
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::record::Accepted;
 use clawgate_core::view::Role;
+use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +54,8 @@ pub(crate) struct Kept {
     shares: Mutex<Vec<Share>>,
     /// Rows of earlier runs that the store has not taken, and the number under which the last of them is confirmed.
     rows: Mutex<Rows>,
+    /// That all of them are confirmed, for those who ask often.
+    rows_saved: AtomicBool,
 }
 
 /// What one shard takes up of earlier runs.
@@ -66,6 +70,8 @@ struct Share {
 #[derive(Debug, Default)]
 struct Rows {
     waiting: Vec<Op>,
+    /// Sessions among them, until all rows are confirmed.
+    sessions: HashSet<Key>,
     /// Batches handed over.
     handed: u64,
     is_confirmed: bool,
@@ -133,7 +139,19 @@ impl Kept {
             uid_after,
             shares,
             rows,
+            rows_saved: AtomicBool::new(false),
         })
+    }
+
+    /// Are all rows of earlier runs confirmed?
+    pub(crate) fn has_saved_rows(&self) -> bool {
+        self.rows_saved.load(Ordering::Acquire)
+    }
+
+    /// Does the store not know yet what earlier runs left of this session?
+    pub(crate) fn is_behind(&self, key: &Key) -> bool {
+        !self.has_saved_rows()
+            && self.rows.lock().unwrap_or_else(PoisonError::into_inner).sessions.contains(key)
     }
 
     /// Hands rows of earlier runs over that the store did not take before; true once all are confirmed. Asked by one
@@ -147,6 +165,10 @@ impl Kept {
             rows.offer(&self.store, shared.confirmations.past());
         }
         rows.is_confirmed = rows.waiting.is_empty() && rows.handed <= shared.confirmations.of_past();
+        if rows.is_confirmed {
+            rows.sessions = HashSet::new();
+            self.rows_saved.store(true, Ordering::Release);
+        }
         rows.is_confirmed
     }
 
@@ -286,12 +308,21 @@ impl Reading<'_> {
             self.push(Op::Dead(Box::new(letter)));
             return false;
         }
+        if restored.history && restored.reply.is_some() {
+            // What was said is saved again. Without its session nobody would find it, and that may never have been saved.
+            self.push(Op::Session(Box::new(bare_session(&accepted))));
+        }
         let hash = self.hash(&accepted);
         self.share_of(hash).left.push(left);
         true
     }
 
     fn push(&mut self, op: Op) {
+        match &op {
+            Op::Said { key, .. } => drop(self.rows.sessions.insert(key.clone())),
+            Op::Session(row) => drop(self.rows.sessions.insert(row.key())),
+            Op::Close { .. } | Op::Seen { .. } | Op::Dead(_) | Op::DeadDrop { .. } | Op::Cursor(_) => {}
+        }
         self.rows.waiting.push(op);
         if self.rows.waiting.len() == BATCH_OPS {
             self.hand_over();
@@ -421,5 +452,7 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
     let Some(kept) = thread.shared.kept.get() else { return };
     if kept.rows_are_confirmed(&thread.shared) {
         journal::rows_saved(thread);
+        // Sessions may wait for that on any shard.
+        (0..thread.shared.cores()).for_each(|core| thread.shared.mesh.ring(ShardId(core)));
     }
 }

@@ -1,7 +1,7 @@
 //! Accepts on one core. All cores listen on the same addresses; the kernel spreads connections over them.
 use crate::connection::{Connection, Protocol};
 use crate::driver::{self, Socket};
-use crate::gateway::Crowded;
+use crate::gateway::{Crowded, Gateway};
 use crate::http::Http;
 use crate::net;
 use crate::thread::Thread;
@@ -56,18 +56,18 @@ pub(crate) fn accept_last(thread: &Rc<Thread>, listener: &OwnedFd) {
 fn admit(thread: &Rc<Thread>, fd: OwnedFd, peer: SocketAddr) {
     let address = peer.ip();
     let gateway = thread.gateway();
+    let descriptors = thread.shared.descriptors.get();
+    let reserved = gateway.limits.descriptors_reserved;
+    if descriptors.is_some_and(|descriptors| !descriptors.is_for_client(&fd, reserved)) {
+        thread.count(|c| &mut c.descriptors_refused);
+        return refuse(thread, &gateway, &fd, "limits.descriptorsReserved");
+    }
     if let Err(crowded) = thread.shared.connection_opened(address, &gateway.limits) {
-        thread.refused(Code::TooManyConnections);
         let limit = match crowded {
             Crowded::Process => "limits.connectionsMax",
             Crowded::Address => "limits.connectionsPerAddressMax",
         };
-        tracing::debug!(shard = thread.id.0, limit, "a connection was refused");
-        if gateway.server_tls.is_none() {
-            // Best effort: a socket this new takes a short answer, and if not there is nobody to tell.
-            net::send(&fd, REFUSAL);
-        }
-        return;
+        return refuse(thread, &gateway, &fd, limit);
     }
     let tls = match &gateway.server_tls {
         None => None,
@@ -82,6 +82,15 @@ fn admit(thread: &Rc<Thread>, fd: OwnedFd, peer: SocketAddr) {
     thread.count(|c| &mut c.accepted);
     let now = thread.now();
     thread.admit(|place| Connection::new(place, address, socket, tls, Protocol::Http(Http::new(now)), now));
+}
+
+fn refuse(thread: &Thread, gateway: &Gateway, fd: &OwnedFd, limit: &str) {
+    thread.refused(Code::TooManyConnections);
+    tracing::debug!(shard = thread.id.0, limit, "a connection was refused");
+    if gateway.server_tls.is_none() {
+        // Best effort: a socket this new takes a short answer, and if not there is nobody to tell.
+        net::send(fd, REFUSAL);
+    }
 }
 
 /// What a client hears that finds no room.

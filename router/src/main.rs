@@ -12,6 +12,7 @@ mod connection;
 mod crew;
 mod data;
 mod deliver;
+mod descriptors;
 mod drain;
 mod driver;
 mod events;

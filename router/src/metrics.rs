@@ -69,6 +69,7 @@ pub(crate) struct Counts {
     pub(crate) turns: u64,
     pub(crate) accepted: u64,
     pub(crate) accept_failures: u64,
+    pub(crate) descriptors_refused: u64,
     pub(crate) requests: u64,
     pub(crate) upgrades: u64,
     pub(crate) frames: u64,
@@ -96,6 +97,7 @@ impl Default for Counts {
             turns: 0,
             accepted: 0,
             accept_failures: 0,
+            descriptors_refused: 0,
             requests: 0,
             upgrades: 0,
             frames: 0,
@@ -135,7 +137,7 @@ impl Counts {
     }
 
     /// The plain counters with their names and help texts.
-    fn named(&self) -> [(&'static str, &'static str, u64); 19] {
+    fn named(&self) -> [(&'static str, &'static str, u64); 20] {
         [
             ("loop_turns", "Turns of the threads' loops", self.turns),
             ("connections_accepted", "Client connections accepted", self.accepted),
@@ -143,6 +145,11 @@ impl Counts {
                 "accept_failures",
                 "Times that the kernel refused a connection's descriptor",
                 self.accept_failures,
+            ),
+            (
+                "descriptors_refused",
+                "Connections of clients refused, and to models and platforms held up, for want of descriptors",
+                self.descriptors_refused,
             ),
             ("http_requests", "HTTP requests read", self.requests),
             ("websocket_upgrades", "Connections that became WebSockets", self.upgrades),

@@ -3,6 +3,7 @@ use crate::cli::Orders;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crew::Crew;
+use crate::descriptors::{self, Descriptors};
 use crate::driver::Kind;
 use crate::gateway::{Gateway, Shared};
 use crate::helm::{self, End, Helm, Source, Steered};
@@ -10,6 +11,7 @@ use crate::kept::Kept;
 use crate::place::{self, Claim, Place};
 use crate::sockets::Sockets;
 use crate::takeover::{self, Door};
+use clawgate_core::id::ShardId;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -60,6 +62,7 @@ pub(crate) fn run(orders: Orders) -> Ended {
 
 fn start(orders: Orders, clock: Clock) -> Result<Ended, String> {
     let Orders { config, overrides, takeover } = orders;
+    let descriptors_max = descriptors::raise();
     let program = std::env::current_exe().ok();
     let gateway = Arc::new(Gateway::compile(&config, None)?);
     let claim = Claim::stake(&config, takeover)?;
@@ -74,6 +77,15 @@ fn start(orders: Orders, clock: Clock) -> Result<Ended, String> {
     let _ = crew.shared.kept.set(Kept::open(folder, &config, &gateway, &crew.shared)?);
     let door = held.as_ref().map(|held| Door::open(&held.folder)).transpose();
     let door = door.map_err(|why| format!("the data directory takes no control socket: {why}"))?;
+    let shared = &crew.shared;
+    let open =
+        descriptors::next(shared.mesh.bell(ShardId(0))).map_err(|why| format!("cannot start: {why}"))?;
+    // Nothing was shared before.
+    let _ = shared.descriptors.set(Descriptors::new(
+        descriptors_max,
+        u64::from(open.unsigned_abs()),
+        shared.cores(),
+    ));
     crew.open(by_thread, retired)?;
     Place::accepting(before);
     announce(&config, &crew.shared, &gateway, &bound, crew.kind);
@@ -127,6 +139,11 @@ fn announce(config: &Config, shared: &Shared, gateway: &Gateway, bound: &[Socket
             config.file.as_ref().map_or_else(|| "built in".to_owned(), |file| file.display().to_string()),
         "memory, if every limit is reached at once: {gib:.1} GiB"
     );
+    if let Some(descriptors) = shared.descriptors.get() {
+        let (limit, reserved) =
+            (descriptors.limit(), descriptors.reserve(gateway.limits.descriptors_reserved));
+        tracing::info!(limit, reserved, "descriptors: clients leave those that are reserved to others");
+    }
     if config.data.folder.is_none() {
         if config.channels.is_empty() {
             tracing::info!("nothing is kept: there is no data directory (`data.folder`)");

@@ -2,7 +2,7 @@
 //!
 //! A connection is waited for by readiness and read by direct calls, so that nothing read is ever lost to a
 //! cancellation: to cancel is to shut the socket, and whoever waits wakes and finds the end.
-use crate::driver::Socket;
+use crate::driver::{self, Socket};
 use crate::gateway::Gateway;
 use crate::net::{self, Moved};
 use crate::signal::Signal;
@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How long a name's addresses are believed.
 const NAME_AGE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked for a descriptor while there is none.
+const DESCRIPTOR_LOOK: Duration = Duration::from_millis(20);
 /// Names remembered on one core.
 const NAMES_MAX: usize = 1_024;
 /// Heads of upstreams' answers.
@@ -99,6 +101,8 @@ pub(crate) enum Fault {
     Cancelled,
     /// Our bound on connections to this upstream is reached.
     Full,
+    /// All descriptors that such connections may have are taken.
+    NoDescriptor,
 }
 
 impl Fault {
@@ -111,6 +115,10 @@ impl Fault {
             Self::Malformed(refusal) => format!("did not speak HTTP/1.1: {}", refusal.code()),
             Self::Cancelled => "was cancelled".to_owned(),
             Self::Full => "has as many connections as limits.upstreamConnectionsMax allows".to_owned(),
+            Self::NoDescriptor => {
+                "got no connection: no descriptor is free; raise LimitNOFILE, or limits.descriptorsReserved"
+                    .to_owned()
+            }
         }
     }
 }
@@ -335,6 +343,30 @@ impl Upstreams {
     }
 }
 
+/// Waits until a connection may take a descriptor, at most so long. Idle connections make room for it.
+async fn await_descriptor(thread: &Rc<Thread>, control: &Control, limit: Duration) -> Result<(), Fault> {
+    let Some(descriptors) = thread.shared.descriptors.get() else { return Ok(()) };
+    if descriptors.has_upstream(thread.shared.mesh.bell(thread.id)) {
+        return Ok(());
+    }
+    thread.count(|c| &mut c.descriptors_refused);
+    let deadline = thread.now() + limit;
+    loop {
+        thread.upstreams.idle.borrow_mut().clear();
+        if descriptors.has_upstream(thread.shared.mesh.bell(thread.id)) {
+            return Ok(());
+        }
+        if control.is_cancelled() {
+            return Err(Fault::Cancelled);
+        }
+        if deadline <= thread.now() {
+            return Err(Fault::NoDescriptor);
+        }
+        driver::sleep(DESCRIPTOR_LOOK).await;
+        thread.touch();
+    }
+}
+
 impl Wire {
     /// A connection to this origin: an idle one, or a new one with its handshake done.
     pub(crate) async fn open(
@@ -360,6 +392,7 @@ impl Wire {
             let taken = thread.shared.upstream_share(&origin.host, origin.port, max);
             share = Some(Share(taken.ok_or(Fault::Full)?));
         }
+        await_descriptor(thread, control, limits.connect_age_max).await?;
         let limit = limits.connect_age_max;
         let mut last = Fault::Unreachable("it has no address".to_owned());
         for address in resolve(thread, &origin.host, origin.port).await? {

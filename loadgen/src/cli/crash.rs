@@ -35,6 +35,10 @@ pub(crate) struct CrashArgs {
     /// calls), then cut at so many moments, and the gateway started on what a disk may hold after each
     #[arg(long, default_value_t = 0)]
     power_cuts: u32,
+    /// After so many of them data directory and ledger begin anew, under the next seed: what breaks is found where it is,
+    /// and is repeated by that seed and this many. 0: never
+    #[arg(long, default_value_t = 0)]
+    batch: u32,
     /// The seed of all that is drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -83,12 +87,21 @@ pub(crate) struct CrashArgs {
     /// How long is waited at the end until all is answered
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     drain: u64,
-    /// Where configuration, data and log go; a fresh folder if not said, removed when all is well
+    /// Where configuration, log and evidence go; a fresh folder if not said, removed when all is well
     #[arg(long)]
     work: Option<PathBuf>,
+    /// The data directory: `data` in that folder if not said. What is in it is removed
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Write the account to this file, as JSON
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Add a row to this table, in Markdown
+    #[arg(long)]
+    table: Option<PathBuf>,
+    /// What the run is called there
+    #[arg(long, default_value = "crash")]
+    name: String,
 }
 
 /// Runs the rounds.
@@ -100,6 +113,7 @@ pub(crate) fn run(args: CrashArgs) -> Result<u8, Failure> {
     let work = args.work.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("clawgate-crash-{}-{}", args.seed, std::process::id()))
     });
+    let work = std::path::absolute(&work).unwrap_or(work);
     let done = crate::crash::main(args.into_plan(work.clone()), &mut print);
     match done {
         Ok(0) if fresh => {
@@ -107,7 +121,7 @@ pub(crate) fn run(args: CrashArgs) -> Result<u8, Failure> {
             std::fs::remove_dir_all(&work).ok();
         }
         Ok(0) => {}
-        Ok(_) | Err(_) => print(&format!("  configuration, data and log are kept in {}", work.display())),
+        Ok(_) | Err(_) => print(&format!("  configuration, log and evidence are kept in {}", work.display())),
     }
     done
 }
@@ -118,8 +132,13 @@ impl CrashArgs {
             gateway: self.gateway,
             config: self.config,
             driver: if self.power_cuts == 0 { self.driver } else { "epoll".to_owned() },
+            name: self.name,
+            data: self
+                .data
+                .map_or_else(|| work.join("data"), |data| std::path::absolute(&data).unwrap_or(data)),
             work,
             rounds: self.rounds,
+            batch: self.batch,
             power_cuts: self.power_cuts,
             seed: self.seed,
             kills: self.kills,
@@ -138,6 +157,7 @@ impl CrashArgs {
             start_limit: Duration::from_nanos(self.start),
             drain_limit: Duration::from_nanos(self.drain),
             out: self.out,
+            table: self.table,
         }
     }
 }

@@ -6,16 +6,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::call::Caller;
 use super::disk;
+use crate::driver::First;
 use crate::{driver, sys};
 
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(1);
-/// The longest that one question for its health may take.
-const HEALTH_LIMIT: Duration = Duration::from_secs(5);
+/// The longest that one question for its health may take before it is asked anew.
+const HEALTH_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes of the log's end that are told when it did not start.
 const TAIL_BYTES: usize = 4096;
 
@@ -99,6 +102,11 @@ impl Tracer<'_> {
 #[derive(Debug)]
 pub(crate) struct Life {
     process: Child,
+    /// When it ended; 0 while it lives. Written by a thread that does nothing else, so that an end is stamped when it
+    /// happens, whatever we wait for meanwhile.
+    ended_ns: Arc<AtomicU64>,
+    /// When we killed it.
+    killed_ns: Option<u64>,
 }
 
 impl Life {
@@ -114,7 +122,11 @@ impl Life {
             command.args(["serve", "--takeover"]);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(Self { process: command.spawn()? })
+        let life = Self { process: command.spawn()?, ended_ns: Arc::default(), killed_ns: None };
+        let (watched, ended_ns) = (sys::watch_process(life.process.id())?, Arc::clone(&life.ended_ns));
+        let stamp = move || ended_ns.store(sys::wait_for_end(&watched), Ordering::Release);
+        std::thread::Builder::new().name("watch".to_owned()).spawn(stamp)?;
+        Ok(life)
     }
 
     /// Waits until it answers.
@@ -122,28 +134,28 @@ impl Life {
     /// # Errors
     /// It ended, or did not answer in time.
     pub(crate) async fn ready(&mut self, launch: &Launch, limit: Duration) -> Result<(), String> {
-        let deadline_ns = sys::now_ns() + limit.as_nanos() as u64;
-        let mut caller = Caller::new(launch.address);
-        let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", launch.address);
-        loop {
-            if let Some(status) = self.ended() {
-                return Err(format!("it ended while it started: {status}{}", tail(launch)));
-            }
-            if let Ok(answered) = caller.call(request.as_bytes(), HEALTH_LIMIT).await
-                && answered.status == 200
-            {
-                return Ok(());
-            }
-            if deadline_ns <= sys::now_ns() {
-                return Err(format!("it did not answer within {limit:?}{}", tail(launch)));
-            }
-            driver::sleep(LOOK).await;
+        // A request to one that has died may hang until the kernel has taken its sockets down: the end is looked for
+        // beside it.
+        match driver::race(healthy(launch), self.end_within(limit)).await {
+            First::One(()) => Ok(()),
+            First::Other(Some(status)) => Err(format!("it ended while it started: {status}{}", tail(launch))),
+            First::Other(None) => Err(format!("it did not answer within {limit:?}{}", tail(launch))),
         }
     }
 
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
+    }
+
+    /// When it ended, if it did. One that we killed did nothing more from our signal on, though the kernel may take its
+    /// time to say so.
+    pub(crate) fn ended_ns(&self) -> u64 {
+        let told = match self.ended_ns.load(Ordering::Acquire) {
+            0 => sys::now_ns(),
+            told => told,
+        };
+        self.killed_ns.map_or(told, |killed_ns| killed_ns.min(told))
     }
 
     /// Waits for its end, at most so long.
@@ -160,6 +172,7 @@ impl Life {
 
     /// Kills it at once.
     pub(crate) fn kill(&mut self) {
+        self.killed_ns.get_or_insert_with(sys::now_ns);
         // If it ended already there is nobody to kill.
         self.process.kill().ok();
     }
@@ -167,6 +180,19 @@ impl Life {
     /// Asks it to end.
     pub(crate) fn terminate(&self) {
         sys::terminate(self.process.id());
+    }
+}
+
+/// Asks for its health until that is good.
+async fn healthy(launch: &Launch) {
+    let mut caller = Caller::new(launch.address);
+    let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", launch.address);
+    loop {
+        let answered = caller.call(request.as_bytes(), HEALTH_LIMIT).await;
+        if answered.is_ok_and(|answered| answered.status == 200) {
+            return;
+        }
+        driver::sleep(LOOK).await;
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn write(plan: &Plan, file: &Path, address: SocketAddr, to: Addresses
     let model = format!("http://{}/v1", to.model);
     let mut config = json!({
         "server": { "listen": [address.to_string()], "shards": 2, "drainSeconds": 10, "driver": plan.driver },
-        "data": { "folder": "data" },
+        "data": { "folder": plan.data },
         // Small files, so that many come and go.
         "journal": { "segmentBytes": 262_144, "diskBytesMax": 67_108_864 },
         "keys": [{

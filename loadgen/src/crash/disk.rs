@@ -6,7 +6,7 @@
 //! torn between sectors; names up to some moment, in order, as journalling file systems keep them. Files that are mapped
 //! into memory are not seen: none of ours needs them after a crash. Owns no process; files it only writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,8 @@ pub(crate) struct Record {
     names: BTreeMap<String, usize>,
     /// Open descriptors of the process: its file, and where it writes next.
     open: BTreeMap<u32, (usize, u64)>,
+    /// Those of them that write at the end, wherever that is.
+    appending: BTreeSet<u32>,
     /// Calls that change files in a way that is not modelled: the record is then good for nothing.
     unknown: Vec<String>,
 }
@@ -100,6 +102,7 @@ impl Record {
     pub(crate) fn read(&mut self, text: &str) -> Result<(), String> {
         let mut begun = BTreeMap::new();
         self.open.clear();
+        self.appending.clear();
         for line in text.lines() {
             let Some(whole) = join(line, &mut begun) else { continue };
             if let Some(line) = Line::read(&whole)
@@ -132,6 +135,7 @@ impl Record {
             "open" => self.on_open(&unquote(arg(0)), arg(1), line),
             "close" => {
                 self.open.remove(&descriptor(arg(0)));
+                self.appending.remove(&descriptor(arg(0)));
             }
             "pwrite64" => self.on_write(arg(0), arg(1), Some(number(3)), line),
             "write" => self.on_write(arg(0), arg(1), None, line),
@@ -179,7 +183,7 @@ impl Record {
             self.inodes[inode].changes.push((line.span, Change::Resize { bytes: 0 }));
         }
         if flags.contains("O_APPEND") {
-            self.unknown.push("open with O_APPEND".to_owned());
+            self.appending.insert(line.result as u32);
         }
         self.open.insert(line.result as u32, (inode, 0));
     }
@@ -194,6 +198,10 @@ impl Record {
         let Some((inode, place)) = self.file_of(fd) else { return };
         let mut bytes = unhex(data);
         bytes.truncate(line.result as usize);
+        if self.appending.contains(&descriptor(fd)) {
+            self.unknown.push(format!("a {} to a file that was opened with O_APPEND", line.call));
+            return;
+        }
         if bytes.len() as i64 != line.result {
             self.unknown.push(format!("a {} whose bytes are cut off", line.call));
             return;

@@ -3,6 +3,8 @@
 //! A life is the gateway from one start to its end. Two ledgers are kept against each other: what the gateway acknowledged,
 //! and what reached people. Owns no socket and no clock: times come with what is told.
 
+mod story;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
@@ -73,6 +75,10 @@ impl Message {
         !self.answers.is_empty() || !self.recalled.is_empty()
     }
 
+    fn is_to_be_remembered(&self) -> bool {
+        self.acked_ns.is_some() && self.is_answered()
+    }
+
     fn is_over(&self) -> bool {
         self.is_answered() || self.dead
     }
@@ -83,6 +89,8 @@ struct Chat {
     messages: Vec<Message>,
     /// The place of the newest answer of each life.
     newest: BTreeMap<u32, u64>,
+    /// Its whole history was told at the end.
+    is_recalled: bool,
 }
 
 /// How a life ended.
@@ -195,6 +203,13 @@ impl History {
         self.open.remove(&key);
     }
 
+    /// The whole history of this conversation was told: what is not in it is forgotten.
+    pub fn on_recalled_all(&mut self, door: Door, chat: u32) {
+        if let Some(chat) = self.chats.get_mut(&(door, chat)) {
+            chat.is_recalled = true;
+        }
+    }
+
     /// It is in the dead-letter queue.
     pub fn on_dead(&mut self, key: Key) {
         if let Some(message) = self.message(key) {
@@ -255,6 +270,7 @@ impl History {
         let (mut running, mut open) = (1, Vec::new());
         for ((door, chat), book) in &mut before.chats {
             book.newest.clear();
+            book.is_recalled = false;
             for (seq, message) in book.messages.iter_mut().enumerate() {
                 message.acked_ns = message.acked_ns.filter(|acked_ns| *acked_ns < cut_ns);
                 message.answers.retain(|answer| answer.taken_ns < cut_ns);
@@ -280,9 +296,11 @@ impl History {
         (self.acked, self.answers)
     }
 
-    /// The conversations of a door.
+    /// The conversations of a door in which something was acknowledged.
     pub fn chats(&self, door: Door) -> impl Iterator<Item = u32> + '_ {
-        self.chats.range((door, 0)..=(door, u32::MAX)).map(|((_, chat), _)| *chat)
+        let all = self.chats.range((door, 0)..=(door, u32::MAX));
+        all.filter(|(_, chat)| chat.messages.iter().any(|message| message.acked_ns.is_some()))
+            .map(|((_, chat), _)| *chat)
     }
 
     fn message(&mut self, key: Key) -> Option<&mut Message> {
@@ -372,6 +390,8 @@ pub struct Judgement {
     pub doubled: Vec<Double>,
     /// First answers that came after the first answer to a later message of their conversation.
     pub reordered: Vec<Key>,
+    /// Messages that were acknowledged and answered, of which the session's history knows nothing.
+    pub forgotten: Vec<Key>,
     /// Answers that were sent again under their key, and dropped by who took them.
     pub repeats: u64,
     /// Answers to nothing that was ever asked.
@@ -399,6 +419,7 @@ impl Judgement {
         self.unacked_answered += other.unacked_answered;
         self.doubled.extend(other.doubled);
         self.reordered.extend(other.reordered);
+        self.forgotten.extend(other.forgotten);
         self.repeats += other.repeats;
         self.strays += other.strays;
         self.garbled += other.garbled;
@@ -409,6 +430,7 @@ impl Judgement {
     pub fn is_kept(&self) -> bool {
         self.lost.is_empty()
             && self.reordered.is_empty()
+            && self.forgotten.is_empty()
             && self.strays == 0
             && self.garbled == 0
             && self.unexcused().next().is_none()
@@ -430,6 +452,9 @@ pub fn judge(history: &History, in_flight_ns: u64) -> Judgement {
         for (seq, message) in book.messages.iter().enumerate().rev() {
             let key = Key { door: *door, chat: *chat, seq: seq as u32 };
             judge_message(&mut judgement, history, key, message);
+            if book.is_recalled && message.is_to_be_remembered() && message.recalled.is_empty() {
+                judgement.forgotten.push(key);
+            }
             judge_doubles(&mut judgement, history, book, key, message, in_flight_ns);
             let seen_late = is_overtaken(&mut seen, message.answers.first().map(|answer| answer.place));
             let told_late = is_overtaken(&mut told, message.recalled.first().copied());
@@ -697,6 +722,18 @@ mod tests {
         let judgement = judged(&history);
         assert_eq!(judgement.reordered, [keys[1]], "its answer came after that of the next one");
         assert_eq!(judgement.doubled.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_its_history_does_not_hold_is_forgotten() {
+        let (mut history, keys) = asked(Door::Socket, 3);
+        keys.iter().for_each(|key| answer(&mut history, *key, 1, 10));
+        history.on_recalled(keys[0]);
+        history.on_recalled(keys[2]);
+        assert!(judged(&history).is_kept(), "it was not told whole");
+        history.on_recalled_all(Door::Socket, 7);
+        let judgement = judged(&history);
+        assert_eq!((judgement.forgotten.as_slice(), judgement.is_kept()), ([keys[1]].as_slice(), false));
     }
 
     #[test]

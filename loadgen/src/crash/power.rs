@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use super::child::{Life, Tracer};
 use super::disk::Record;
+use super::evidence::{copy, remove};
 use super::history::{History, Judgement, judge};
 use super::report::Account;
-use super::{World, config, enlist, platforms, settle};
+use super::rounds::{enlist, has_panicked, settle};
+use super::{World, config, evidence, platforms};
 use crate::rng::Rng;
 use crate::{driver, sys};
 
@@ -28,17 +30,20 @@ const REPEATED_MAX: usize = 10;
 /// How long the simulators go on listening after a cut when nothing is owed any more.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Records a run, then cuts it so often.
+/// Records a run, then cuts it so often; whether every promise was kept.
+///
+/// # Errors
+/// There is no strace, what it saw cannot be modelled, or the gateway does not come up.
 pub(super) async fn cuts(
     world: Rc<World>,
     cuts: u32,
+    account: &mut Account,
     print: &mut dyn FnMut(&str),
-) -> Result<Account, String> {
+) -> Result<bool, String> {
     let addresses =
         platforms::listen(&world).map_err(|error| format!("the simulators cannot listen: {error}"))?;
     config::write(&world.plan, &world.launch.config, world.launch.address, addresses)?;
-    let data = world.plan.work.join("data");
-    remove(&data)?;
+    let data = world.plan.data.clone();
     let mut record = Record::new(&data);
     // strace stamps by the wall clock, we by the monotonic one.
     let offset_ns = sys::unix_ns() - sys::now_ns();
@@ -51,8 +56,8 @@ pub(super) async fn cuts(
     leave(&world).await;
     let base = world.history.take();
     let acks = base.acks();
-    print(&format!("recorded {} changes to files, {} messages acknowledged", record.len(), acks.len()));
-    let mut account = Account::new(&world.plan);
+    print(&format!("  recorded {} changes to files, {} messages acknowledged", record.len(), acks.len()));
+    let mut is_kept = true;
     let mut rng = Rng::new(world.plan.seed);
     for cut in 1..=cuts {
         let cut_ns = match acks.get(rng.below(acks.len().max(1) as u64) as usize) {
@@ -61,30 +66,36 @@ pub(super) async fn cuts(
             }
             Some(_) | None => begin_ns + rng.below(end_ns - begin_ns),
         };
-        remove(&data)?;
+        // Emptied, not removed: it may be a mount.
+        evidence::empty(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         let restored = record.restore(cut_ns + offset_ns, &mut rng, &data);
         restored.map_err(|error| format!("{}: {error}", data.display()))?;
         let kept = world.plan.work.join(format!("cut-{cut}"));
         copy(&data, &kept)?;
-        let judgement = one(&world, &base, cut_ns, &mut account).await?;
+        let (judgement, start_ns) = one(&world, &base, cut_ns, account).await?;
         print(&told(cut, cut_ns - begin_ns, &judgement));
         if judgement.is_kept() {
             remove(&kept)?;
+        } else {
+            is_kept = false;
+            evidence::tell_stories(&world, &judgement, &kept.join("evidence.json"));
         }
+        account.restarts_ns.push(start_ns);
+        account.cuts += 1;
         account.judgement.add(judgement);
         if sys::interrupted() {
             break;
         }
     }
     world.over.set(true);
-    account.panicked = super::has_panicked(&world);
-    account.ended_well = true;
-    Ok(account)
+    let is_well = !has_panicked(&world);
+    account.ended_well &= is_well;
+    Ok(is_kept && is_well)
 }
 
 /// One life under load, written down; it ends by a kill.
 async fn record_life(world: &World, record: &mut Record) -> Result<(), String> {
-    let file = world.plan.work.join("strace");
+    let file = world.plan.work.join(format!("strace-{}", world.life.get() + 1));
     world.life.set(world.life.get() + 1);
     let started = Life::start(&world.launch, Tracer::Record(&file), false);
     let mut life = started.map_err(|error| format!("the gateway cannot be started under strace: {error}"))?;
@@ -98,9 +109,8 @@ async fn record_life(world: &World, record: &mut Record) -> Result<(), String> {
     life.kill();
     life.end_within(world.plan.start_limit).await;
     world.alive.set(false);
-    world.history.borrow_mut().on_end(world.life.get(), sys::now_ns(), true);
+    world.history.borrow_mut().on_end(world.life.get(), life.ended_ns(), true);
     let text = read_record(&file).await?;
-    remove(&file)?;
     record.read(&text)
 }
 
@@ -128,13 +138,20 @@ async fn leave(world: &World) {
     world.over.set(false);
 }
 
-/// Starts the gateway on what a cut left, and judges.
-async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) -> Result<Judgement, String> {
+/// Starts the gateway on what a cut left, and judges. Tells how long the start took, too.
+async fn one(
+    world: &World,
+    base: &History,
+    cut_ns: u64,
+    account: &mut Account,
+) -> Result<(Judgement, u64), String> {
     world.history.replace(base.until(cut_ns));
     world.life.set(world.life.get() + 1);
+    let begin_ns = sys::now_ns();
     let started = Life::start(&world.launch, Tracer::None, false);
     let mut life = started.map_err(|error| format!("the gateway cannot be started: {error}"))?;
     life.ready(&world.launch, world.plan.start_limit).await?;
+    let start_ns = sys::now_ns() - begin_ns;
     let acks = world.history.borrow().acks();
     let last: Vec<_> = acks.iter().rev().take(REPEATED_MAX).map(|(_, key)| *key).collect();
     super::senders::repeat(world, &last).await;
@@ -142,8 +159,7 @@ async fn one(world: &World, base: &History, cut_ns: u64, account: &mut Account) 
     life.kill();
     life.end_within(world.plan.start_limit).await;
     account.add(&world.tally.take());
-    let judgement = judge(&world.history.borrow(), world.plan.in_flight_ns);
-    Ok(judgement)
+    Ok((judge(&world.history.borrow(), world.plan.in_flight_ns), start_ns))
 }
 
 fn told(cut: u32, after_ns: u64, judgement: &Judgement) -> String {
@@ -157,30 +173,4 @@ fn told(cut: u32, after_ns: u64, judgement: &Judgement) -> String {
         judgement.doubled.len() - judgement.unexcused().count(),
         if judgement.is_kept() { String::new() } else { format!("  BROKEN, kept as cut-{cut}") },
     )
-}
-
-fn remove(path: &Path) -> Result<(), String> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("{}: {error}", path.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Copies a folder, so that what a cut left can be looked at when the gateway made something wrong of it.
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    let bad = |error: std::io::Error| format!("{}: {error}", to.display());
-    fs::create_dir_all(to).map_err(bad)?;
-    for entry in fs::read_dir(from).map_err(bad)? {
-        let path = entry.map_err(bad)?.path();
-        let Some(name) = path.file_name() else { continue };
-        if path.is_dir() {
-            copy(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name)).map_err(bad)?;
-        }
-    }
-    Ok(())
 }

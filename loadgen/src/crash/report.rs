@@ -15,6 +15,8 @@ const TOLD_MAX: usize = 10;
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Row {
+    /// The seed of its batch, and its place there.
+    seed: u64,
     round: u32,
     /// What ended it.
     killed_by: String,
@@ -35,8 +37,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(super) fn new(round: u32, killed_by: String, load_ns: u64, start_ns: u64) -> Self {
-        Self { round, killed_by, load_ns, start_ns, ..Self::default() }
+    pub(super) fn new(plan: &Plan, round: u32, killed_by: String, load_ns: u64, start_ns: u64) -> Self {
+        Self { seed: plan.seed, round, killed_by, load_ns, start_ns, ..Self::default() }
     }
 
     pub(super) fn finish(self, tally: &Tally, so_far: (u64, u64)) -> Self {
@@ -87,15 +89,19 @@ pub(crate) struct Account {
     missing_refusals: Vec<&'static str>,
     #[serde(skip)]
     expected: Vec<&'static str>,
+    /// Losses of power.
+    pub(super) cuts: u32,
+    /// How long starts after losses of power took.
+    pub(super) restarts_ns: Vec<u64>,
     pub(super) rows: Vec<Row>,
+    /// What went so wrong that a batch could not go on.
+    pub(super) faults: Vec<String>,
     /// Refusals by code, over all rounds.
     refused: BTreeMap<String, u64>,
     /// Calls without a journal that were neither answered nor visibly not.
     rest_silent: u64,
-    /// The last life ended with code 0 when it was asked to.
+    /// The last life of each batch ended with code 0 when it was asked to, and no log tells of a panic.
     pub(super) ended_well: bool,
-    /// The log tells of a panic.
-    pub(super) panicked: bool,
     pub(super) judgement: Judgement,
 }
 
@@ -109,11 +115,13 @@ impl Account {
             kills: plan.kills.iter().copied().map(Kill::name).collect(),
             missing_refusals: Vec::new(),
             expected: plan.kills.iter().filter_map(|kill| kill.refusal()).collect(),
+            cuts: 0,
+            restarts_ns: Vec::new(),
             rows: Vec::new(),
+            faults: Vec::new(),
             refused: BTreeMap::new(),
             rest_silent: 0,
-            ended_well: false,
-            panicked: false,
+            ended_well: true,
             judgement: Judgement::default(),
         }
     }
@@ -136,12 +144,68 @@ impl Account {
         self.rows.iter().map(|row| row.broken + row.rest_failed).sum()
     }
 
+    /// Whether nothing was done yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.cuts == 0
+    }
+
+    /// How long starts took, the shortest first, in nanoseconds. A hand-over counts from its beginning to its end.
+    fn starts_ns(&self) -> Vec<u64> {
+        let rows = self.rows.iter().map(|row| row.start_ns);
+        let mut starts: Vec<u64> = self.restarts_ns.iter().copied().chain(rows).collect();
+        starts.sort_unstable();
+        starts
+    }
+
+    /// As JSON: a line for each round.
+    pub(super) fn json(&self) -> Vec<u8> {
+        let mut whole = serde_json::to_value(self).unwrap_or_default();
+        let rows = whole.as_object_mut().and_then(|whole| whole.remove("rows")).unwrap_or_default();
+        let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
+        let lines: Vec<String> = rows.as_array().into_iter().flatten().map(ToString::to_string).collect();
+        // Its closing brace comes after the rows.
+        text.truncate(text.trim_end_matches('}').trim_end().len());
+        text += &format!(",\n  \"rows\": [\n    {}\n  ]\n}}\n", lines.join(",\n    "));
+        text.into_bytes()
+    }
+
+    /// The heads of a table that has a row for each run, in Markdown.
+    pub(super) const TABLE_HEAD: &str = "| run | driver | rounds | acknowledged | answered | dead letters | lost | doubled | \
+        doubled in flight | reordered | forgotten | start p50 / p99 / longest, ms |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+
+    /// The row of this run.
+    pub(super) fn table_row(&self, name: &str) -> String {
+        let judgement = &self.judgement;
+        let unexcused = judgement.unexcused().count();
+        let starts = self.starts_ns();
+        let at = |hundredth: usize| {
+            let place = (starts.len() * hundredth).div_ceil(100).saturating_sub(1);
+            starts.get(place).copied().unwrap_or(0) as f64 / 1e6
+        };
+        format!(
+            "| {name} | {} | {} | {} | {} | {} | {} | {unexcused} | {} | {} | {} | {:.0} / {:.0} / {:.0} |\n",
+            self.driver,
+            self.rows.len() + self.cuts as usize,
+            judgement.acked,
+            judgement.answered,
+            judgement.dead,
+            judgement.lost.len(),
+            judgement.doubled.len() - unexcused,
+            judgement.reordered.len(),
+            judgement.forgotten.len(),
+            at(50),
+            at(99),
+            at(100),
+        )
+    }
+
     /// Whether every promise was kept.
     pub(super) fn is_kept(&self) -> bool {
         self.judgement.is_kept()
             && self.rest_silent == 0
             && self.ended_well
-            && !self.panicked
+            && self.faults.is_empty()
+            && 0 < self.judgement.acked
             && self.missing_refusals.is_empty()
             && self.dropped() == 0
     }
@@ -174,8 +238,8 @@ impl Account {
         let excused = judgement.doubled.len() - judgement.unexcused().count();
         let mut text = format!(
             "\n  acknowledged {}, answered {}, dead-lettered {}\n  never acknowledged {}, of these answered {}\n  \
-             answers sent again under their key and dropped: {}\n  lost {} / doubled {} / reordered {} / garbled {} / \
-             stray {}; doubled with an excuse: {excused}\n",
+             answers sent again under their key and dropped: {}\n  lost {} / doubled {} / reordered {} / forgotten {} / \
+             garbled {} / stray {}; doubled with an excuse: {excused}\n",
             judgement.acked,
             judgement.answered,
             judgement.dead,
@@ -185,6 +249,7 @@ impl Account {
             judgement.lost.len(),
             judgement.unexcused().count(),
             judgement.reordered.len(),
+            judgement.forgotten.len(),
             judgement.garbled,
             judgement.strays,
         );
@@ -192,6 +257,7 @@ impl Account {
         tell_counts(&mut text, "ended with an error after they were acknowledged", &judgement.failed);
         tell_names(&mut text, "lost", judgement.lost.iter().map(tell_loss));
         tell_names(&mut text, "reordered", judgement.reordered.iter().map(name));
+        tell_names(&mut text, "forgotten", judgement.forgotten.iter().map(name));
         tell_names(&mut text, "doubled", judgement.unexcused().map(describe));
         let excused =
             judgement.doubled.iter().filter(|double| matches!(double.cause, Cause::InFlight { .. }));
@@ -200,7 +266,7 @@ impl Account {
             text += &format!("  calls that were neither answered nor visibly not: {}\n", self.rest_silent);
         }
         if !self.ended_well {
-            text += "  the last life did not end with code 0 when it was asked to\n";
+            text += "  a last life did not end with code 0 when it was asked to, or a log tells of a panic\n";
         }
         if self.dropped() != 0 {
             text +=
@@ -209,8 +275,8 @@ impl Account {
         for code in &self.missing_refusals {
             text += &format!("  nothing was refused with {code}\n");
         }
-        if self.panicked {
-            text += "  the gateway's log tells of a panic\n";
+        for fault in &self.faults {
+            text += &format!("  {fault}\n");
         }
         if judgement.acked == 0 {
             text += "  nothing was acknowledged, which proves nothing\n";

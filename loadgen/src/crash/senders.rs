@@ -186,7 +186,7 @@ pub(super) fn text_of(run: u32, session: u32, seq: u32) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn post_json(out: &mut Vec<u8>, target: &str, host: &str, bearer: &str, body: &[u8]) {
+pub(super) fn post_json(out: &mut Vec<u8>, target: &str, host: &str, bearer: &str, body: &[u8]) {
     let headers = [("Content-Type", "application/json"), ("Authorization", bearer)];
     write_request_head(out, "POST", target, host, &headers, Length::Exact(body.len() as u64), true);
     out.extend_from_slice(body);

@@ -14,7 +14,7 @@ use super::World;
 use super::call::Caller;
 use super::config::API_KEY;
 use super::history::{Door, History, Key};
-use super::senders::text_of;
+use super::senders::{post_json, text_of};
 use crate::driver::{self, Socket};
 use crate::protocol::{Incoming, Said, find};
 use crate::rng::{Rng, mix};
@@ -236,30 +236,31 @@ fn receive(socket: &Socket, input: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for the history of every session that was spoken in, and writes down which answers it holds.
+/// Asks for the history of every session that was spoken in, and writes down which answers it holds. A session that only
+/// the store knows is shown once somebody speaks in it again, and then as its agent remembers it.
 pub(super) async fn recall(world: &World) {
     let run = world.run_of(Door::Socket);
     let chats: Vec<u32> = world.history.borrow().chats(Door::Socket).collect();
     let mut caller = Caller::new(world.launch.address);
     let (host, bearer) = (world.launch.address.to_string(), format!("Bearer {API_KEY}"));
     for chat in chats {
+        let id = session_id(run, chat);
         let mut request = Vec::new();
-        let target = format!("/api/sessions/{}", session_id(run, chat));
-        write_request_head(
-            &mut request,
-            "GET",
-            &target,
-            &host,
-            &[("Authorization", &bearer)],
-            Length::None,
-            true,
-        );
-        if let Ok(answered) = caller.call(&request, HISTORY_LIMIT).await
-            && answered.status == 200
-        {
+        let body = format!(r#"{{"message":"what was said?","sessionId":"{id}"}}"#);
+        post_json(&mut request, "/api/chat", &host, &bearer, body.as_bytes());
+        let woken = caller.call(&request, HISTORY_LIMIT).await;
+        request.clear();
+        let (target, headers) = (format!("/api/sessions/{id}"), [("Authorization", bearer.as_str())]);
+        write_request_head(&mut request, "GET", &target, &host, &headers, Length::None, true);
+        let told = caller.call(&request, HISTORY_LIMIT).await;
+        let (Ok(woken), Ok(told)) = (woken, told) else { continue };
+        if told.status == 200 {
             let mut history = world.history.borrow_mut();
-            for seq in answers_in(&answered.body, run, chat) {
+            for seq in answers_in(&told.body, run, chat) {
                 history.on_recalled(Key { door: Door::Socket, chat, seq });
+            }
+            if woken.status == 200 {
+                history.on_recalled_all(Door::Socket, chat);
             }
         }
     }

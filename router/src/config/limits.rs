@@ -17,6 +17,8 @@ pub(crate) struct Limits {
     pub(crate) connections_max: u32,
     /// Client connections of one address, process; 0 for no bound but `connections_max`.
     pub(crate) connections_per_address_max: u32,
+    /// Descriptors that client connections leave to others, process.
+    pub(crate) descriptors_reserved: u32,
     /// Client addresses remembered for `connections_per_address_max` and the rate of addresses.
     pub(crate) addresses_max: u32,
     /// Bytes of a request's head.
@@ -144,6 +146,10 @@ pub(super) struct LimitsSection {
     /// Client connections from one address, all together. 0: no bound but `connectionsMax`.
     #[schemars(range(min = 0, max = 10_000_000))]
     connections_per_address_max: u32,
+    /// Descriptors that client connections leave to models, platforms, the journal and the store; of few at most half. A
+    /// connection that would take one of them is refused, as beyond `connectionsMax`.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    descriptors_reserved: u32,
     /// Client addresses remembered for `connectionsPerAddressMax` and `rate.address`.
     #[schemars(range(min = 1_024, max = 10_000_000))]
     addresses_max: u32,
@@ -242,6 +248,7 @@ impl Default for LimitsSection {
             unsaved_bytes_max: 32 << 20,
             connections_max: 20_000,
             connections_per_address_max: 1_000,
+            descriptors_reserved: 512,
             addresses_max: 65_536,
             head_bytes_max: 16 << 10,
             headers_max: 64,
@@ -278,6 +285,7 @@ impl LimitsSection {
             unsaved_bytes_max: usize::try_from(self.unsaved_bytes_max).unwrap_or(usize::MAX),
             connections_max: self.connections_max,
             connections_per_address_max: self.connections_per_address_max,
+            descriptors_reserved: self.descriptors_reserved,
             addresses_max: self.addresses_max,
             head_bytes_max: bytes(self.head_bytes_max),
             headers_max: usize::from(self.headers_max),

@@ -114,6 +114,37 @@ fn sessions_outlive_the_process() {
     assert_eq!(say(&gateway, "s2", "canary echoed"), "canary echoed", "by the agent that it was given");
 }
 
+/// An answer that was known and not confirmed at a kill is posted by the next process, and remembered: what is said next
+/// is said with it. Its session had never been saved, and the store did not show what was said in one that was not.
+#[test]
+fn what_was_answered_and_not_confirmed_is_remembered() {
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let broken = is_broken.clone();
+    let judge = move |_: &_, _| if broken.load(Ordering::SeqCst) { Verdict::Broken } else { Verdict::Sent };
+    let (telegram, data) = (Telegram::start_with(judge), Data(new_folder()));
+    let model = Model::saying(&["the ", "answer"]);
+    let config = json!({
+        "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
+        "channels": { "telegram": telegram.config(json!({})) }, "limits": { "deliveryAttemptsMax": 100 },
+    });
+    let say = |gateway: &Gateway, number: u64, text: &str| {
+        let headers = [("x-telegram-bot-api-secret-token", SECRET)];
+        let body = private(number, 7, text).to_string();
+        assert_eq!(gateway.call("POST", "/webhooks/telegram", &headers, body.as_bytes()).status, 200);
+    };
+    let gateway = start(&data, config.clone());
+    say(&gateway, 1, "canary of the first question");
+    telegram.seen.wait("it is tried", |seen| (!seen.attempts.is_empty()).then_some(()));
+    drop(gateway);
+    is_broken.store(false, Ordering::SeqCst);
+    let gateway = start(&data, config);
+    telegram.await_posts(1);
+    say(&gateway, 2, "canary of the second");
+    telegram.await_posts(2);
+    let prompt = model.bodies().last().unwrap()["messages"].to_string();
+    assert!(prompt.contains("canary of the first question") && prompt.contains("the answer"), "{prompt}");
+}
+
 /// What no platform takes is a dead letter, over a restart too; tried again it is answered once, and is gone.
 #[test]
 fn dead_letters_are_kept_tried_again_and_dropped() {

@@ -1,5 +1,5 @@
 //! Full: each bound that is reached is an answer, with the time to come back, and nothing that was taken is dropped.
-use crate::peers::gateway::Gateway;
+use crate::peers::gateway::{Gateway, command_with_descriptors, new_folder, whole};
 use crate::peers::model::Model;
 use crate::peers::server::After;
 use crate::peers::telegram::{SECRET, Telegram, private};
@@ -219,6 +219,52 @@ fn too_many_connections_are_told_so() {
             (client.try_head().is_some_and(|head| head.status == 200)).then_some(())
         });
     }
+}
+
+/// A gateway that gave its last descriptors to clients could not make the journal's next file, and acknowledged nothing.
+#[test]
+fn clients_leave_descriptors_to_the_journal() {
+    const MESSAGES: u64 = 120;
+    let telegram = Telegram::start();
+    let folder = new_folder();
+    let config = json!({
+        "channels": { "telegram": telegram.config(json!({})) },
+        "data": { "folder": "data" },
+        "journal": { "segmentBytes": 131_072, "diskBytesMax": 16_777_216 },
+        "limits": { "connectionsPerAddressMax": 0 },
+    });
+    std::fs::write(folder.join("clawgate.json"), whole(config)).unwrap();
+    let gateway = Gateway::begin_by(command_with_descriptors(&folder, 96), folder).serving();
+    let mut kept = Vec::new();
+    let refused = loop {
+        let mut client = gateway.connect();
+        client.request("GET", "/health", &[], b"");
+        let answer = client.answer();
+        if answer.status != 200 {
+            break answer.refusal();
+        }
+        kept.push(client);
+    };
+    assert_eq!(refused, (503, "TOO_MANY_CONNECTIONS".to_owned()));
+    assert!(8 <= kept.len(), "{} got in", kept.len());
+    let text = "canary ".repeat(500);
+    let headers = [("x-telegram-bot-api-secret-token", SECRET)];
+    for at in 0..MESSAGES {
+        let client = &mut kept[0];
+        let user = 100 + i64::try_from(at).unwrap();
+        client.request(
+            "POST",
+            "/webhooks/telegram",
+            &headers,
+            private(at, user, &text).to_string().as_bytes(),
+        );
+        assert_eq!(client.answer().status, 200, "message {at} is acknowledged");
+    }
+    assert_eq!(telegram.await_posts(MESSAGES as usize).len(), MESSAGES as usize);
+    kept.clear();
+    gateway.await_status("connections", 1);
+    assert!(1 <= gateway.metric("clawgate_descriptors_refused_total", ""));
+    assert!(6 <= gateway.metric("clawgate_journal_segments_begun_total", ""), "files were made meanwhile");
 }
 
 /// Classes: who is in a hurry overtakes, and nobody starves.

@@ -130,6 +130,15 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// As [`command`], for a process that may open so few descriptors.
+pub(crate) fn command_with_descriptors(folder: &Path, descriptors: u32) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let limited = format!("ulimit -n {descriptors} && exec \"$0\"");
+    command.current_dir(folder).env_clear().args(["-c", &limited, env!("CARGO_BIN_EXE_clawgate")]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
 impl Gateway {
     /// Starts one with this configuration beside what all have.
     pub(crate) fn start(config: Value) -> Self {
