@@ -2,7 +2,8 @@
 //! against what it answered, over all its lives.
 //!
 //! Owns what all of a run share. The rounds of load, kill and restart are `rounds`; who writes is `senders` and `sockets`,
-//! who takes the answers `platforms`, who judges [`history`]; what is left for whoever has to find out is `evidence`. Everything that is drawn is drawn from one seed; everything that is waited for has a bound.
+//! who takes the answers `platforms`, who judges [`history`]; what is left for whoever has to find out is `evidence`.
+//! Everything that is drawn is drawn from one seed; everything that is waited for has a bound.
 
 mod call;
 mod child;
