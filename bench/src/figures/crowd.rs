@@ -67,9 +67,9 @@ pub(super) fn each(setup: &Setup, sessions: usize) -> u64 {
     (sessions / setup.connections).max(1) as u64
 }
 
-/// As much room as so many sessions need.
+/// As much room as so many sessions need; and connections that wait for their turn are not asked whether they are there.
 pub(super) fn room_for(sessions: u64) -> (&'static str, Value) {
-    ("limits", json!({ "sessionsMax": sessions + sessions / 10 + 1_000 }))
+    ("limits", json!({ "sessionsMax": sessions + sessions / 10 + 1_000, "heartbeatSeconds": 3_600 }))
 }
 
 /// Connections that each go through their own part of the sessions.

@@ -1,5 +1,6 @@
 //! What the figures of the journal have in common: a gateway whose webhooks are written down before they are acknowledged,
 //! and a turn that is over when all of it is kept, so that no work of one turn is done in the next.
+use super::ask::metrics;
 use super::chat::{WARM, numbers};
 use super::load::{Load, Pace, connect};
 use super::machine::Busy;
@@ -53,7 +54,11 @@ pub(super) fn sections(kept: Option<Policy>, api: SocketAddr) -> Vec<(&'static s
                 HELD: { "models": [HELD], "history": false, "waitingMax": 1_000_000, "waitTargetMillis": 0 },
             }),
         ),
-        ("limits", json!({ "turnsMax": HELD_MAX, "waitingSeconds": 86_400 })),
+        // Connections wait for their turn, the first time too.
+        (
+            "limits",
+            json!({ "turnsMax": HELD_MAX, "waitingSeconds": 86_400, "headSeconds": 600, "idleSeconds": 3_600 }),
+        ),
     ]
 }
 
@@ -83,19 +88,22 @@ pub(super) fn turn(
     let within = |why: String| server.blame(&why);
     load.run(pace, WARM).map_err(within)?;
     server.caught_up()?;
-    let (before, busy) = (server.usage()?, Busy::read());
+    let rows = || Ok::<f64, String>(metrics(server.address)?.sum("store_rows_total"));
+    let (rows_before, before, busy) = (rows()?, server.usage()?, Busy::read());
     let measured = load.run(pace, time).map_err(within)?;
     let behind = server.caught_up()?;
     let cpu_ns = server.usage()?.cpu_ns - before.cpu_ns;
     let mut all = numbers(&measured, cpu_ns, &busy);
+    let messages = measured.messages.max(1) as f64;
     all.push(("behind_ms", behind.as_secs_f64() * 1_000.0));
-    all.push(("refused_percent", 100.0 * measured.refused as f64 / measured.messages.max(1) as f64));
+    all.push(("refused_percent", 100.0 * measured.refused as f64 / messages));
+    all.push(("store_rows_per_message", (rows()? - rows_before) / messages));
     Ok(all)
 }
 
 /// What the gateway has written to its journal for each message that it has accepted so far, bytes.
 pub(super) fn journalled_bytes(server: &Server) -> Result<usize, String> {
-    let counted = super::ask::metrics(server.address)?;
+    let counted = metrics(server.address)?;
     let each = counted.sum("journal_appended_bytes_total") / counted.sum("messages_accepted_total").max(1.0);
     if each < 1.0 {
         return Err("nothing was journalled".to_owned());
@@ -105,6 +113,6 @@ pub(super) fn journalled_bytes(server: &Server) -> Result<usize, String> {
 
 /// How many turns of the gateway are open.
 pub(super) fn held(server: &Server) -> Result<f64, String> {
-    let counted = super::ask::metrics(server.address)?;
+    let counted = metrics(server.address)?;
     Ok(counted.sum("turns_running") + counted.sum("turns_waiting"))
 }

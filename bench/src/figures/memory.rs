@@ -3,10 +3,13 @@
 //! gateway is started anew, beside a store with all of them.
 use super::Setup;
 use super::ask::{KEY, metrics};
+use super::chat::authenticate;
 use super::crowd::{each, fill, room_for};
+use super::load::{Load, Pace, connect_websocket};
 use super::machine::Busy;
 use super::record::Table;
 use super::server::{Folder, Server, Usage, pause};
+use super::talk::Talk;
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,8 +23,11 @@ const VARIABLES: [&str; 2] = [
 ];
 /// How long sessions may take to leave memory.
 const LEAVING_MAX: Duration = Duration::from_secs(120);
-/// The allocator gives back what it does not need within this time.
+/// A few other clients go on talking for so long before memory is read: the allocator gives back what it does not need
+/// when it is asked for something else.
 const SETTLING: Duration = Duration::from_secs(2);
+/// What they say in all, messages a second.
+const OTHERS_RATE: u32 = 1_000;
 
 /// Measures it.
 ///
@@ -49,7 +55,7 @@ pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
     if there != measured.sessions || dropped != 0.0 {
         return Err(format!("{there} of {sessions} sessions are in memory, {dropped} rows were dropped"));
     }
-    pause(SETTLING)?;
+    settle(&server, setup, sessions)?;
     let idle = measured.numbers(before, server.usage()?, data.path());
     table.add(&setting, "clawgate, idle", 0, &idle);
 
@@ -61,17 +67,26 @@ pub fn measure(setup: &Setup, table: &mut Table) -> Result<(), String> {
         }
         pause(Duration::from_millis(100))?;
     }
-    server.caught_up()?;
-    pause(SETTLING)?;
+    settle(&server, setup, sessions)?;
     table.add(&setting, "clawgate, dormant", 0, &measured.numbers(before, server.usage()?, data.path()));
 
     drop(server);
     let server = Server::gateway(setup, 1, &sections)?;
     server.ready()?;
-    server.caught_up()?;
-    pause(SETTLING)?;
+    settle(&server, setup, sessions)?;
     table.add(&setting, "clawgate, started anew", 0, &measured.numbers(before, server.usage()?, data.path()));
     Ok(())
+}
+
+/// Other sessions than those that are measured have their messages answered.
+fn settle(server: &Server, setup: &Setup, others: u64) -> Result<(), String> {
+    let mut load = Load::of(setup.connections, |at| {
+        let socket = connect_websocket(server.address)?;
+        authenticate(&socket)?;
+        Ok((socket, Talk::crowd(others + at as u64, 1, 1)))
+    })?;
+    load.run(Pace::Open { per_second: OTHERS_RATE }, SETTLING).map_err(|why| server.blame(&why))?;
+    server.caught_up().map(drop)
 }
 
 struct Measured {
