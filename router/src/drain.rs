@@ -226,7 +226,7 @@ fn part(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 
 fn turns_of(thread: &Thread) -> u32 {
     let load = thread.shard.borrow().load();
-    load.waiting + load.ready + load.running + load.backing_off + load.delivering
+    load.waiting + load.ready + load.running + load.backing_off + load.delivering + load.lookups
 }
 
 /// Has this thread nothing left to do?

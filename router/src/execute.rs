@@ -68,6 +68,7 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
                 journal.append(lsn, effects.bytes(record));
             }
         }
+        Effect::LookUp { lookup, mark, since_millis } => keep::look_up(thread, lookup, mark, since_millis),
         Effect::Load { session } => keep::load(thread, session),
         Effect::Save { save, session, needed, saved } => {
             keep::save(thread, save, session, needed, saved, effects);

@@ -502,7 +502,7 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         Reply::Operated { refused } => {
             tickets.close(number);
             drop(tickets);
-            api::sessions::operated(thread, connection, refused);
+            api::sessions::operated(thread, connection, refused, text);
         }
     }
 }

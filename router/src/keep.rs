@@ -14,7 +14,7 @@ use crate::store::{
 };
 use crate::thread::Thread;
 use clawgate_core::effect::{Dead, Effects, Saved};
-use clawgate_core::event::{Event, Scope, Stored};
+use clawgate_core::event::{Event, Scope, Sight, Stored};
 use clawgate_core::id::{SessionId, ShardId, Uid};
 use clawgate_core::log::JournalState;
 use clawgate_core::plan::RunningMode;
@@ -81,6 +81,9 @@ impl Confirmations {
     }
 }
 
+/// An event id that a message waits for: the message's number, the id's mark, and from when on it counts.
+type Doubt = (u64, [u64; 2], u64);
+
 /// One shard's side of the store.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -98,6 +101,8 @@ pub(crate) struct Keeper {
     asked: RefCell<VecDeque<(u64, SessionId)>>,
     /// Sessions that are asked for once the store has all rows of earlier runs.
     asked_of_past: RefCell<Vec<SessionId>>,
+    /// Event ids that are asked for once the store has what earlier runs left for it.
+    doubted: RefCell<VecDeque<Doubt>>,
     /// When rows are offered again.
     again: Cell<Option<Time>>,
     is_full: Cell<bool>,
@@ -119,6 +124,7 @@ impl Keeper {
             unconfirmed_order: RefCell::default(),
             asked: RefCell::default(),
             asked_of_past: RefCell::default(),
+            doubted: RefCell::default(),
             again: Cell::new(None),
             is_full: Cell::new(false),
             dropped: Cell::new(0),
@@ -377,13 +383,53 @@ fn ask(thread: &Rc<Thread>, keeper: &Keeper, session: SessionId) {
     }
 }
 
+/// Asks the store whether it knows an event id. Before it has what earlier runs left for it, it could not say.
+pub(crate) fn look_up(thread: &Rc<Thread>, lookup: u64, mark: [u64; 2], since_millis: u64) {
+    let Some(keeper) = thread.keeper.get() else { return };
+    let doubt = (lookup, mark, since_millis);
+    if thread.shared.kept.get().is_some_and(Kept::has_saved_rows) {
+        look_up_now(thread, keeper, doubt);
+    } else {
+        // No more messages wait, and the patience of the first ends first: that is the shard's to know.
+        let mut doubted = keeper.doubted.borrow_mut();
+        doubted.push_back(doubt);
+        if (thread.gateway().plan.limits.lookups_max as usize) < doubted.len() {
+            doubted.pop_front();
+        }
+    }
+}
+
+fn look_up_now(thread: &Rc<Thread>, keeper: &Keeper, (lookup, mark, since_millis): Doubt) {
+    let query = Query::WasSeen { mark: mark_bytes(mark), since_millis };
+    let (shared, shard) = (thread.shared.clone(), thread.id);
+    let reply = move |answer: Result<Answer, Trouble>| {
+        let sight = match answer {
+            Ok(Answer::WasSeen(None)) => Sight::Never,
+            Ok(Answer::WasSeen(Some(unix_millis))) => Sight::At { unix_millis },
+            Ok(_) | Err(_) => Sight::Unknown,
+        };
+        let errand: Errand = Box::new(move |there: &Rc<Thread>| {
+            there.touch();
+            there.handle(Event::Sighted { lookup, sight });
+        });
+        // Where too many errands wait the shard hears nothing, and its own deadline tells it.
+        let _ = shared.mesh.errand(shard, errand);
+    };
+    if keeper.store.read(query, thread.gateway().plan.limits.load_age_max, reply).is_err() {
+        // Not at once: effects are being carried out.
+        let sight = Sight::Unknown;
+        let errand = Box::new(move |there: &Rc<Thread>| there.handle(Event::Sighted { lookup, sight }));
+        thread.outgoing.borrow_mut().letter(thread.id, crate::mesh::Letter::Errand(errand));
+    }
+}
+
 fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Box<Loaded>>>) {
     let Some(found) = loaded else {
         thread.handle(Event::Loaded { session, stored: None });
         return;
     };
     let Some(loaded) = found else {
-        thread.handle(Event::Loaded { session, stored: Some(Stored::default()) });
+        thread.handle(Event::Loaded { session, stored: Some(&Stored::default()) });
         return;
     };
     let history: Vec<(Role, &str)> =
@@ -399,7 +445,7 @@ fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Bo
         history_from: Uid(row.history_from),
         mode: RunningMode::ALL.into_iter().find(|mode| row.running_mode.as_deref() == Some(mode.name())),
     };
-    thread.handle(Event::Loaded { session, stored: Some(stored) });
+    thread.handle(Event::Loaded { session, stored: Some(&stored) });
 }
 
 /// The end of a turn: what was saved is handed over, what was confirmed becomes an event.
@@ -418,6 +464,9 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
     if thread.shared.kept.get().is_some_and(Kept::has_saved_rows) {
         for session in keeper.asked_of_past.take() {
             load(thread, session);
+        }
+        for doubt in keeper.doubted.take() {
+            look_up_now(thread, keeper, doubt);
         }
     }
     if keeper.offer(thread.id.0, thread.now()) {

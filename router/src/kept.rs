@@ -9,10 +9,9 @@ use crate::driver;
 use crate::gateway::{Gateway, Shared};
 use crate::journal::{self, Journals, past};
 use crate::keep::{self, Confirmations, Keeper, mark_bytes, mark_words};
+use crate::recall::{self, Rest};
 use crate::side::Side;
-use crate::store::{
-    Answer, CursorRow, DeadLetter, Health, Key, MARKS_MAX, Op, Query, Said, SessionRow, State, Store,
-};
+use crate::store::{Answer, CursorRow, DeadLetter, Health, Key, Op, Query, Said, SessionRow, State, Store};
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::dedup::mark;
@@ -34,8 +33,9 @@ use std::time::Duration;
 const BATCH_OPS: usize = 512;
 /// How long the start waits for a store that does not take rows of earlier runs; then they wait in memory.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
-/// The start waits so long for the ids that the store remembers.
-const MARKS_PATIENCE: Duration = Duration::from_secs(5);
+/// The start waits so long for the latest name that the store knows.
+const UID_PATIENCE: Duration = Duration::from_secs(5);
+const UID_PATIENCE_IF_DOWN: Duration = Duration::from_millis(200);
 /// How long the end waits for the store.
 const STORE_CLOSE_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -56,13 +56,15 @@ pub(crate) struct Kept {
     rows: Mutex<Rows>,
     /// That all of them are confirmed, for those who ask often.
     rows_saved: AtomicBool,
+    /// Event ids that the store remembers and the shards were not told.
+    untold: Option<Rest>,
 }
 
 /// What one shard takes up of earlier runs.
 #[derive(Debug, Default)]
 struct Share {
     left: Vec<Left>,
-    marks: Vec<[u64; 2]>,
+    marks: Vec<([u64; 2], u64)>,
     endings: Vec<([u64; 2], Result<String, Code>)>,
 }
 
@@ -101,7 +103,11 @@ impl Kept {
         let store = open_store(config, shared)?;
         let shares = (0..shards).map(|_| Share::default()).collect();
         let mut reading = Reading { secret, gateway, store: &store, shares, rows: Rows::default(), shared };
-        reading.remember();
+        let (marks, untold) = recall::begin(&store, &gateway.plan.limits, shared.clock);
+        for (bytes, at) in marks {
+            let words = mark_words(&bytes);
+            reading.share_of(words[0]).marks.push((words, at));
+        }
         let mut past = Past::new();
         let journals = match folder.filter(|_| config.journal.enabled) {
             None => None,
@@ -123,7 +129,7 @@ impl Kept {
                 Some(journals)
             }
         };
-        let uid_after = past.last();
+        let uid_after = past.last().max(last_uid(&store));
         let restored = past.into_left().map(|left| reading.share(left)).filter(|shared| *shared).count();
         reading.hand_over();
         if restored != 0 {
@@ -140,6 +146,7 @@ impl Kept {
             shares,
             rows,
             rows_saved: AtomicBool::new(false),
+            untold,
         })
     }
 
@@ -203,6 +210,23 @@ fn open_store(config: &Config, shared: &Arc<Shared>) -> Result<Store, String> {
     .map_err(|why| format!("the store cannot be opened: {why}"))
 }
 
+/// The latest name that the store was ever told: where the journal is gone, or the clock was set back, nobody else knows
+/// it.
+fn last_uid(store: &Store) -> Uid {
+    // One that is down was waited for before.
+    let patience = if store.health() == Health::Ok { UID_PATIENCE } else { UID_PATIENCE_IF_DOWN };
+    let (answer, answered) = sync_channel(1);
+    let asked = store.read(Query::LastUid, patience, move |said| drop(answer.send(said)));
+    let said = asked.ok().and_then(|()| answered.recv_timeout(UID_PATIENCE).ok());
+    if let Some(Ok(Answer::LastUid(uid))) = said {
+        return Uid(uid);
+    }
+    tracing::warn!(
+        "the store does not say which names it knows: new ones follow the journal's and the clock"
+    );
+    Uid(0)
+}
+
 /// The journal of earlier runs while it is read.
 struct Reading<'a> {
     secret: Secret,
@@ -224,44 +248,11 @@ impl Reading<'_> {
         &mut self.shares[usize::from(shard.0)]
     }
 
-    /// Fills the shards' memory of event ids from the store, the oldest first.
-    fn remember(&mut self) {
-        let limits = &self.gateway.plan.limits;
-        let age_millis = u64::try_from(limits.dedup_age_max.as_millis()).unwrap_or(u64::MAX);
-        let since = unix_millis().saturating_sub(age_millis);
-        let most = limits.dedup_ids_max as usize;
-        let (mut after, mut all, deadline) = (None, Vec::new(), self.shared.clock.now() + MARKS_PATIENCE);
-        while all.len() < most && self.shared.clock.now() < deadline {
-            let (answer, answered) = sync_channel(1);
-            let limit = (most - all.len()).min(MARKS_MAX);
-            let query = Query::SeenSince { unix_millis: since, after, limit };
-            // Nobody hears a late answer.
-            let asked = self.store.read(query, MARKS_PATIENCE, move |said| drop(answer.send(said)));
-            let said = asked.ok().and_then(|()| answered.recv_timeout(MARKS_PATIENCE).ok());
-            let Some(Ok(Answer::Seen { marks, next })) = said else {
-                tracing::warn!(
-                    "the store does not say which messages were seen: those repeated now may be answered again"
-                );
-                break;
-            };
-            all.extend(marks);
-            after = next;
-            if after.is_none() {
-                break;
-            }
-        }
-        all.sort_by_key(|(_, at)| *at);
-        for (bytes, _) in all {
-            let words = mark_words(&bytes);
-            self.share_of(words[0]).marks.push(words);
-        }
-    }
-
     fn take(&mut self, fact: &Fact<'_>) {
         match *fact {
             Fact::Seen(accepted) => {
                 let mark = mark(&self.secret, self.hash(&accepted), accepted.id);
-                self.share_of(mark[0]).marks.push(mark);
+                self.share_of(mark[0]).marks.push((mark, accepted.unix_millis));
                 self.push(Op::Seen { mark: mark_bytes(mark), unix_millis: accepted.unix_millis });
             }
             Fact::Said { ref accepted, reply } => self.said(accepted, reply),
@@ -426,14 +417,17 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
     };
     {
         let mut shard = thread.shard.borrow_mut();
-        share.marks.iter().for_each(|mark| shard.remember_mark(*mark));
+        share.marks.iter().for_each(|(mark, at)| shard.remember_mark(*mark, *at));
+        if kept.untold.is_none() {
+            shard.remembers_since(None);
+        }
         for (mark, ending) in &share.endings {
             shard.keep_ending_before(*mark, ending.as_deref().map_err(|code| *code));
         }
     }
     for left in &share.left {
         if let Some(restored) = left.restored() {
-            thread.handle(Event::Restore { client: Client::NOBODY, restored });
+            thread.handle(Event::Restore { client: Client::NOBODY, restored: &restored });
         }
     }
     if let Some(journal) = thread.journal.get() {
@@ -441,6 +435,9 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
     }
     if thread.id.0 == 0 {
         driver::spawn(keep::chores_task(thread.clone(), kept.archive_age_min));
+        if let Some(rest) = kept.untold {
+            driver::spawn(recall::task(thread.clone(), rest));
+        }
     }
 }
 
@@ -452,7 +449,7 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
     let Some(kept) = thread.shared.kept.get() else { return };
     if kept.rows_are_confirmed(&thread.shared) {
         journal::rows_saved(thread);
-        // Sessions may wait for that on any shard.
+        // Sessions and messages may wait for that on any shard.
         (0..thread.shared.cores()).for_each(|core| thread.shared.mesh.ring(ShardId(core)));
     }
 }

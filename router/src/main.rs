@@ -30,6 +30,7 @@ mod mesh;
 mod metrics;
 mod net;
 mod place;
+mod recall;
 mod reload;
 mod resolve;
 mod scaling;

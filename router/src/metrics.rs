@@ -273,6 +273,7 @@ impl Collector for Reports {
         self.encode_traffic(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_dedup(&mut encoder)?;
         self.encode_scaling(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
@@ -423,6 +424,34 @@ impl Reports {
             "What a model's breaker lets pass: 0 all, 1 nothing, 2 probes",
             breakers,
         )
+    }
+
+    fn encode_dedup(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sum = |what: fn(&Report) -> u64| self.reports.iter().map(what).sum::<u64>();
+        let evicted = "Event ids that left memory before their time";
+        counters(encoder, "dedup_evicted", evicted, vec![(Vec::new(), sum(|r| r.load.dedup_evicted))])?;
+        let lookups = [
+            ("asked", sum(|r| r.counters.lookups)),
+            ("seen", sum(|r| r.counters.lookups_seen)),
+            ("failed", sum(|r| r.counters.lookups_failed)),
+        ];
+        let lookups = lookups.map(|(what, count)| (vec![("what", what.to_owned())], count)).to_vec();
+        let help = "Event ids that the store was asked about, that it had seen, that it said nothing about";
+        counters(encoder, "dedup_lookups", help, lookups)?;
+        let gauged: [(_, _, fn(&Report) -> u64); 3] = [
+            ("dedup_ids", "Event ids in memory", |r| u64::from(r.load.dedup_ids)),
+            ("dedup_filtered", "Older event ids that the store may be asked about", |r| {
+                u64::from(r.load.dedup_filtered)
+            }),
+            ("dedup_waiting", "Messages that wait for the store's word on their event id", |r| {
+                u64::from(r.load.lookups)
+            }),
+        ];
+        for (name, help, what) in gauged {
+            let rows = self.shards().map(|(labels, report)| (labels, what(report))).collect();
+            gauges(encoder, name, help, rows)?;
+        }
+        Ok(())
     }
 
     fn encode_scaling(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -28,6 +28,8 @@ mod peers;
 mod rates;
 #[path = "e2e/reload.rs"]
 mod reload;
+#[path = "e2e/repeated.rs"]
+mod repeated;
 #[path = "e2e/sessions.rs"]
 mod sessions;
 #[path = "e2e/start.rs"]

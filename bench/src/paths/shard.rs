@@ -228,6 +228,8 @@ fn plan(sessions: usize) -> Plan {
         context_entries_max: 32,
         context_bytes_max: 8 << 10,
         dedup_ids_max: DEDUP_IDS,
+        dedup_filter_bytes_max: 0,
+        lookups_max: 1,
         dedup_age_max: Duration::from_secs(604_800),
         kept_answers_max: 10_000,
         kept_answer_bytes_max: 16 << 20,

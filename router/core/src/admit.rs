@@ -2,7 +2,7 @@
 //! that of the stages, and each that is passed is counted. What is refused leaves nothing behind.
 use crate::bounds::{Count, Lease};
 use crate::codes::Code;
-use crate::dedup::Mark;
+use crate::dedup::{At, Mark, Share};
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
 use crate::event::{Class, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
@@ -29,6 +29,8 @@ pub(crate) enum Answer {
     Duplicate,
     Ignored(Ignored),
     Refused(Code, u32),
+    /// Not yet: see [`crate::lookup`].
+    Waits,
 }
 
 /// When to come back where nothing is known that would tell, milliseconds.
@@ -85,7 +87,19 @@ enum Room {
 impl Shard {
     pub(crate) fn on_inbound(&mut self, client: Client, inbound: &Inbound<'_>, out: &mut Effects) {
         self.counters.pass(Stage::Ingest);
-        let Err(answer) = self.admit(client, inbound, out) else { return };
+        if let Err(answer) = self.admit(client, inbound, false, out) {
+            self.answer(client, inbound, answer, out);
+        }
+    }
+
+    /// Answers a message that was not admitted.
+    pub(crate) fn answer(
+        &mut self,
+        client: Client,
+        inbound: &Inbound<'_>,
+        answer: Answer,
+        out: &mut Effects,
+    ) {
         match answer {
             Answer::Duplicate => {
                 self.counters.duplicate += 1;
@@ -106,11 +120,24 @@ impl Shard {
                 self.counters.refuse(code);
                 out.push(Effect::Refused { client, code, retry_after_millis });
             }
+            Answer::Waits => {}
         }
     }
 
-    fn admit(&mut self, client: Client, inbound: &Inbound<'_>, out: &mut Effects) -> Result<(), Answer> {
+    /// `asked`: it has waited for the store's word on its id, and that is new.
+    pub(crate) fn admit(
+        &mut self,
+        client: Client,
+        inbound: &Inbound<'_>,
+        asked: bool,
+        out: &mut Effects,
+    ) -> Result<(), Answer> {
         let known = self.validate(inbound, out)?;
+        let written = self.is_written(inbound.mode, inbound.receipt);
+        if !asked && self.must_wait(known.hash, known.mark, written) {
+            let place = (known.post, known.hash, known.mark);
+            return Err(self.wait_for_word(client, inbound, place, out));
+        }
         self.counters.pass(Stage::Validate);
         let room = self.room(known.session)?;
         self.counters.pass(Stage::Enrich);
@@ -136,13 +163,13 @@ impl Shard {
         if let Some(turn) = self.turns.at_mut(turn) {
             turn.asked = inbound.agent.is_some();
         }
-        let written = self.is_written(inbound.mode, inbound.receipt);
         self.accept(turn, written, out);
         if written {
             let lsn = self.write_accepted(turn, inbound.id, out);
             self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
             if let Some(mark) = known.mark {
                 self.log.wait_to_save(lsn, lsn, Await::Seen { mark: mark.words(), floor: lsn });
+                self.dedup.is_kept(mark, lsn, self.log.unsaved_from());
                 if let Some(turn) = self.turns.at_mut(turn) {
                     turn.mark = mark;
                     if inbound.mode != Mode::Deliver {
@@ -221,10 +248,20 @@ impl Shard {
     }
 
     fn remember(&mut self, known: &Known<'_>) {
-        let limits = &self.plan.limits;
-        let share = limits.dedup_ids_max / u32::from(self.bounds.shards());
         if let Some(mark) = known.mark {
-            self.dedup.remember(mark, self.now, limits.dedup_age_max, share);
+            let share = self.dedup_share();
+            self.dedup.remember(mark, At::now(self.now), self.now, &share);
+        }
+    }
+
+    /// How many event ids this shard remembers, and for how long.
+    pub(crate) fn dedup_share(&self) -> Share {
+        let (limits, shards) = (&self.plan.limits, u32::from(self.bounds.shards()));
+        Share {
+            age_max: limits.dedup_age_max,
+            ids_max: limits.dedup_ids_max / shards,
+            filter_bytes_max: (limits.dedup_filter_bytes_max / shards) as usize,
+            unsaved_from: self.log.unsaved_from(),
         }
     }
 

@@ -23,6 +23,7 @@ impl Shard {
         self.check_places(&sums);
         self.check_sessions();
         self.dedup.check();
+        self.lookups.check();
         assert_eq!(self.turns_lease.used(), self.turns.len(), "each turn has its unit");
         self.turns_lease.check();
         self.sessions_lease.check();

@@ -85,5 +85,5 @@ codes! {
     Cancelled           4007 "CANCELLED"            499 0    "The turn was cancelled by its client or an operator."
     Internal            5000 "INTERNAL"             500 1011 "A fault of the gateway; please report it."
     JournalFailed       5001 "JOURNAL_FAILED"       503 0    "The journal cannot be written, so that nothing new is acknowledged; operators: see the log and the disk."
-    StoreUnavailable    5002 "STORE_UNAVAILABLE"    503 0    "The session's history could not be loaded in time; try again."
+    StoreUnavailable    5002 "STORE_UNAVAILABLE"    503 0    "The store did not say in time what it knows of the session, or whether the message was seen before; try again."
 }

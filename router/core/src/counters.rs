@@ -36,6 +36,12 @@ pub struct Counters {
     pub loaded: u64,
     /// Sessions that the store did not answer for, or not in time.
     pub not_loaded: u64,
+    /// Event ids that the store was asked about.
+    pub lookups: u64,
+    /// Event ids that only the store knew.
+    pub lookups_seen: u64,
+    /// Event ids that the store did not say anything about, or not in time.
+    pub lookups_failed: u64,
 }
 
 impl Counters {
@@ -58,6 +64,9 @@ impl Counters {
             loads: 0,
             loaded: 0,
             not_loaded: 0,
+            lookups: 0,
+            lookups_seen: 0,
+            lookups_failed: 0,
         }
     }
 

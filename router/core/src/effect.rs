@@ -330,6 +330,15 @@ pub enum Effect {
         /// The session.
         session: SessionId,
     },
+    /// Ask the store whether it knows this event id: a message waits for that. Answered by `Event::Sighted`.
+    LookUp {
+        /// Which message: a number that grows.
+        lookup: u64,
+        /// The mark of the id.
+        mark: [u64; 2],
+        /// What was seen before this does not count: Unix milliseconds.
+        since_millis: u64,
+    },
     /// Save this in the store, in order. Confirmed by `Event::Saved`.
     Save {
         /// Its number: one more than the last one's.

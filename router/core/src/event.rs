@@ -251,10 +251,25 @@ pub struct Stored<'a> {
     pub history_from: Uid,
 }
 
+/// What the store knows of an event id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// It was never seen, or so long ago that it is forgotten.
+    Never,
+    /// It was seen.
+    At {
+        /// When: Unix milliseconds.
+        unix_millis: u64,
+    },
+    /// The store does not say.
+    Unknown,
+}
+
 /// Everything that can happen to a shard.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event<'a> {
-    /// A message arrived. Answered at once by exactly one of `Accepted`, `Duplicate`, `Ignored`, `Refused`.
+    /// A message arrived. Answered by exactly one of `Accepted`, `Duplicate`, `Ignored`, `Refused`: at once, but for one
+    /// that `Effect::LookUp` is about and those that its conversation lets in behind it.
     Inbound {
         /// Who waits for that answer.
         client: Client,
@@ -318,7 +333,7 @@ pub enum Event<'a> {
         /// Who waits; [`Client::NOBODY`] at the start.
         client: Client,
         /// The turn.
-        restored: Restored<'a>,
+        restored: &'a Restored<'a>,
     },
     /// All records up to this one are on disk.
     Durable {
@@ -341,7 +356,14 @@ pub enum Event<'a> {
         /// The session.
         session: SessionId,
         /// `None` where it could not be asked, or not in time; a session that is not in the store is an empty one.
-        stored: Option<Stored<'a>>,
+        stored: Option<&'a Stored<'a>>,
+    },
+    /// What the store knows of the event id that `Effect::LookUp` asked about.
+    Sighted {
+        /// Its number there.
+        lookup: u64,
+        /// That.
+        sight: Sight,
     },
     /// The store has all that was saved up to this number.
     Saved {
@@ -356,3 +378,5 @@ pub enum Event<'a> {
     /// Admit nothing new; what was admitted goes on.
     Drain,
 }
+
+const _: () = assert!(size_of::<Event<'_>>() <= 160, "it is passed by value: what is large and rare is lent");

@@ -26,6 +26,11 @@ pub struct Limits {
     pub context_bytes_max: u32,
     /// Event ids remembered against repetition, process (each shard holds its share).
     pub dedup_ids_max: u32,
+    /// Bytes in which is noted which older ids the store may have, process: two for each.
+    pub dedup_filter_bytes_max: u32,
+    /// Messages that wait for the store's word whether their id was seen, process (each shard has its share, and at least
+    /// one).
+    pub lookups_max: u32,
     /// How long an event id is remembered.
     pub dedup_age_max: Duration,
     /// Answers kept for clients that asked for a receipt and may ask again, process (each shard holds its share).
@@ -44,7 +49,7 @@ pub struct Limits {
     pub delivery_age_max: Duration,
     /// First pause between attempts (upstream and delivery); doubles up to [`Self::backoff_max`], with jitter.
     pub backoff_min: Duration,
-    /// The store may take this long to say what it knows of a session.
+    /// The store may take this long to say what it knows of a session, or of an event id.
     pub load_age_max: Duration,
     /// Longest pause between attempts; a platform's own Retry-After is honoured up to this.
     pub backoff_max: Duration,
@@ -64,6 +69,8 @@ impl Limits {
         context_entries_max: 4,
         context_bytes_max: 256,
         dedup_ids_max: 512,
+        dedup_filter_bytes_max: 4_096,
+        lookups_max: 16,
         dedup_age_max: Duration::from_secs(600),
         kept_answers_max: 64,
         kept_answer_bytes_max: 16_384,

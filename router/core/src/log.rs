@@ -3,6 +3,7 @@
 //!
 //! A record is needed until its turn is settled *and* the store has confirmed all that was saved because of it. Both
 //! are queues with one watermark each; `Log::released` is the smaller one.
+use crate::dedup::At;
 use crate::effect::{Effect, Effects};
 use crate::home::Secret;
 use crate::id::{Client, TurnId, Uid};
@@ -149,6 +150,11 @@ impl Log {
         self.unix_micros.saturating_add(now.0 / 1_000) / 1_000
     }
 
+    /// The system's clock as it was then, on ours.
+    pub(crate) fn at(&self, unix_millis: u64) -> At {
+        At::unix(unix_millis, self.unix_micros)
+    }
+
     /// Writes a record down; its number.
     pub(crate) fn append(&mut self, record: &Record<'_>, out: &mut Effects) -> u64 {
         let lsn = self.next;
@@ -233,6 +239,11 @@ impl Log {
         }
     }
 
+    /// The first record of which the store has not confirmed all that it says.
+    pub(crate) fn unsaved_from(&self) -> Option<u64> {
+        [&self.unwritten, &self.unsaved].into_iter().filter_map(Floors::least).min()
+    }
+
     /// The turns that need records up to this one, each once, and no more of them than this.
     pub(crate) fn take_live(&mut self, lsn: u64, max: usize, mut each: impl FnMut(u64, TurnId)) {
         for _ in 0..max {
@@ -254,8 +265,7 @@ impl Log {
             self.live.pop_front();
         }
         let needed = self.live.front().map_or(self.next, |(lsn, _)| *lsn);
-        let unsaved = [&self.unwritten, &self.unsaved].into_iter().filter_map(Floors::least).min();
-        unsaved.map_or(needed, |unsaved| needed.min(unsaved)).saturating_sub(1)
+        self.unsaved_from().map_or(needed, |unsaved| needed.min(unsaved)).saturating_sub(1)
     }
 }
 

@@ -2,7 +2,7 @@
 //! been admitted, with the name for ever that it had. What was admitted before is not refused for want of room.
 use crate::admit::Message;
 use crate::codes::Code;
-use crate::dedup::Mark;
+use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::event::{Inbound, Mode, Restored, Scope};
 use crate::home::session_hash;
@@ -198,14 +198,29 @@ impl Shard {
         }
     }
 
-    /// Remembers an event id of an earlier run by its mark.
-    pub fn remember_mark(&mut self, mark: [u64; 2]) {
-        let limits = &self.plan.limits;
-        let share = limits.dedup_ids_max / u32::from(self.bounds.shards());
-        let mark = Mark::from_words(mark);
-        if !self.dedup.knows(mark, self.now, limits.dedup_age_max) {
-            self.dedup.remember(mark, self.now, limits.dedup_age_max, share);
+    /// Remembers an event id of an earlier run, which the store has or will have, by its mark, and when it was seen. The
+    /// oldest first.
+    pub fn remember_mark(&mut self, mark: [u64; 2], unix_millis: u64) {
+        let (mark, at, share) = (Mark::from_words(mark), self.log.at(unix_millis), self.dedup_share());
+        if at.is_fresh(At::now(self.now), share.age_max) && !self.dedup.knows(mark, self.now, share.age_max) {
+            self.dedup.remember(mark, at, self.now, &share);
+            self.dedup.is_kept(mark, 0, None);
         }
+    }
+
+    /// As [`Self::remember_mark`], in any order, where there is no room but in the filter.
+    pub fn remember_older_mark(&mut self, mark: [u64; 2], unix_millis: u64) {
+        let (at, share) = (self.log.at(unix_millis), self.dedup_share());
+        if at.is_fresh(At::now(self.now), share.age_max) {
+            self.dedup.remember_older(Mark::from_words(mark), at, &share);
+        }
+    }
+
+    /// All that the store has of earlier runs, from this time on, was told to this shard; `None`: simply all. Before
+    /// that it is asked about each event id that is not known.
+    pub fn remembers_since(&mut self, unix_millis: Option<u64>) {
+        let before = unix_millis.map(|since| self.log.at(since));
+        self.dedup.is_untold(before);
     }
 
     /// A group's conversation belongs to its chat, a direct one to its peer: an empty one is nobody's.

@@ -17,6 +17,7 @@ use crate::index::Index;
 use crate::kept::Kept;
 use crate::list::List;
 use crate::log::Log;
+use crate::lookup::Lookups;
 use crate::places::Places;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -57,6 +58,7 @@ pub struct Shard {
     pub(crate) timers: Timers<TurnId>,
     pub(crate) due: Vec<TurnId>,
     pub(crate) dedup: Dedup,
+    pub(crate) lookups: Lookups,
     pub(crate) texts: Texts,
     pub(crate) log: Log,
     pub(crate) kept: Kept,
@@ -104,6 +106,7 @@ impl Shard {
             timers: Timers::new(),
             due: Vec::new(),
             dedup: Dedup::new(),
+            lookups: Lookups::new(),
             texts: Texts::new(),
             log: Log::none(id.0),
             kept: Kept::new(),
@@ -135,11 +138,12 @@ impl Shard {
                 self.on_delivered(turn, part, attempt, delivery, out)
             }
             Event::Operate { client, session, operation } => self.on_operate(client, session, operation, out),
-            Event::Restore { client, restored } => self.on_restore(client, &restored, out),
+            Event::Restore { client, restored } => self.on_restore(client, restored, out),
             Event::Durable { lsn } => self.on_durable(lsn, out),
             Event::Journal { state } => self.log.state = state,
             Event::Carry { lsn } => self.on_carry(lsn, out),
-            Event::Loaded { session, stored } => self.on_loaded(session, stored.as_ref(), out),
+            Event::Loaded { session, stored } => self.on_loaded(session, stored, out),
+            Event::Sighted { lookup, sight } => self.on_sighted(lookup, sight, out),
             Event::Saved { save } => self.log.on_saved(save),
             Event::Nudged { agent } => self.on_nudged(agent),
             Event::Listeners { any } => self.listening = any,
@@ -166,6 +170,7 @@ impl Shard {
             self.on_due(turn, out);
         }
         self.due = due;
+        self.on_lookups_due(out);
         self.expire_sessions(out);
         self.serve_marked(out);
         self.end();
@@ -180,7 +185,8 @@ impl Shard {
         }
         let idle = self.sessions.at(self.idle.head());
         let expiry = idle.map(|session| session.active + self.plan.limits.session_idle_max);
-        [self.timers.next(), expiry, self.look_at].into_iter().flatten().min()
+        let lookup = self.lookups.next_deadline();
+        [self.timers.next(), expiry, self.look_at, lookup].into_iter().flatten().min()
     }
 
     /// Goes on with another plan. Ids may have moved: agents, models and channels are matched by name.

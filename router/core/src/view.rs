@@ -167,6 +167,14 @@ pub struct Load {
     pub backing_off: u32,
     /// Turns whose answer is being delivered to a platform.
     pub delivering: u32,
+    /// Messages that wait for the store's word whether they were seen; they are no turns yet.
+    pub lookups: u32,
+    /// Event ids in memory.
+    pub dedup_ids: u32,
+    /// Older ones that the store may be asked about.
+    pub dedup_filtered: u32,
+    /// Event ids that left memory before their time, since the start.
+    pub dedup_evicted: u64,
     /// By agent, in the order of the plan.
     pub agents: Vec<AgentLoad>,
 }
@@ -319,6 +327,10 @@ impl Shard {
     pub fn load(&self) -> Load {
         let mut load = Load {
             sessions: self.sessions_lease.used(),
+            lookups: u32::try_from(self.lookups.len()).unwrap_or(u32::MAX),
+            dedup_ids: self.dedup.len(),
+            dedup_filtered: u32::try_from(self.dedup.filtered()).unwrap_or(u32::MAX),
+            dedup_evicted: self.dedup.evicted(),
             agents: self.plan.agents.iter().map(|_| AgentLoad::default()).collect(),
             ..Load::default()
         };

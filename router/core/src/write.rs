@@ -7,6 +7,7 @@
 //! Records of a turn: `Accepted`, then `Reply` once its answer is whole, `Delivered` for each part that a platform
 //! confirmed, `Settled`. A turn whose number of the first record is 0 is not written at all.
 use crate::codes::Code;
+use crate::dedup::At;
 use crate::effect::{Dead, Effect, Effects, Outcome, Saved, Span};
 use crate::event::Mode;
 use crate::id::{Client, TurnId, Uid};
@@ -28,6 +29,9 @@ impl Shard {
         debug_assert!(self.sessions.len() == 0, "sessions were hashed with another key");
         self.secret = start.secret;
         self.log.begin(start);
+        if start.store {
+            self.dedup.is_untold(Some(At::now(self.now)));
+        }
     }
 
     /// The number of the last record that is not needed any more, nor any before it, once all that was appended so far is

@@ -6,6 +6,7 @@ use crate::clock::unix_millis;
 use crate::connection::Connection;
 use crate::http;
 use crate::keep::Keeper;
+use crate::kept::Kept;
 use crate::mesh::{Errand, Letter, Reply};
 use crate::store::{Answer, DeadLetter, LetterFilter, Query, Trouble};
 use crate::thread::Thread;
@@ -92,6 +93,12 @@ pub(super) fn operate(call: &mut Call<'_>) {
         Some(_) | None => return call.refuse(Code::MissingField, "`action` is \"replay\" or \"drop\""),
     };
     let (thread, connection) = (call.thread, call.connection);
+    if !thread.shared.kept.get().is_some_and(Kept::has_saved_rows) {
+        // One that was tried again before the last stop may still be in the store.
+        thread.refused(Code::StoreUnavailable);
+        let text = "the store has not yet what was left for it before the last stop; try again in a moment";
+        return http::respond_error(thread, connection, Code::StoreUnavailable, text, 1_000);
+    }
     let opened = connection.tickets.borrow_mut().open(Form::Operation, &call.id, "", thread.now());
     let Some(ticket) = opened else { return call.refuse(Code::Busy, Code::Busy.advice()) };
     let client = connection.client(thread, ticket);
@@ -99,8 +106,10 @@ pub(super) fn operate(call: &mut Call<'_>) {
     tracing::info!(key, uid, replay, "a dead letter is operated");
     read(call, Query::DeadLetter { uid }, move |thread, answer| match answer {
         Ok(Answer::DeadLetter(Some(letter))) => send_home(thread, client, letter, replay),
-        Ok(Answer::DeadLetter(None)) => refuse(thread, client, Code::NotFound),
-        Ok(_) | Err(_) => refuse(thread, client, Code::StoreUnavailable),
+        Ok(Answer::DeadLetter(None)) => {
+            refuse(thread, client, Code::NotFound, "there is no such dead letter")
+        }
+        Ok(_) | Err(_) => refuse(thread, client, Code::StoreUnavailable, ""),
     });
 }
 
@@ -157,8 +166,8 @@ fn not_found(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     http::respond_error(thread, connection, Code::NotFound, "there is no such dead letter", 0);
 }
 
-fn refuse(thread: &Rc<Thread>, client: Client, code: Code) {
-    crate::execute::reply(thread, client, Reply::Operated { refused: Some(code) }, "");
+fn refuse(thread: &Rc<Thread>, client: Client, code: Code, why: &str) {
+    crate::execute::reply(thread, client, Reply::Operated { refused: Some(code) }, why);
 }
 
 /// Brings a letter to the shard of its session: there it is known whether it was tried again already.
@@ -171,15 +180,25 @@ fn send_home(thread: &Rc<Thread>, client: Client, letter: Box<DeadLetter>, repla
 }
 
 fn carry_out(thread: &Rc<Thread>, client: Client, letter: &DeadLetter, replay: bool) {
-    let Some(keeper) = thread.keeper.get() else { return refuse(thread, client, Code::StoreUnavailable) };
+    let Some(keeper) = thread.keeper.get() else {
+        return refuse(thread, client, Code::StoreUnavailable, "");
+    };
     if keeper.was_taken_up(letter.uid) {
-        return refuse(thread, client, Code::NotFound);
+        let why = "this dead letter was tried again, or dropped, a moment ago";
+        return refuse(thread, client, Code::NotFound, why);
     }
     if !replay {
         keeper.drop_letter(letter.uid);
         return crate::execute::reply(thread, client, Reply::Operated { refused: None }, "");
     }
     let (channel, agent) = (letter.channel.as_str(), "");
+    if thread.gateway().channel(channel).is_none() {
+        let why = format!(
+            "the channel `{channel}` of this dead letter is not configured any more: put it back to try again, or drop \
+             the letter"
+        );
+        return refuse(thread, client, Code::NotFound, &why);
+    }
     let accepted = Accepted {
         uid: Uid(letter.uid),
         unix_millis: letter.accepted_millis,
@@ -199,7 +218,8 @@ fn carry_out(thread: &Rc<Thread>, client: Client, letter: &DeadLetter, replay: b
     };
     let reply = letter.reply.as_deref().map(|text| (Outcome::Answered, text));
     let parts = u16::try_from(letter.next_part).unwrap_or(u16::MAX);
-    thread.handle(Event::Restore { client, restored: Restored { accepted, reply, history: false, parts } });
+    let restored = Restored { accepted, reply, history: false, parts };
+    thread.handle(Event::Restore { client, restored: &restored });
 }
 
 fn at(millis: u64) -> String {

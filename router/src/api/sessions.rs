@@ -320,10 +320,14 @@ fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: 
     thread.handle(Event::Operate { client, session, operation });
 }
 
-/// An operation was carried out, or refused.
-pub(crate) fn operated(thread: &Rc<Thread>, connection: &Rc<Connection>, refused: Option<Code>) {
+/// An operation was carried out, or refused, for a reason of its own if there is one.
+pub(crate) fn operated(thread: &Rc<Thread>, connection: &Rc<Connection>, refused: Option<Code>, why: &str) {
     match refused {
         None => respond_data(thread, connection, "{\"done\":true}"),
+        Some(code) if !why.is_empty() => {
+            thread.refused(code);
+            http::respond_error(thread, connection, code, why, 0);
+        }
         Some(Code::NotFound) => not_found(thread, connection),
         Some(code) => {
             thread.refused(code);

@@ -102,9 +102,18 @@ pub(super) struct LimitsSection {
     /// Bytes of a session's context variables, names and values together.
     #[schemars(range(min = 0, max = 1_048_576))]
     context_bytes_max: u32,
-    /// Event ids remembered, so that a repeated message is answered once, all together.
+    /// Event ids remembered in memory, so that a repeated message is answered once, all together. Older ones are in the
+    /// store.
     #[schemars(range(min = 0, max = 100_000_000))]
     dedup_ids_max: u32,
+    /// Bytes in which is noted which older ids may be in the store, all together: two for each. The store is asked about
+    /// those alone; about each one where there is no more room.
+    #[schemars(range(min = 0, max = 4_294_967_295_u64))]
+    dedup_filter_bytes_max: u32,
+    /// Messages that wait until the store has said whether their id was seen, all together. Beyond, they are refused with
+    /// `BUSY`; one that it says nothing about within `store.loadSeconds`, with `STORE_UNAVAILABLE`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    dedup_lookups_max: u32,
     /// How long an event id is remembered. Platforms repeat for up to seven days.
     #[schemars(range(min = 1, max = 2_678_400))]
     dedup_seconds: Seconds,
@@ -124,7 +133,7 @@ pub(super) struct LimitsSection {
     /// A client that takes nothing of what is sent to it for this long is given up.
     #[schemars(range(min = 0.1, max = 3_600))]
     slow_client_seconds: Seconds,
-    /// Attempts to deliver one part of an answer to a platform.
+    /// Attempts to deliver one part of an answer to a platform. Ten more where it says itself when to come back.
     #[schemars(range(min = 1, max = 100))]
     delivery_attempts_max: u16,
     /// One attempt to deliver may take this long.
@@ -235,13 +244,15 @@ impl Default for LimitsSection {
             context_entries_max: 32,
             context_bytes_max: 8 << 10,
             dedup_ids_max: 200_000,
+            dedup_filter_bytes_max: 16 << 20,
+            dedup_lookups_max: 1_024,
             dedup_seconds: Seconds::whole(604_800),
             kept_answers_max: 10_000,
             kept_answer_bytes_max: 16 << 20,
             session_idle_seconds: Seconds::whole(86_400),
             waiting_seconds: Seconds::whole(120),
             slow_client_seconds: Seconds::whole(30),
-            delivery_attempts_max: 8,
+            delivery_attempts_max: 3,
             delivery_seconds: Seconds::whole(20),
             backoff_min_millis: 1_000,
             backoff_max_millis: 30_000,
@@ -325,6 +336,8 @@ impl LimitsSection {
             context_entries_max: self.context_entries_max,
             context_bytes_max: self.context_bytes_max,
             dedup_ids_max: self.dedup_ids_max,
+            dedup_filter_bytes_max: self.dedup_filter_bytes_max,
+            lookups_max: self.dedup_lookups_max,
             dedup_age_max: self.dedup_seconds.duration(),
             kept_answers_max: self.kept_answers_max,
             kept_answer_bytes_max: self.kept_answer_bytes_max,

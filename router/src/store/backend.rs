@@ -90,8 +90,11 @@ pub(super) trait Backend: Sized + 'static {
     /// Marks of a day after this one, about so many, and where to go on.
     async fn seen(&mut self, day: u64, after: Option<Mark>, limit: usize) -> Result<MarkPage, Trouble>;
 
-    /// When this was seen, milliseconds since 1970.
-    async fn was_seen(&mut self, mark: &Mark) -> Result<Option<u64>, Trouble>;
+    /// When this was seen last, on this day since 1970 or later, milliseconds since 1970.
+    async fn was_seen(&mut self, mark: &Mark, first_day: u64) -> Result<Option<u64>, Trouble>;
+
+    /// The latest name of a turn, or of a change of a session, that it was ever told; 0 for none.
+    async fn last_uid(&mut self) -> Result<u64, Trouble>;
 
     /// Drops a day of marks whole.
     async fn forget_day(&mut self, day: u64) -> Result<(), Trouble>;

@@ -249,6 +249,7 @@ pub(super) fn check(fresh: impl Fn() -> Kind) {
         ("dead letters are listed, shown and dropped", dead),
         ("cursors only go forward", cursors),
         ("marks are found, listed and forgotten", marks),
+        ("the latest name is known, also of what is gone", latest),
         ("idle sessions are archived", archived),
         ("what can never be held is set aside", set_aside),
         ("confirmed in order, each once", confirmed),
@@ -504,10 +505,13 @@ fn marks(bench: &Bench, _: &Path) {
     let ops: Vec<Op> = all.iter().map(|(mark, at)| Op::Seen { mark: *mark, unix_millis: *at }).collect();
     bench.put(ops.clone());
     bench.put(ops);
-    let was_seen = |number: u64| bench.ask(Query::WasSeen { mark: mark(number) });
+    let since = |number: u64, since_millis| bench.ask(Query::WasSeen { mark: mark(number), since_millis });
+    let was_seen = |number: u64| since(number, 0);
     assert_eq!(was_seen(7), Answer::WasSeen(Some(at(7))));
     assert_eq!(was_seen(499), Answer::WasSeen(Some(at(499))));
     assert_eq!(was_seen(500), Answer::WasSeen(None));
+    assert_eq!(since(199, at(199)), Answer::WasSeen(Some(at(199))));
+    assert_eq!(since(199, at(200)), Answer::WasSeen(None), "that day is over");
     for limit in [1, 50, 100, 1_000] {
         assert!(bench.seen(0, limit) == all, "pages of {limit}");
     }
@@ -523,6 +527,24 @@ fn marks(bench: &Bench, _: &Path) {
     // A day that was dropped may come again: a clock was set back.
     bench.put(vec![Op::Seen { mark: mark(7), unix_millis: at(7) }]);
     assert_eq!(was_seen(7), Answer::WasSeen(Some(at(7))));
+    bench.put(vec![Op::Seen { mark: mark(7), unix_millis: at(450) }]);
+    assert_eq!(was_seen(7), Answer::WasSeen(Some(at(450))), "the last time counts");
+}
+
+fn latest(bench: &Bench, _: &Path) {
+    let last = || bench.ask(Query::LastUid);
+    assert_eq!(last(), Answer::LastUid(0));
+    bench.put(vec![Op::Seen { mark: mark(1), unix_millis: 5 }]);
+    assert_eq!(last(), Answer::LastUid(0));
+    bench.put(vec![say("ana", 1_000, Role::User, "x"), say("ana", 999, Role::User, "y")]);
+    assert_eq!(last(), Answer::LastUid(1_000));
+    bench.put(vec![set(SessionRow { revision: 1_020, ..session("ana") })]);
+    bench.put(vec![Op::Dead(Box::new(letter(1_010)))]);
+    assert_eq!(last(), Answer::LastUid(1_020));
+    // What is gone was there.
+    bench.put(vec![Op::Dead(Box::new(letter(1_030))), Op::DeadDrop { uid: 1_030 }]);
+    bench.put(vec![Op::Close { key: key("ana"), revision: 1_040 }]);
+    assert_eq!(last(), Answer::LastUid(1_040));
 }
 
 fn archived(bench: &Bench, folder: &Path) {

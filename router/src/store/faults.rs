@@ -40,7 +40,7 @@ fn what_was_confirmed_is_there_after_a_restart() {
     bench.close();
     let bench = Bench::start(&plan).unwrap();
     assert_eq!(bench.load(&key("ana")).unwrap().history.len(), 1);
-    assert_eq!(bench.ask(Query::WasSeen { mark: [7; 16] }), Answer::WasSeen(Some(5)));
+    assert_eq!(bench.ask(Query::WasSeen { mark: [7; 16], since_millis: 0 }), Answer::WasSeen(Some(5)));
     bench.put(vec![Op::Seen { mark: [8; 16], unix_millis: 6 }]);
     let (bytes, mode) = (
         bench.ask(Query::DeadLetter { uid: 3 }),

@@ -52,6 +52,7 @@ struct Tables {
     letters: BTreeMap<u64, DeadLetter>,
     cursors: BTreeMap<String, CursorRow>,
     marks: BTreeMap<u64, BTreeMap<Mark, u32>>,
+    last_uid: u64,
     bytes: usize,
 }
 
@@ -78,6 +79,7 @@ impl Tables {
     }
 
     fn apply(&mut self, op: &Op, keep: Keep) {
+        self.last_uid = self.last_uid.max(op.last_uid());
         match op {
             Op::Said { key, said } => self.change(key, |conversation| {
                 let from = conversation.session.as_ref().map_or(0, |row| row.history_from);
@@ -248,10 +250,15 @@ impl Backend for Memory {
         Ok((found, next))
     }
 
-    async fn was_seen(&mut self, mark: &Mark) -> Result<Option<u64>, Trouble> {
+    async fn was_seen(&mut self, mark: &Mark, first_day: u64) -> Result<Option<u64>, Trouble> {
         let tables = self.tables();
-        let found = tables.marks.iter().find_map(|(day, marks)| Some((*day, *marks.get(mark)?)));
+        let mut days = tables.marks.range(first_day..).rev();
+        let found = days.find_map(|(day, marks)| Some((*day, *marks.get(mark)?)));
         Ok(found.map(|(day, millis)| millis_of(day, millis)))
+    }
+
+    async fn last_uid(&mut self) -> Result<u64, Trouble> {
+        Ok(self.tables().last_uid)
     }
 
     async fn forget_day(&mut self, day: u64) -> Result<(), Trouble> {

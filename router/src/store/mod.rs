@@ -29,7 +29,7 @@ pub(crate) use memory::Place as MemoryPlace;
 pub(crate) use postgres::Place as PostgresPlace;
 #[cfg(test)]
 use query::SessionFilter;
-pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, Query};
+pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, Query};
 pub(crate) use queue::{Confirmed, Counters, Full, Health};
 pub(crate) use redis::Place as RedisPlace;
 pub(crate) use row::{CursorRow, DeadLetter, Key, Mark, Op, Said, SessionRow, State};

@@ -44,6 +44,12 @@ const MIGRATIONS: &[&str] = &["
     );
     CREATE TABLE dead (uid bigint PRIMARY KEY, body text NOT NULL);
     CREATE TABLE cursors (channel text COLLATE \"C\" PRIMARY KEY, value bytea NOT NULL, revision bigint NOT NULL);
+", "
+    CREATE TABLE latest (one integer PRIMARY KEY CHECK (one = 1), uid bigint NOT NULL);
+    INSERT INTO latest SELECT 1, greatest(
+        0, (SELECT max(uid) FROM said), (SELECT max(uid) FROM dead),
+        (SELECT max(greatest(revision, history_from)) FROM sessions)
+    );
 "];
 
 const SAY: &str = "
@@ -75,6 +81,7 @@ const DROP: &str = "DELETE FROM dead WHERE uid = $1";
 const MOVE: &str = "
     INSERT INTO cursors AS old (channel, value, revision) VALUES ($1, $2, $3) ON CONFLICT (channel)
     DO UPDATE SET value = excluded.value, revision = excluded.revision WHERE old.revision < excluded.revision";
+const LATEST: &str = "UPDATE latest SET uid = $1 WHERE uid < $1";
 const LOAD: &str = "SELECT body FROM sessions WHERE key = $1 AND 0 < revision";
 const ROWS: &str = "
     SELECT uid, role, at_millis, text FROM (
@@ -191,7 +198,7 @@ impl Postgres {
             }
             self.prepared(&text).await.map_err(|why| trouble(&why))?;
         }
-        Ok(())
+        self.prepared(LATEST).await.map(drop).map_err(|why| trouble(&why))
     }
 
     async fn transact(&self, ops: &[Op], parameters: &[Vec<Parameter>]) -> Result<(), Trouble> {
@@ -201,6 +208,10 @@ impl Postgres {
             let Some(statement) = self.statements.get(&statement(op)) else { continue };
             let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|one| &**one).collect();
             sent.push(Box::pin(async move { client.execute(statement, &parameters).await.map(drop) }));
+        }
+        let latest = signed(ops.iter().map(Op::last_uid).max().unwrap_or(0))?;
+        if let Some(statement) = self.statements.get(LATEST).filter(|_| latest != 0) {
+            sent.push(Box::pin(async move { client.execute(statement, &[&latest]).await.map(drop) }));
         }
         if let Err(why) = all(sent).await {
             let _ = client.batch_execute("ROLLBACK").await;
@@ -396,16 +407,30 @@ impl Backend for Postgres {
         Ok((marks, next))
     }
 
-    async fn was_seen(&mut self, mark: &Mark) -> Result<Option<u64>, Trouble> {
-        for day in self.seen_days().await? {
-            let text = format!("SELECT millis FROM seen_{day} WHERE mark = $1");
-            let found = self.rows(&text, &[&mark.as_slice()]).await?;
-            let millis = found.first().and_then(|row| row.try_get::<_, i32>(0).ok());
-            if let Some(millis) = millis.and_then(|millis| u32::try_from(millis).ok()) {
-                return Ok(Some(millis_of(day, millis)));
-            }
+    async fn was_seen(&mut self, mark: &Mark, first_day: u64) -> Result<Option<u64>, Trouble> {
+        let mut days = self.seen_days().await?;
+        days.retain(|day| first_day <= *day);
+        days.sort_unstable();
+        let of_day =
+            |day: &u64| format!("SELECT {day}::bigint AS day, millis FROM seen_{day} WHERE mark = $1");
+        let all: Vec<String> = days.iter().map(of_day).collect();
+        if all.is_empty() {
+            return Ok(None);
         }
-        Ok(None)
+        let text = format!("{} ORDER BY day DESC LIMIT 1", all.join(" UNION ALL "));
+        let rows = self.rows(&text, &[&mark.as_slice()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let millis = row.try_get::<_, i32>(1).ok().and_then(|millis| u32::try_from(millis).ok());
+        match (unsigned(row, 0), millis) {
+            (Some(day), Some(millis)) => Ok(Some(millis_of(day, millis))),
+            _ => Err(Trouble::Damaged("a mark in PostgreSQL cannot be read".to_owned())),
+        }
+    }
+
+    async fn last_uid(&mut self) -> Result<u64, Trouble> {
+        let rows = self.rows("SELECT uid FROM latest", &[]).await?;
+        let uid = rows.first().and_then(|row| unsigned(row, 0));
+        uid.ok_or_else(|| Trouble::Damaged("the table `latest` in PostgreSQL cannot be read".to_owned()))
     }
 
     async fn forget_day(&mut self, day: u64) -> Result<(), Trouble> {

@@ -29,9 +29,10 @@ pub(crate) enum Query {
     Cursors,
     /// Marks of messages seen since this time, from after this place on, the newest day first: to fill memory with.
     SeenSince { unix_millis: u64, after: Option<MarkPlace>, limit: usize },
-    /// When this was seen, if it was.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
-    WasSeen { mark: Mark },
+    /// When this was seen last, if it was, on the day of that time or later.
+    WasSeen { mark: Mark, since_millis: u64 },
+    /// The latest of the gateway's own names that it was ever told.
+    LastUid,
     /// Archives sessions that nobody spoke in since `before`, the idle for longest first, at most so many.
     Expire { before_millis: u64, sessions_max: usize },
     /// Drops the marks of all whole days before this time.
@@ -83,6 +84,13 @@ pub(crate) struct MarkPlace {
     pub(super) mark: Mark,
 }
 
+impl MarkPlace {
+    /// Marks that were seen from this time on stand before it, milliseconds since 1970.
+    pub(crate) fn is_whole_from(&self) -> u64 {
+        super::row::millis_of(self.day.saturating_add(1), 0)
+    }
+}
+
 /// A session and what was said in it, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
@@ -111,6 +119,7 @@ pub(crate) enum Answer {
         next: Option<MarkPlace>,
     },
     WasSeen(Option<u64>),
+    LastUid(u64),
     /// `more`: there may be more that are as old.
     Expired {
         sessions: usize,
@@ -136,7 +145,11 @@ pub(super) async fn answer<B: Backend>(backend: &mut B, query: &Query) -> Result
         }
         Query::Cursors => backend.cursors().await.map(Answer::Cursors),
         Query::SeenSince { unix_millis, after, limit } => seen(backend, *unix_millis, *after, *limit).await,
-        Query::WasSeen { mark } => backend.was_seen(mark).await.map(Answer::WasSeen),
+        Query::WasSeen { mark, since_millis } => {
+            let (first_day, _) = super::row::day_of(*since_millis);
+            backend.was_seen(mark, first_day).await.map(Answer::WasSeen)
+        }
+        Query::LastUid => backend.last_uid().await.map(Answer::LastUid),
         Query::Expire { .. } | Query::ForgetSeen { .. } => {
             Err(Trouble::Refused("this changes the store: the line that writes does it".to_owned()))
         }

@@ -71,7 +71,13 @@ const MOVE: &str = "
     if old and string.sub(ARGV[2], 1, 16) <= string.sub(old, 1, 16) then return 0 end
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
     return 1";
-const SCRIPTS: [&str; 4] = [SAY, SET, CLOSE, MOVE];
+/// The latest name that was given.
+const LATEST: &str = "
+    local old = redis.call('GET', KEYS[1])
+    if old and ARGV[1] <= old then return 0 end
+    redis.call('SET', KEYS[1], ARGV[1])
+    return 1";
+const SCRIPTS: [&str; 5] = [SAY, SET, CLOSE, MOVE, LATEST];
 
 /// Where the server is.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +99,7 @@ pub(super) struct Redis {
     prefix: String,
     keep: Keep,
     /// The digests by which the server knows the scripts.
-    scripts: [String; 4],
+    scripts: [String; 5],
 }
 
 impl Redis {
@@ -111,7 +117,7 @@ impl Redis {
 
     fn add(&self, to: &mut Pipeline, op: &Op) -> Result<(), Trouble> {
         let prefix = &self.prefix;
-        let [say, set, close, set_cursor] = &self.scripts;
+        let [say, set, close, set_cursor, _] = &self.scripts;
         match op {
             Op::Said { key, said } => {
                 let field = field(said.uid, said.role);
@@ -279,6 +285,10 @@ impl Backend for Redis {
                 days.insert(day_of(*unix_millis).0);
             }
         }
+        if let Some(uid) = ops.iter().map(Op::last_uid).max().filter(|uid| *uid != 0) {
+            let [.., latest] = &self.scripts;
+            pipe.cmd("EVALSHA").arg(latest).arg(1).arg(format!("{}:latest", self.prefix)).arg(hex(uid));
+        }
         for day in days {
             pipe.cmd("SADD").arg(format!("{}:seen", self.prefix)).arg(day);
         }
@@ -407,8 +417,10 @@ impl Backend for Redis {
         Ok((marks, None))
     }
 
-    async fn was_seen(&mut self, mark: &Mark) -> Result<Option<u64>, Trouble> {
-        let days = self.seen_days().await?;
+    async fn was_seen(&mut self, mark: &Mark, first_day: u64) -> Result<Option<u64>, Trouble> {
+        let mut days = self.seen_days().await?;
+        days.retain(|day| first_day <= *day);
+        days.sort_unstable_by(|one, other| other.cmp(one));
         if days.is_empty() {
             return Ok(None);
         }
@@ -418,6 +430,31 @@ impl Backend for Redis {
         }
         let found: Vec<Option<u32>> = self.ask(&pipe).await?;
         Ok(days.iter().zip(found).find_map(|(day, millis)| Some(millis_of(*day, millis?))))
+    }
+
+    async fn last_uid(&mut self) -> Result<u64, Trouble> {
+        let name = format!("{}:latest", self.prefix);
+        let text: Option<String> = self.ask_one(redis::cmd("GET").arg(&name)).await?;
+        let read = |text: &str| {
+            let why = || Trouble::Damaged(format!("the key `{name}` in Redis cannot be read"));
+            u64::from_str_radix(text, 16).map_err(|_| why())
+        };
+        if let Some(text) = text {
+            return read(&text);
+        }
+        // It was written by a gateway that did not note it.
+        let mut newest = redis::cmd("ZREVRANGE");
+        newest.arg(format!("{}:dead:order", self.prefix)).arg(0).arg(0);
+        let letters: Vec<String> = self.ask_one(&mut newest).await?;
+        let mut last = letters.first().map_or(Ok(0), |text| read(text))?;
+        let mut after = String::new();
+        loop {
+            let page = self.sessions(&after, PARTS_AT_ONCE).await?;
+            let Some((key, _)) = page.last() else { return Ok(last) };
+            key.as_str().clone_into(&mut after);
+            let rows = page.iter().filter_map(|(_, row)| row.as_ref());
+            last = rows.map(|row| row.revision.max(row.history_from)).max().unwrap_or(0).max(last);
+        }
     }
 
     async fn forget_day(&mut self, day: u64) -> Result<(), Trouble> {

@@ -291,6 +291,18 @@ impl Op {
         (OP_BYTES_MAX < self.bytes()).then(|| format!("{} bytes are too much for a row", self.bytes()))
     }
 
+    /// The latest of the gateway's own names in it. None is ever given twice.
+    pub(super) fn last_uid(&self) -> u64 {
+        match self {
+            Self::Said { said, .. } => said.uid,
+            Self::Session(row) => row.revision.max(row.history_from),
+            Self::Close { revision, .. } => *revision,
+            Self::Dead(letter) => letter.uid,
+            Self::DeadDrop { uid } => *uid,
+            Self::Cursor(_) | Self::Seen { .. } => 0,
+        }
+    }
+
     /// What it costs in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         match self {

@@ -50,6 +50,13 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE TABLE dead (uid INTEGER PRIMARY KEY, body TEXT NOT NULL);
     CREATE TABLE cursors (channel TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
+", "
+    CREATE TABLE latest (one INTEGER PRIMARY KEY CHECK (one = 1), uid INTEGER NOT NULL);
+    INSERT INTO latest SELECT 1, max(
+        coalesce((SELECT max(uid) FROM said), 0),
+        coalesce((SELECT max(uid) FROM dead), 0),
+        coalesce((SELECT max(max(revision, history_from)) FROM sessions), 0)
+    );
 "];
 
 /// Where the file is.
@@ -135,6 +142,11 @@ impl Sqlite {
         let transaction = self.connection.transaction()?;
         for op in ops {
             apply(&transaction, op, self.keep, &mut self.days)?;
+        }
+        if let Some(uid) = ops.iter().map(Op::last_uid).max().filter(|uid| *uid != 0) {
+            transaction
+                .prepare_cached("UPDATE latest SET uid = ?1 WHERE uid < ?1")?
+                .execute([signed(uid)?])?;
         }
         transaction.commit()
     }
@@ -438,9 +450,12 @@ impl Backend for Sqlite {
         })
     }
 
-    async fn was_seen(&mut self, mark: &Mark) -> Result<Option<u64>, Trouble> {
+    async fn was_seen(&mut self, mark: &Mark, first_day: u64) -> Result<Option<u64>, Trouble> {
         self.ask(|on| {
-            for day in seen_days(on)? {
+            let mut days = seen_days(on)?;
+            days.retain(|day| first_day <= *day);
+            days.sort_unstable_by(|one, other| other.cmp(one));
+            for day in days {
                 let found = on
                     .prepare_cached(&format!("SELECT millis FROM seen_{day} WHERE mark = ?"))?
                     .query_row([mark], |row| row.get::<_, u32>(0))
@@ -451,6 +466,10 @@ impl Backend for Sqlite {
             }
             Ok(None)
         })
+    }
+
+    async fn last_uid(&mut self) -> Result<u64, Trouble> {
+        self.ask(|on| on.query_row("SELECT uid FROM latest", [], |row| unsigned(row, 0)))
     }
 
     async fn forget_day(&mut self, day: u64) -> Result<(), Trouble> {

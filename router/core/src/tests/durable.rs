@@ -17,6 +17,7 @@ pub(super) fn keeps(plan: Plan, store: bool) -> Scene {
     let unix_micros = 1_790_000_000_000_000;
     let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal: true, store };
     scene.shard().begin_with(&start);
+    scene.shard().remembers_since(None);
     scene
 }
 
@@ -121,7 +122,7 @@ fn accepted() -> Accepted<'static> {
 }
 
 fn restore(scene: &mut Scene, restored: Restored<'_>) -> Vec<String> {
-    scene.event(Event::Restore { client: Client::NOBODY, restored })
+    scene.event(Event::Restore { client: Client::NOBODY, restored: &restored })
 }
 
 #[test]
@@ -196,14 +197,14 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
     let accepted = Accepted { replayed: true, ..accepted() };
     let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
     let client = Client { ticket: 5, ..Client::default() };
-    let lines = scene.event(Event::Restore { client, restored });
+    let lines = scene.event(Event::Restore { client, restored: &restored });
     assert_eq!(
         lines.last().unwrap(),
         "append 7 delivered 0 ",
         "until then the letter stays, and nothing is posted"
     );
     assert_eq!(
-        scene.event(Event::Restore { client, restored }),
+        scene.event(Event::Restore { client, restored: &restored }),
         ["operated DUPLICATE"],
         "not twice at a time"
     );
@@ -215,12 +216,12 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
     let end = scene.delivered(turn(0, 2), 1, 0, OK);
     assert_eq!(end.last().unwrap(), "settled 0.2 answered");
     assert_eq!(
-        scene.event(Event::Restore { client, restored }),
+        scene.event(Event::Restore { client, restored: &restored }),
         ["operated DUPLICATE"],
         "the store shows it still"
     );
     scene.event(Event::Saved { save: 3 });
-    assert_eq!(scene.event(Event::Restore { client, restored })[0], "accepted 0.3 ahead 0");
+    assert_eq!(scene.event(Event::Restore { client, restored: &restored })[0], "accepted 0.3 ahead 0");
 }
 
 #[test]
@@ -229,7 +230,7 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     let accepted = Accepted { replayed: true, ..accepted() };
     let restored = Restored { accepted, reply: Some((Outcome::Answered, "so")), history: false, parts: 0 };
     let client = Client { ticket: 5, ..Client::default() };
-    scene.event(Event::Restore { client, restored });
+    scene.event(Event::Restore { client, restored: &restored });
     let session = scene.find("ann").unwrap();
     scene.operates(session, Operation::Stop);
     assert_eq!(
@@ -283,7 +284,7 @@ fn a_session_is_asked_for_once_and_its_turns_wait_for_that() {
         ..Stored::default()
     };
     assert_eq!(
-        scene.event(Event::Loaded { session, stored: Some(stored) }),
+        scene.event(Event::Loaded { session, stored: Some(&stored) }),
         ["start 0.1#0 agent 1 model 1"],
         "the agent that an operator gave it in an earlier life"
     );
@@ -301,7 +302,7 @@ fn what_is_said_is_saved_and_the_session_now_and_then() {
     let mut scene = keeps(remembers(), true);
     scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
     let session = scene.find("ann").unwrap();
-    scene.event(Event::Loaded { session, stored: Some(Stored::default()) });
+    scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
     scene.text(call(0, 1, 0), "hello");
     let end = scene.finishes(call(0, 1, 0));
     assert!(end.contains(&"save 1 said \"hi\" \"hello\"".to_string()), "{end:?}");
@@ -326,7 +327,7 @@ fn a_store_that_does_not_answer_fails_who_needs_it_and_nobody_else() {
     scene.send(says("ann", "hi"));
     let session = scene.find("ann").unwrap();
     assert_eq!(scene.next(), (3_000, vec!["start 0.1#0 agent 0 model 0".to_string()]), "goes on without");
-    assert_eq!(scene.event(Event::Loaded { session, stored: Some(Stored::default()) }), [""; 0], "late");
+    assert_eq!(scene.event(Event::Loaded { session, stored: Some(&Stored::default()) }), [""; 0], "late");
     let mut scene = keeps(remembers(), true);
     scene.send(says("ann", "hi"));
     scene.send(says("ann", "again"));

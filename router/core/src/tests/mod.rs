@@ -9,6 +9,7 @@ mod admission;
 mod calls;
 mod delivery;
 mod durable;
+mod lookups;
 mod operations;
 mod overload;
 mod places;
@@ -286,6 +287,7 @@ fn line(effect: &Effect, out: &Effects) -> String {
         Effect::Attached { turn, durable, .. } => format!("attached {} {durable}", of(turn)),
         Effect::Durable { turn, .. } => format!("durable {}", of(turn)),
         Effect::Append { lsn, record } => format!("append {lsn} {}", written(out.bytes(record))),
+        Effect::LookUp { lookup, .. } => format!("look up {lookup}"),
         Effect::Load { session } => format!("load {}.{}", session.slot, session.generation),
         Effect::Save { save, saved, .. } => format!("save {save} {}", kept(saved, out)),
     }

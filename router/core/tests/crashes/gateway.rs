@@ -6,7 +6,7 @@ use super::world::{Act, World};
 use clawgate_core::codes::Code;
 use clawgate_core::effect::{Effect, Effects, Outcome, Saved};
 use clawgate_core::event::{
-    Delivery, End, Event, Failure, Mode, Operation, Piece, Restored, Retry, Stop, Stored,
+    Delivery, End, Event, Failure, Mode, Operation, Piece, Restored, Retry, Sight, Stop, Stored,
 };
 use clawgate_core::id::{AgentId, CallId, Client, SessionId, TurnId, Uid};
 use clawgate_core::journal::format::Name;
@@ -56,6 +56,7 @@ pub(crate) enum Input {
     Operate { client: Client, session: usize, wish: Wish, number: usize },
     Restore { client: Client, uid: Uid, letter: Letter },
     Loaded { id: SessionId, session: Option<usize> },
+    Sighted { lookup: u64, mark: Option<[u64; 2]> },
     Saved { save: u64 },
     Nudged { agent: AgentId },
 }
@@ -146,6 +147,16 @@ impl World {
             }
             Input::Restore { client, uid, letter } => self.feed_letter(shard, *client, *uid, letter),
             Input::Loaded { id, session } => self.feed_loaded(shard, *id, *session),
+            Input::Sighted { lookup, mark } => {
+                let sight = match mark {
+                    None => Sight::Unknown,
+                    Some(mark) => self.store.sight(mark),
+                };
+                if matches!(sight, Sight::At { .. }) {
+                    self.marks.hit("known to the store alone");
+                }
+                self.handle(shard, Event::Sighted { lookup: *lookup, sight });
+            }
             Input::Saved { save } => self.handle(shard, Event::Saved { save: *save }),
             Input::Nudged { agent } => self.handle(shard, Event::Nudged { agent: *agent }),
         }
@@ -204,7 +215,7 @@ impl World {
         let reply = letter.reply.as_deref().map(|reply| (Outcome::Answered, reply));
         self.life.about = Some(number_of(&letter.text));
         let restored = Restored { accepted, reply, history: false, parts: letter.parts };
-        self.handle(shard, Event::Restore { client, restored });
+        self.handle(shard, Event::Restore { client, restored: &restored });
     }
 
     fn feed_loaded(&mut self, shard: usize, id: SessionId, session: Option<usize>) {
@@ -216,7 +227,7 @@ impl World {
         let both = said.iter().flat_map(|(text, reply)| [(Role::User, &**text), (Role::Agent, &**reply)]);
         let history: Vec<(Role, &str)> = both.filter(|(_, text)| !text.is_empty()).collect();
         let stored = Stored { history: &history, ..Stored::default() };
-        self.handle(shard, Event::Loaded { session: id, stored: Some(stored) });
+        self.handle(shard, Event::Loaded { session: id, stored: Some(&stored) });
     }
 
     pub(crate) fn handle(&mut self, shard: usize, event: Event<'_>) {
@@ -282,6 +293,7 @@ impl World {
             }
             Effect::Operated { client, refused } => self.on_operated(client, refused),
             Effect::Nudge { shard, agent } => self.push(usize::from(shard.0), Input::Nudged { agent }),
+            Effect::LookUp { lookup, mark, .. } => self.look_up(shard, lookup, mark),
             Effect::Load { session } => self.load(shard, session),
             Effect::Cancel { .. }
             | Effect::Pause { .. }
@@ -311,7 +323,12 @@ impl World {
     }
 
     fn on_accepted(&mut self, shard: usize, client: Client, turn: TurnId, durable: bool) {
-        if durable && let Some(number) = self.life.about {
+        // One that waited for the store is admitted in another's event.
+        let about = match self.purpose(client) {
+            Some(Purpose::Update(number) | Purpose::Receipt(number) | Purpose::Plain(number)) => Some(number),
+            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay) | None => self.life.about,
+        };
+        if durable && let Some(number) = about {
             self.life.turns.insert((shard, turn), number);
         }
         if let Some(Purpose::Receipt(number) | Purpose::Plain(number)) = self.purpose(client) {
@@ -353,7 +370,7 @@ impl World {
                 Op::Session { session: known(), revision, history_from }
             }
             Saved::Closed { revision } => Op::Closed { session: known(), revision },
-            Saved::Seen { mark, .. } => Op::Seen { mark },
+            Saved::Seen { mark, unix_millis } => Op::Seen { mark, unix_millis },
             Saved::Dead(dead) => {
                 let reply = dead.answered.then(|| text(dead.reply));
                 let (outbound, parts, text) = (dead.outbound, dead.parts, text(dead.text));
@@ -376,6 +393,18 @@ impl World {
         let session = number_of(if address.peer.is_empty() { address.chat } else { address.peer });
         let after = self.store.taken;
         self.loads.push((after, shard, id, session));
+    }
+
+    /// What it has is read at once, whatever waits to be written.
+    fn look_up(&mut self, shard: usize, lookup: u64, mark: [u64; 2]) {
+        self.marks.hit("asked the store for an id");
+        let is_ready = self.life.facts_until <= self.store.done;
+        let pause = if is_ready { self.store.read_pause(&mut self.dice) } else { None };
+        let (pause, mark) = match pause {
+            Some(pause) => (pause, Some(mark)),
+            None => (self.dice.millis(0, 20), None),
+        };
+        self.later(self.now + pause, Act::Input(shard, Input::Sighted { lookup, mark }));
     }
 
     fn post(&mut self, shard: usize, turn: TurnId, uid: Uid, (part, attempt): (u16, u16)) {

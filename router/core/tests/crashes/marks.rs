@@ -24,6 +24,8 @@ const WANTED: &[(&str, u64)] = &[
     ("carried", 1_000),
     ("journal shut", 200),
     ("saves left out", 100),
+    ("asked the store for an id", 1_000),
+    ("known to the store alone", 300),
 ];
 
 /// Counts by name.

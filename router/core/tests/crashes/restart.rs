@@ -30,7 +30,9 @@ const LIMITS: Limits = Limits {
     sessions_max: 15,
     turns_max: 60,
     session_waiting_max: 6,
-    dedup_ids_max: 1 << 16,
+    dedup_ids_max: 60,
+    dedup_filter_bytes_max: 8_192,
+    lookups_max: 40,
     dedup_age_max: Duration::from_secs(7 * 24 * 3_600),
     kept_answers_max: 1 << 14,
     kept_answer_bytes_max: 1 << 24,
@@ -242,9 +244,7 @@ impl World {
         if !self.is_resting && self.dice.chance(100) {
             self.life.fuse = Some(1 + u32::try_from(self.dice.below(60)).unwrap());
         }
-        for mark in &self.store.seen {
-            self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(*mark));
-        }
+        self.tell_marks();
         self.tell_store(facts);
         for left in &left {
             if self.life.is_dead {
@@ -256,11 +256,24 @@ impl World {
         (0..self.life.shards.len()).for_each(|shard| self.turn_journal(shard));
     }
 
+    /// What the store remembers of earlier lives: it says all of it, or not, and then it is asked.
+    fn tell_marks(&mut self) {
+        let says_all = self.dice.chance(930);
+        let mut marks: Vec<_> = self.store.seen.iter().map(|(mark, at)| (*at, *mark)).collect();
+        marks.sort_unstable();
+        for (unix_millis, mark) in marks.into_iter().skip(if says_all { 0 } else { 10 }) {
+            self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(mark, unix_millis));
+        }
+        if says_all {
+            self.life.shards.iter_mut().for_each(|shard| shard.remembers_since(None));
+        }
+    }
+
     /// What the store may not know, and what the shards remember of what was seen.
     fn tell_store(&mut self, facts: Vec<Op>) {
         for op in facts {
-            if let Op::Seen { mark } = &op {
-                self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(*mark));
+            if let Op::Seen { mark, unix_millis } = op {
+                self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(mark, unix_millis));
             }
             self.trace.line(format_args!("fact {op:?}"));
             if let Op::Ended { number, mark, ending } = op {
@@ -287,7 +300,7 @@ impl World {
         self.life.about = Some(number_of(accepted.text));
         let now = self.local();
         let mut out = Effects::new();
-        let event = Event::Restore { client: Client::NOBODY, restored };
+        let event = Event::Restore { client: Client::NOBODY, restored: &restored };
         self.life.shards[shard].handle(now, event, &mut out);
         let is_taken = out.list().iter().any(|effect| matches!(effect, Effect::Accepted { .. }));
         self.out = Effects::new();
@@ -324,7 +337,7 @@ fn told(secret: &Secret, fact: Fact<'_>) -> Op {
         mark(secret, session_hash(secret, channel, scope, peer, chat, thread), id)
     };
     match fact {
-        Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted) },
+        Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
         Fact::Ended { accepted, ending } => {
             let number = number_of(accepted.text);
             Op::Ended { number, mark: mark(&accepted), ending: ending.map(str::to_owned) }

@@ -3,9 +3,10 @@
 //! revision wins, what was forgotten does not come back.
 use crate::dice::Dice;
 use clawgate_core::codes::Code;
+use clawgate_core::event::Sight;
 use clawgate_core::id::Uid;
 use clawgate_core::time::Time;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// Writes that wait beyond which some are not taken.
@@ -42,6 +43,7 @@ pub(crate) enum Op {
     },
     Seen {
         mark: [u64; 2],
+        unix_millis: u64,
     },
     Dead {
         uid: Uid,
@@ -80,7 +82,7 @@ pub(crate) struct Store {
     /// The revision of each session, and from where on its history counts. A closed one leaves that behind.
     sessions: BTreeMap<usize, (Uid, Uid)>,
     pub(crate) letters: BTreeMap<Uid, Letter>,
-    pub(crate) seen: BTreeSet<[u64; 2]>,
+    pub(crate) seen: BTreeMap<[u64; 2], u64>,
     waiting: VecDeque<Waiting>,
     /// Writes that were ever taken, and that are durable.
     pub(crate) taken: u64,
@@ -95,7 +97,7 @@ impl Store {
             rows: BTreeMap::new(),
             sessions: BTreeMap::new(),
             letters: BTreeMap::new(),
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             waiting: VecDeque::new(),
             taken: 0,
             done: 0,
@@ -179,7 +181,7 @@ impl Store {
                     self.forget(session, revision, revision);
                 }
             }
-            Op::Seen { mark } => drop(self.seen.insert(mark)),
+            Op::Seen { mark, unix_millis } => drop(self.seen.entry(mark).or_insert(unix_millis)),
             Op::Dead { uid, letter } => drop(self.letters.entry(uid).or_insert(letter)),
             Op::Revived { uid } => drop(self.letters.remove(&uid)),
             Op::Ended { .. } => panic!("no store is told of that"),
@@ -199,6 +201,11 @@ impl Store {
 
     pub(crate) const fn rows(&self) -> &BTreeMap<(usize, Uid), (String, String)> {
         &self.rows
+    }
+
+    /// What it knows of an event id.
+    pub(crate) fn sight(&self, mark: &[u64; 2]) -> Sight {
+        self.seen.get(mark).map_or(Sight::Never, |unix_millis| Sight::At { unix_millis: *unix_millis })
     }
 
     /// The latest name that it holds.

@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 /// What a shard was handed.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time")]
 pub(crate) enum Cause<'a> {
     Event(Event<'a>),
     Tick,
@@ -318,6 +317,7 @@ impl Board {
             | Event::Journal { .. }
             | Event::Carry { .. }
             | Event::Loaded { .. }
+            | Event::Sighted { .. }
             | Event::Saved { .. } => unreachable!("{event:?}: these shards keep nothing"),
         }
     }
@@ -452,6 +452,7 @@ impl Board {
             Effect::Attached { .. }
             | Effect::Durable { .. }
             | Effect::Append { .. }
+            | Effect::LookUp { .. }
             | Effect::Load { .. }
             | Effect::Save { .. } => {
                 panic!("these shards keep nothing: {effect:?}")
@@ -546,6 +547,7 @@ impl Board {
             | Event::Journal { .. }
             | Event::Carry { .. }
             | Event::Loaded { .. }
+            | Event::Sighted { .. }
             | Event::Saved { .. }
             | Event::Drain => false,
         };
@@ -576,6 +578,7 @@ impl Board {
             | Event::Journal { .. }
             | Event::Carry { .. }
             | Event::Loaded { .. }
+            | Event::Sighted { .. }
             | Event::Saved { .. }
             | Event::Drain => true,
             Event::Inbound { .. } | Event::Operate { .. } | Event::Nudged { .. } => false,

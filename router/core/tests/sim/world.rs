@@ -520,6 +520,7 @@ impl World {
             | Effect::Attached { .. }
             | Effect::Durable { .. }
             | Effect::Append { .. }
+            | Effect::LookUp { .. }
             | Effect::Load { .. }
             | Effect::Save { .. }
             | Effect::Breaker { .. } => {}
