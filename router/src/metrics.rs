@@ -438,20 +438,14 @@ impl Reports {
         let lookups = lookups.map(|(what, count)| (vec![("what", what.to_owned())], count)).to_vec();
         let help = "Event ids that the store was asked about, that it had seen, that it said nothing about";
         counters(encoder, "dedup_lookups", help, lookups)?;
-        let gauged: [(_, _, fn(&Report) -> u64); 3] = [
-            ("dedup_ids", "Event ids in memory", |r| u64::from(r.load.dedup_ids)),
-            ("dedup_filtered", "Older event ids that the store may be asked about", |r| {
-                u64::from(r.load.dedup_filtered)
-            }),
-            ("dedup_waiting", "Messages that wait for the store's word on their event id", |r| {
-                u64::from(r.load.lookups)
-            }),
-        ];
-        for (name, help, what) in gauged {
-            let rows = self.shards().map(|(labels, report)| (labels, what(report))).collect();
-            gauges(encoder, name, help, rows)?;
-        }
-        Ok(())
+        let rows = |what: fn(&Report) -> u32| -> Rows<'_> {
+            self.shards().map(|(labels, report)| (labels, u64::from(what(report)))).collect()
+        };
+        gauges(encoder, "dedup_ids", "Event ids in memory", rows(|r| r.load.dedup_ids))?;
+        let help = "Older event ids that the store may be asked about";
+        gauges(encoder, "dedup_filtered", help, rows(|r| r.load.dedup_filtered))?;
+        let help = "Messages that wait for the store's word on their event id";
+        gauges(encoder, "dedup_waiting", help, rows(|r| r.load.lookups))
     }
 
     fn encode_scaling(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
