@@ -181,7 +181,7 @@ fn no_name_is_given_twice() {
     let latest: i64 = data.store().query_row("SELECT uid FROM latest", [], |row| row.get(0)).unwrap();
     assert!(last <= latest, "{latest} is before {last}");
     // A year on, in microseconds and with a shard's ten bits.
-    let ahead = latest + (365 * 86_400_000_000 << 10);
+    let ahead = latest + ((365 * 86_400_000_000) << 10);
     data.store().execute("UPDATE latest SET uid = ?", [ahead]).unwrap();
     let gateway = Gateway::start(config.clone());
     updates(&gateway, 1..=4);
