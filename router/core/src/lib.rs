@@ -6,8 +6,9 @@
 //! # A message's way
 //! [`event::Event::Inbound`] → `admit` (shape, repetition, `policy`, session, [`route`], room; each a
 //! [`stage::Stage`]; [`overload`] says whether many wait already, [`while_running`] what it does to a turn of its session
-//! that runs; where memory cannot tell whether it is a repetition, it waits for the store's word in `lookup`) → `dispatch` (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks, retries, the
-//! [`breaker`]) → `deliver` (parts for a platform, see [`split`]) → `settle`.
+//! that runs; where memory cannot tell whether it is a repetition, it waits for the store's word in `lookup`) → `dispatch`
+//! (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks, retries, the [`breaker`]) → `deliver`
+//! (parts for a platform, see [`split`]) → `settle`.
 //!
 //! A turn is *waiting* behind another of its session, *ready* for its places, *running*, *backing off*, or being
 //! *delivered*; it leads back only from backing off to ready. It has one timer, and is settled once, in `settle`.
@@ -15,7 +16,7 @@
 //! # Where things are
 //! | | |
 //! |---|---|
-//! | what a shard keeps | `session`, `history`, `turn`, `places` (agents, models, channels by name), `dedup` and its `filter` |
+//! | what a shard keeps | `session`, `history`, `turn`, `places` (agents, models, channels by name), `dedup`, `filter` |
 //! | what it is made of | `slots`, `list`, `index`, `texts`, `random`, [`timers`] |
 //! | what all shards share | [`bounds`] (limits over the process), [`bucket`] (rates), [`plan`] (read only) |
 //! | what the shell reads | [`view`], [`counters`], [`home`] (which shard a conversation lives on) |
