@@ -11,10 +11,11 @@ use super::machine::Busy;
 use super::record::Table;
 use super::server::{Folder, Server};
 use crate::floor::append::Policy;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -155,13 +156,60 @@ fn copy(from: &Path, to: &Path, left: Left) -> io::Result<()> {
             fs::create_dir(&path)?;
             copy(&entry.path(), &path, left)?;
         } else if kind.is_file() && !(left == Left::NoStore && name.to_string_lossy().starts_with("store.")) {
-            fs::copy(entry.path(), &path)?;
-            let file = File::open(&path)?;
-            file.sync_all()?;
+            let file = copy_written(&entry.path(), &path)?;
             if left == Left::OnDisk {
                 fadvise(&file, 0, None, Advice::DontNeed)?;
             }
         }
     }
     Ok(())
+}
+
+/// Copies a file but for what was allocated of it and never written, and has the copy on the disk.
+fn copy_written(from: &Path, to: &Path) -> io::Result<File> {
+    let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
+    let bytes = from.metadata()?.len();
+    to.set_len(bytes)?;
+    let mut at = 0;
+    while at < bytes {
+        let begin = match seek(&from, SeekFrom::Data(at)) {
+            Ok(begin) => begin,
+            // There is nothing more.
+            Err(Errno::NXIO) => break,
+            Err(why) => return Err(why.into()),
+        };
+        let end = seek(&from, SeekFrom::Hole(begin))?;
+        from.seek(io::SeekFrom::Start(begin))?;
+        to.seek(io::SeekFrom::Start(begin))?;
+        io::copy(&mut (&from).take(end - begin), &mut to)?;
+        at = end;
+    }
+    to.sync_all()?;
+    Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::FileExt as _;
+
+    #[test]
+    fn a_copy_has_what_was_written_where_it_was() {
+        let folder = Folder::new().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = File::create_new(&from).unwrap();
+        file.set_len(3 << 20).unwrap();
+        file.write_all_at(b"first", 0).unwrap();
+        file.write_all_at(b"second", 1 << 20).unwrap();
+        copy_written(&from, &to).unwrap();
+        assert!(fs::read(&from).unwrap() == fs::read(&to).unwrap());
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("a/store.db"), "").unwrap();
+        fs::write(folder.path().join("a/lock"), "1").unwrap();
+        fs::create_dir(folder.path().join("b")).unwrap();
+        copy(&folder.path().join("a"), &folder.path().join("b"), Left::NoStore).unwrap();
+        let there = |name: &str| folder.path().join("b").join(name).exists();
+        assert_eq!((there("store.db"), there("lock")), (false, true));
+    }
 }
