@@ -20,7 +20,6 @@ use crate::stage::Stage;
 use crate::time::Time;
 use crate::timers::Key;
 use crate::turn::{Call, Delivering, Errand, Holds, NOWHERE, State, Turn};
-use alloc::boxed::Box;
 use alloc::string::String;
 
 /// How a message that is not admitted is answered.
@@ -173,7 +172,7 @@ impl Shard {
                 if let Some(turn) = self.turns.at_mut(turn) {
                     turn.mark = mark;
                     if inbound.mode != Mode::Deliver {
-                        turn.id = inbound.id.into();
+                        turn.set_id(inbound.id);
                     }
                 }
             }
@@ -453,7 +452,7 @@ impl Shard {
             uid: self.log.uid(self.now),
             lsn: 0,
             mark: Mark::default(),
-            id: Box::default(),
+            receipt: None,
             session,
             client: message.client,
             mode: message.mode,

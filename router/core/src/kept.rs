@@ -14,7 +14,7 @@ use crate::index::Index;
 use crate::log::Await;
 use crate::shard::Shard;
 use crate::slots::NONE;
-use crate::turn::{Errand, NOWHERE};
+use crate::turn::{Errand, NOWHERE, Turn};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
@@ -66,21 +66,25 @@ impl Kept {
 }
 
 impl Shard {
-    /// Keeps the answer of a message that has an id and a receipt.
+    /// Keeps the answer of a message that has an id and a receipt, for all that are part of it.
     pub(crate) fn keep_answer(&mut self, slot: u32) {
-        let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
-        if turn.mark != Mark::default() {
-            let (count_max, bytes_max) = self.kept_max();
-            self.kept.keep(turn.mark, Ok(&turn.reply), count_max, bytes_max);
-        }
+        self.keep_ending(slot, None);
     }
 
     /// Keeps that such a message has no answer: whoever asks again hears that too.
     pub(crate) fn keep_failure(&mut self, slot: u32, code: Code) {
+        self.keep_ending(slot, Some(code));
+    }
+
+    fn keep_ending(&mut self, slot: u32, failure: Option<Code>) {
+        let (count_max, bytes_max) = self.kept_max();
         let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
-        if turn.mark != Mark::default() {
-            let (count_max, bytes_max) = self.kept_max();
-            self.kept.keep(turn.mark, Err(code), count_max, bytes_max);
+        if turn.errand == Some(Errand::Recite) {
+            return;
+        }
+        let ending = failure.map_or(Ok(&*turn.reply), Err);
+        for mark in turn.took().iter().chain([&turn.mark]).filter(|mark| **mark != Mark::default()) {
+            self.kept.keep(*mark, ending, count_max, bytes_max);
         }
     }
 
@@ -107,11 +111,14 @@ impl Shard {
         let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
         let mark = Mark::new(&self.secret, hash, inbound.id);
         let session = self.lookup(hash, post, scope, peer, chat, thread);
-        if let Some(turn) = session.and_then(|session| self.turn_of(session, mark)) {
-            return self.take_over(turn, client, mode, out);
-        }
-        if self.kept.get(mark).is_none() {
-            return false;
+        let turn = session.and_then(|session| self.turn_of(session, mark));
+        // A message that became part of another one's turn hears that one's answer, after its own client.
+        let is_taken_in = |turn: &Turn| turn.mark != mark && turn.client != Client::NOBODY;
+        let waits = turn.and_then(|turn| self.turns.at(turn)).is_some_and(is_taken_in);
+        match turn {
+            Some(turn) if !waits => return self.take_over(turn, client, mode, out),
+            None if self.kept.get(mark).is_none() => return false,
+            Some(_) | None => {}
         }
         if !self.turns_lease.take(&self.bounds.turns) {
             self.refuse_for_now(client, out);
@@ -125,11 +132,10 @@ impl Shard {
         let errand = Some(Errand::Recite);
         let message = Message { client, mode, class, desk: NOWHERE, name: "", text: "", errand };
         let slot = self.turn_for(session, message);
-        if let (Some(turn), Some(ending)) = (self.turns.at_mut(slot), self.kept.get(mark)) {
-            let answer = ending.unwrap_or_default();
-            turn.reply.push_str(answer);
-            turn.reply_bytes = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-            turn.verdict = ending.err().map_or(Outcome::Answered, Outcome::Failed);
+        if !self.prompt_recital(slot, mark)
+            && let Some(turn) = self.turns.at_mut(slot)
+        {
+            turn.take_in(&[mark]);
         }
         self.accept(slot, false, out);
         if self.sessions.at(session).is_some_and(|session| session.current == slot) {
@@ -146,7 +152,7 @@ impl Shard {
 
     fn turn_of(&self, session: u32, mark: Mark) -> Option<u32> {
         let session = self.sessions.at(session)?;
-        let is = |slot: u32| self.turns.at(slot).is_some_and(|turn| turn.mark == mark);
+        let is = |slot: u32| self.turns.at(slot).is_some_and(|turn| turn.answers(mark));
         let mut next = session.waiting.head();
         while let Some(turn) = self.turns.at(next) {
             if is(next) {
@@ -183,9 +189,25 @@ impl Shard {
         true
     }
 
+    /// Gives a turn that recites what it says, if that is known.
+    fn prompt_recital(&mut self, slot: u32, mark: Mark) -> bool {
+        let (Some(turn), Some(ending)) = (self.turns.at_mut(slot), self.kept.get(mark)) else { return false };
+        let answer = ending.unwrap_or_default();
+        turn.reply.push_str(answer);
+        turn.reply_bytes = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+        turn.verdict = ending.err().map_or(Outcome::Answered, Outcome::Failed);
+        true
+    }
+
     /// Says an answer that was given before once more.
     pub(crate) fn recite(&mut self, slot: u32, out: &mut Effects) {
         let id = self.turn_id(slot);
+        let Some(turn) = self.turns.at_mut(slot) else { return };
+        if let Some(mark) = turn.took().first().copied() {
+            // An answer that nobody keeps any more was given.
+            turn.verdict = Outcome::Failed(Code::Duplicate);
+            self.prompt_recital(slot, mark);
+        }
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let verdict = turn.verdict;
         if let Outcome::Failed(code) = verdict {

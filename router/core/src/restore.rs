@@ -68,7 +68,8 @@ impl Shard {
             let may_be_dead = client == Client::NOBODY && accepted.mode == Mode::Deliver;
             (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
             turn.outbound = accepted.outbound;
-            (turn.id, turn.history) = (accepted.id.into(), restored.history);
+            turn.set_id(accepted.id);
+            turn.history = restored.history;
             if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
                 turn.mark = mark;
             }

@@ -11,6 +11,7 @@ use crate::time::Time;
 use crate::timers::Key;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// No place.
@@ -42,7 +43,7 @@ pub(crate) enum Errand {
     Apology(Outcome),
     /// Its answer was known before a restart: what of it was not delivered goes out, and it ends so.
     Resume(Outcome),
-    /// Its answer was given before, and its client asks for it again.
+    /// Its answer was given before, or is being given to another client, and its client asks for it again.
     Recite,
 }
 
@@ -172,6 +173,16 @@ pub(crate) struct Delivering {
     pub(crate) unwritten: bool,
 }
 
+/// What a turn's message was promised beside an answer. Few have any of it, so it lies apart.
+#[derive(Debug, Default)]
+pub(crate) struct Receipt {
+    /// The event's id, where a later run must answer a repetition too; empty otherwise.
+    id: Box<str>,
+    /// The marks of messages with receipts that are part of this one, whose repetitions it answers too; of one that is
+    /// recited, the mark of what is asked for again.
+    took: Vec<Mark>,
+}
+
 /// One turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -182,8 +193,8 @@ pub(crate) struct Turn {
     pub(crate) lsn: u64,
     /// Of its event's id, where a repetition is answered; none otherwise.
     pub(crate) mark: Mark,
-    /// That id, where a later run must answer a repetition too; empty otherwise.
-    pub(crate) id: Box<str>,
+    /// What its repetitions are told by, where they are answered.
+    pub(crate) receipt: Option<Box<Receipt>>,
     /// Its session's slot. The session stays as long as it has turns.
     pub(crate) session: u32,
     pub(crate) client: Client,
@@ -253,6 +264,34 @@ impl Turn {
 
     pub(crate) fn name(&self) -> &str {
         self.words.get(..self.name_len as usize).unwrap_or_default()
+    }
+
+    /// Its event's id, where a later run must answer a repetition; empty otherwise.
+    pub(crate) fn id(&self) -> &str {
+        self.receipt.as_ref().map_or("", |receipt| &receipt.id)
+    }
+
+    pub(crate) fn set_id(&mut self, id: &str) {
+        if !id.is_empty() {
+            self.receipt.get_or_insert_default().id = id.into();
+        }
+    }
+
+    /// The marks of what became part of it.
+    pub(crate) fn took(&self) -> &[Mark] {
+        self.receipt.as_ref().map_or(&[], |receipt| &receipt.took)
+    }
+
+    /// Messages became part of it, or it recites one.
+    pub(crate) fn take_in(&mut self, marks: &[Mark]) {
+        if !marks.is_empty() {
+            self.receipt.get_or_insert_default().took.extend_from_slice(marks);
+        }
+    }
+
+    /// Does a repetition of this message hear its answer?
+    pub(crate) fn answers(&self, mark: Mark) -> bool {
+        (self.mark == mark || self.took().contains(&mark)) && self.errand != Some(Errand::Recite)
     }
 
     /// Attempts at what it does now: at the part that is delivered, or at its models.

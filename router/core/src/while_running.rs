@@ -27,6 +27,7 @@
 //! answered whatever comes: nobody could be told. Or the last that waits is merged with the one that comes.
 use crate::breaker::Verdict;
 use crate::codes::Code;
+use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Notice, Outcome};
 use crate::event::{Inbound, Mode};
 use crate::id::Client;
@@ -36,6 +37,7 @@ use crate::session::Session;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::{NOWHERE, State, Turn};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -290,23 +292,26 @@ impl Shard {
     /// Makes one turn, `into`, of these, which are in the order of admission. All others of them wait.
     fn merge(&mut self, run: &[u32], into: u32, out: &mut Effects) {
         let (words, name_len) = self.join_words(run);
-        let (mut took, mut written, mut class) = (Vec::new(), false, None);
+        let (mut took, mut marks, mut written, mut class) = (Vec::new(), Vec::new(), false, None);
         for &slot in run {
             let Some(turn) = self.turns.at(slot) else { continue };
             written |= turn.lsn != 0;
             class = class.max(Some(turn.class));
             if slot != into {
                 took.push(uid_bytes(turn.uid));
+                marks.extend_from_slice(turn.took());
+                marks.extend(Some(turn.mark).filter(|mark| *mark != Mark::default()));
             }
         }
         let Some(turn) = self.turns.at_mut(into) else { return };
+        turn.take_in(&marks);
         turn.name_len = u32::try_from(name_len).unwrap_or(0);
         // One that stands in a queue stands in that of its class.
         turn.class = class.filter(|_| turn.state == State::Waiting).unwrap_or(turn.class);
         let before = core::mem::replace(&mut turn.words, words);
         self.texts.give(before);
         if written {
-            let id = self.turns.at(into).map(|turn| turn.id.clone()).unwrap_or_default();
+            let id = self.turns.at(into).map(|turn| Box::<str>::from(turn.id())).unwrap_or_default();
             self.write_joined(into, &id, Uids::new(&took), out);
         }
         for &slot in run.iter().filter(|&&slot| slot != into) {

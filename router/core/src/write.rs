@@ -226,7 +226,7 @@ impl Shard {
 
     /// Writes down all that is known of a turn: what it was before this is needed no more.
     pub(crate) fn write_again(&mut self, slot: u32, out: &mut Effects) {
-        let id = self.turns.at(slot).map(|turn| turn.id.clone()).unwrap_or_default();
+        let id = self.turns.at(slot).map(|turn| Box::<str>::from(turn.id())).unwrap_or_default();
         self.write_accepted(slot, &id, out);
         let Some(turn) = self.turns.at(slot) else { return };
         let (Some(verdict), part) = (turn.known_verdict(), turn.delivering.part) else { return };

@@ -347,3 +347,63 @@ fn where_the_journal_takes_nothing_written_messages_are_not_merged() {
     scene.finishes(call(0, 1, 0));
     assert_eq!(prompt(&scene, turn(1, 1)).1, "two");
 }
+
+/// A client's message that has a receipt and became part of another one's turn.
+#[test]
+fn a_message_that_was_taken_in_hears_the_answer_of_the_one_that_took_it() {
+    let mut scene = keeps(plan_of(RunningMode::Collect, 0, DropPolicy::Newest), false);
+    let asks = |id, text| Inbound { id, receipt: true, ..says("ann", text) };
+    scene.send(asks("e1", "one"));
+    scene.send(asks("e2", "two"));
+    scene.send(asks("e3", "three"));
+    durable(&mut scene, 3);
+    scene.finishes(call(0, 1, 0));
+    let lines = durable(&mut scene, 4);
+    assert!(lines.contains(&"merged 1.1 1 into 2.1".to_string()), "{lines:?}");
+    durable(&mut scene, 100);
+    // Its answer goes to its own client first; who asks meanwhile is after that.
+    assert_eq!(scene.send(asks("e2", "two")), ["accepted 0.2 ahead 1"]);
+    scene.text(call(2, 1, 0), "to both");
+    scene.finishes(call(2, 1, 0));
+    let lines = durable(&mut scene, 100);
+    let heard: Vec<&String> =
+        lines.iter().filter(|line| line.starts_with("send") || line.starts_with("fi")).collect();
+    assert_eq!(heard, ["finish 2.1 2 [] by 0", "send 0.2 1 to both", "finish 0.2 2 [] by 65535"]);
+    // And later, as long as it is kept.
+    let lines = scene.send(Inbound { mode: Mode::Whole, ..asks("e2", "two") });
+    assert_eq!(lines[1], "finish 0.3 1 [to both] by 65535", "{lines:?}");
+    assert_eq!(
+        scene.send(Inbound { mode: Mode::Whole, ..asks("e3", "three") })[1],
+        lines[1].replace("0.3", "0.4")
+    );
+}
+
+/// The client of the turn that took the message in has left: whoever repeats the message gets the answer.
+#[test]
+fn a_turn_whose_client_left_answers_who_repeats_what_it_took_in() {
+    let mut scene = keeps(plan_of(RunningMode::Steer, 0, DropPolicy::Newest), false);
+    let asks = |id, text| Inbound { id, receipt: true, ..says("ann", text) };
+    scene.send(asks("e1", "one"));
+    let lines = scene.send(asks("e2", "two"));
+    assert!(lines.contains(&"merged 1.1 1 into 0.1".to_string()), "{lines:?}");
+    durable(&mut scene, 100);
+    scene.event(Event::Left { turn: turn(0, 1) });
+    assert_eq!(scene.send(asks("e2", "two")), ["attached 0.1 false"]);
+    scene.finishes(call(0, 1, 1));
+    assert_eq!(durable(&mut scene, 100)[0], "finish 0.1 1 [] by 0");
+}
+
+/// A turn that took others in fails: all of them hear why.
+#[test]
+fn what_was_taken_in_hears_of_the_failure_too() {
+    let mut scene = keeps(plan_of(RunningMode::Steer, 0, DropPolicy::Newest), false);
+    let asks = |id, text| Inbound { id, receipt: true, ..says("ann", text) };
+    scene.send(asks("e1", "one"));
+    scene.send(asks("e2", "two"));
+    durable(&mut scene, 100);
+    scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::Never));
+    for id in ["e1", "e2"] {
+        let lines = scene.send(asks(id, "again"));
+        assert!(lines[1].contains("UPSTREAM_FAILED"), "{id}: {lines:?}");
+    }
+}
