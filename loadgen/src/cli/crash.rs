@@ -78,7 +78,8 @@ pub(crate) struct CrashArgs {
     /// The longest that a platform takes to confirm an answer, in milliseconds
     #[arg(long, default_value_t = 4)]
     platform_millis: u64,
-    /// How long before a kill an answer may have been confirmed and still count as in flight
+    /// How long before a kill an answer may have been confirmed and still count as in flight, beside the longest that an
+    /// acknowledgement took in that life
     #[arg(long, default_value = "250ms", value_parser = parse_duration)]
     in_flight: u64,
     /// How long a start or an end may take

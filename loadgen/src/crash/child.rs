@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::call::Caller;
+use super::call::{Answered, Caller};
 use super::disk;
 use crate::driver::First;
 use crate::{driver, sys};
@@ -189,7 +189,10 @@ async fn healthy(launch: &Launch) {
     let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", launch.address);
     loop {
         let answered = caller.call(request.as_bytes(), HEALTH_LIMIT).await;
-        if answered.is_ok_and(|answered| answered.status == 200) {
+        // One that is crowded answers too: it refuses connections only when it accepts.
+        let crowded =
+            |answered: &Answered| memchr::memmem::find(&answered.body, b"TOO_MANY_CONNECTIONS").is_some();
+        if answered.is_ok_and(|answered| answered.status == 200 || crowded(&answered)) {
             return;
         }
         driver::sleep(LOOK).await;

@@ -106,6 +106,8 @@ struct End {
 pub struct History {
     chats: BTreeMap<(Door, u32), Chat>,
     ends: HashMap<u32, End>,
+    /// The longest that an acknowledgement took in each life.
+    slowest_acks_ns: HashMap<u32, u64>,
     /// Idempotency keys of answers, and when they were taken.
     keys: HashMap<String, u64>,
     places: u64,
@@ -146,6 +148,12 @@ impl History {
         if !over {
             self.open.insert(key);
         }
+    }
+
+    /// An acknowledgement of a message took so long in a life that was up all the while.
+    pub fn on_ack_took(&mut self, life: u32, took_ns: u64) {
+        let slowest_ns = self.slowest_acks_ns.entry(life).or_default();
+        *slowest_ns = took_ns.max(*slowest_ns);
     }
 
     /// Whether it was acknowledged.
@@ -437,7 +445,9 @@ impl Judgement {
     }
 }
 
-/// Judges a history. An answer counts as in flight if the gateway was killed within `in_flight_ns` of its confirmation.
+/// Judges a history. An answer counts as in flight if the gateway was killed within `in_flight_ns` of its confirmation,
+/// and the longest that an acknowledgement took in that life: a confirmation goes the same way to the disk, which is slow
+/// where the machine or the disk is.
 #[must_use]
 pub fn judge(history: &History, in_flight_ns: u64) -> Judgement {
     let mut judgement = Judgement {
@@ -530,7 +540,8 @@ fn why(history: &History, book: &Chat, first: Answer, second: Answer, in_flight_
         return Cause::Settled;
     }
     let age_ns = first.confirmed_ns.map_or(0, |confirmed_ns| end.at_ns.saturating_sub(confirmed_ns));
-    if in_flight_ns < age_ns { Cause::LongBefore { age_ns } } else { Cause::InFlight { age_ns } }
+    let slowest_ns = history.slowest_acks_ns.get(&first.life).copied().unwrap_or(0);
+    if in_flight_ns + slowest_ns < age_ns { Cause::LongBefore { age_ns } } else { Cause::InFlight { age_ns } }
 }
 
 #[cfg(test)]
@@ -636,6 +647,23 @@ mod tests {
         answer(&mut history, keys[0], 2, 500);
         assert_eq!(causes(&history), [Cause::LongBefore { age_ns: 101 }]);
         assert!(!judged(&history).is_kept());
+    }
+
+    #[test]
+    fn where_acknowledgements_are_slow_so_is_what_settles_an_answer() {
+        let (mut history, keys) = asked(Door::Telegram, 1);
+        answer(&mut history, keys[0], 1, 10);
+        history.on_end(1, 160, true);
+        answer(&mut history, keys[0], 2, 500);
+        for (life, took_ns, cause) in [
+            (2, 900, Cause::LongBefore { age_ns: 150 }),
+            (1, 49, Cause::LongBefore { age_ns: 150 }),
+            (1, 50, Cause::InFlight { age_ns: 150 }),
+            (1, 20, Cause::InFlight { age_ns: 150 }),
+        ] {
+            history.on_ack_took(life, took_ns);
+            assert_eq!(causes(&history), [cause], "{took_ns}");
+        }
     }
 
     #[test]

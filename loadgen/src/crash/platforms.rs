@@ -50,7 +50,7 @@ async fn serve_bot(world: Rc<World>, mut peer: Peer, bot: Rc<RefCell<Bot>>) {
             let mut taken = None;
             bot.borrow_mut().answer(head.target, body, sys::now_ns(), out, &mut |chat, text| {
                 let chat = u64::try_from(chat).ok().and_then(|chat| chat.checked_sub(CHAT_BASE));
-                taken = take(&world, Door::Telegram, chat, text, life);
+                taken = take(&world, Door::Telegram, chat, text, (life, sys::now_ns()));
             });
             taken
         });
@@ -71,14 +71,16 @@ async fn serve_answers(world: Rc<World>, mut peer: Peer) {
                 world.history.borrow_mut().on_garbled();
                 return None;
             };
-            if !world.history.borrow_mut().is_new_key(key, sys::now_ns()) {
+            // One moment for key and answer: a loss of power between two would know the one without the other.
+            let now_ns = sys::now_ns();
+            if !world.history.borrow_mut().is_new_key(key, now_ns) {
                 return None;
             }
             let text =
                 |name: &[u8]| find(body, name).and_then(|value| value.text().map(|text| text.into_owned()));
             let chat = text(b"sender")
                 .and_then(|name| core::str::from_utf8(&name).ok()?.strip_prefix('u')?.parse().ok());
-            take(&world, Door::Webhook, chat, &text(b"text").unwrap_or_default(), life)
+            take(&world, Door::Webhook, chat, &text(b"text").unwrap_or_default(), (life, now_ns))
         });
         let Ok(Some(taken)) = taken.await else { return };
         if !confirm(&world, &mut peer, taken).await {
@@ -87,12 +89,18 @@ async fn serve_answers(world: Rc<World>, mut peer: Peer) {
     }
 }
 
-/// Keeps account of an answer that came for a chat.
-fn take(world: &World, door: Door, chat: Option<u64>, text: &[u8], life: u32) -> Option<Taken> {
+/// Keeps account of an answer that came for a chat, from a life of the gateway and at a moment.
+fn take(
+    world: &World,
+    door: Door,
+    chat: Option<u64>,
+    text: &[u8],
+    (life, now_ns): (u32, u64),
+) -> Option<Taken> {
     let mut history = world.history.borrow_mut();
     match (chat, stamp::read(text)) {
         (Some(chat), Some(stamp)) if stamp.run == world.run_of(door) && u64::from(stamp.session) == chat => {
-            history.on_answer(Key { door, chat: stamp.session, seq: stamp.seq }, life, sys::now_ns())
+            history.on_answer(Key { door, chat: stamp.session, seq: stamp.seq }, life, now_ns)
         }
         _ => {
             history.on_garbled();

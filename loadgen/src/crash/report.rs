@@ -157,15 +157,11 @@ impl Account {
         starts
     }
 
-    /// As JSON: a line for each round.
+    /// As JSON: a line for each round and each message.
     pub(super) fn json(&self) -> Vec<u8> {
-        let mut whole = serde_json::to_value(self).unwrap_or_default();
-        let rows = whole.as_object_mut().and_then(|whole| whole.remove("rows")).unwrap_or_default();
-        let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
-        let lines: Vec<String> = rows.as_array().into_iter().flatten().map(ToString::to_string).collect();
-        // Its closing brace comes after the rows.
-        text.truncate(text.trim_end_matches('}').trim_end().len());
-        text += &format!(",\n  \"rows\": [\n    {}\n  ]\n}}\n", lines.join(",\n    "));
+        let mut text = String::new();
+        write_json(&mut text, &serde_json::to_value(self).unwrap_or_default(), 0);
+        text.push('\n');
         text.into_bytes()
     }
 
@@ -286,6 +282,31 @@ impl Account {
     }
 }
 
+/// Objects spread over lines down to the second level, lists with an element a line.
+fn write_json(text: &mut String, value: &serde_json::Value, depth: usize) {
+    let indent = "  ".repeat(depth + 1);
+    let mut parts = Vec::new();
+    let (open, close) = match value {
+        serde_json::Value::Object(fields) if depth < 2 && !fields.is_empty() => {
+            for (name, field) in fields {
+                let mut part = format!("{indent}\"{name}\": ");
+                write_json(&mut part, field, depth + 1);
+                parts.push(part);
+            }
+            ('{', '}')
+        }
+        serde_json::Value::Array(elements) if elements.iter().any(serde_json::Value::is_object) => {
+            parts.extend(elements.iter().map(|element| format!("{indent}{element}")));
+            ('[', ']')
+        }
+        plain => {
+            *text += &plain.to_string();
+            return;
+        }
+    };
+    *text += &format!("{open}\n{}\n{}{close}", parts.join(",\n"), "  ".repeat(depth));
+}
+
 fn tell_counts(text: &mut String, what: &str, counts: &BTreeMap<String, u64>) {
     if !counts.is_empty() {
         let counts: Vec<String> = counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
@@ -324,4 +345,24 @@ fn describe(double: &Double) -> String {
         Cause::Keyed => "this door has what a repetition is known by".to_owned(),
     };
     format!("{}, in lives {} and {}: {why}", name(&double.key), double.lives.0, double.lives.1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn json_has_a_line_for_each_element_and_is_what_it_was() {
+        let value = serde_json::json!({
+            "schema": "x/1", "empty": {}, "none": [], "numbers": [1, 2],
+            "judgement": { "acked": 2, "lost": [{ "key": { "chat": 1 } }, { "key": { "chat": 2 } }] },
+            "rows": [{ "round": 1 }, { "round": 2 }, { "round": 3 }],
+        });
+        let mut text = String::new();
+        write_json(&mut text, &value, 0);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        assert_eq!(text.lines().filter(|line| line.contains("\"round\"")).count(), 3);
+        assert_eq!(text.lines().filter(|line| line.contains("\"chat\"")).count(), 2);
+    }
 }

@@ -25,6 +25,9 @@ use crate::{driver, sys};
 pub(super) const TEXT_BYTES: usize = STAMP_BYTES + 32;
 /// How long a call may take: longer than a gateway takes to come back.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long a platform waits for an acknowledgement before it posts again: with a disk that is full, what was posted before
+/// that was known waits for room, and what is posted then is refused.
+const POST_LIMIT: Duration = Duration::from_secs(5);
 /// The first wait before a message that was not acknowledged is sent again; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(320);
@@ -109,9 +112,16 @@ pub(super) async fn repeat(world: &World, keys: &[Key]) {
 async fn deliver(world: &World, caller: &mut Caller, request: &[u8], key: Key) -> bool {
     let mut backoff = BACKOFF;
     while !world.over.get() {
-        let wait = match caller.call(request, CALL_LIMIT).await {
+        let (begin_ns, life) = (sys::now_ns(), world.alive.get().then(|| world.life.get()));
+        let wait = match caller.call(request, POST_LIMIT).await {
             Ok(answered) if answered.status == 200 => {
-                world.history.borrow_mut().on_acked(key, sys::now_ns());
+                let now_ns = sys::now_ns();
+                let mut history = world.history.borrow_mut();
+                history.on_acked(key, now_ns);
+                // One that was sent while the gateway started waited for that, not for its disk.
+                if let Some(life) = life.filter(|life| *life == world.life.get()) {
+                    history.on_ack_took(life, now_ns - begin_ns);
+                }
                 world.tally.borrow_mut().acked += 1;
                 return true;
             }

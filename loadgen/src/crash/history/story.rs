@@ -21,6 +21,7 @@ struct Life {
     life: u32,
     end_ms: f64,
     killed: bool,
+    slowest_ack_ms: f64,
 }
 
 /// One message. Times are milliseconds since the run began.
@@ -56,7 +57,12 @@ impl History {
         let mut lives: Vec<Life> = self
             .ends
             .iter()
-            .map(|(life, end)| Life { life: *life, end_ms: since(end.at_ns), killed: end.killed })
+            .map(|(life, end)| Life {
+                life: *life,
+                end_ms: since(end.at_ns),
+                killed: end.killed,
+                slowest_ack_ms: self.slowest_acks_ns.get(life).map_or(0.0, |took_ns| *took_ns as f64 / 1e6),
+            })
             .collect();
         lives.sort_by_key(|end| end.life);
         let lost = judgement.lost.iter().map(|loss| loss.key);
@@ -109,9 +115,10 @@ mod tests {
             let taken = history.on_answer(*key, 1, 4_000_000);
             taken.into_iter().for_each(|taken| history.on_confirmed(taken, 5_000_000));
         }
+        history.on_ack_took(1, 2_000_000);
         history.on_end(1, 9_000_000, true);
         let stories = history.stories(&judge(&history, 0), 1_000_000, |key| format!("text {}", key.seq));
-        assert_eq!(stories.lives, [Life { life: 1, end_ms: 8.0, killed: true }]);
+        assert_eq!(stories.lives, [Life { life: 1, end_ms: 8.0, killed: true, slowest_ack_ms: 2.0 }]);
         let told: Vec<(&str, usize)> =
             stories.messages.iter().map(|story| (story.text.as_str(), story.answers.len())).collect();
         assert_eq!(told, [("text 1", 1), ("text 2", 0), ("text 3", 1)]);
