@@ -284,10 +284,11 @@ impl Account {
 
 /// Objects spread over lines down to the second level, lists with an element a line.
 fn write_json(text: &mut String, value: &serde_json::Value, depth: usize) {
+    use serde_json::Value;
     let indent = "  ".repeat(depth + 1);
     let mut parts = Vec::new();
     let (open, close) = match value {
-        serde_json::Value::Object(fields) if depth < 2 && !fields.is_empty() => {
+        Value::Object(fields) if depth < 2 && !fields.is_empty() => {
             for (name, field) in fields {
                 let mut part = format!("{indent}\"{name}\": ");
                 write_json(&mut part, field, depth + 1);
@@ -295,11 +296,16 @@ fn write_json(text: &mut String, value: &serde_json::Value, depth: usize) {
             }
             ('{', '}')
         }
-        serde_json::Value::Array(elements) if elements.iter().any(serde_json::Value::is_object) => {
+        Value::Array(elements) if elements.iter().any(Value::is_object) => {
             parts.extend(elements.iter().map(|element| format!("{indent}{element}")));
             ('[', ']')
         }
-        plain => {
+        plain @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_)) => {
             *text += &plain.to_string();
             return;
         }
