@@ -130,6 +130,89 @@ pub fn openai_stream(tokens: usize) -> Vec<u8> {
     stream.into_bytes()
 }
 
+/// The words of a streamed answer, as they stand in JSON.
+const WORDS: [&str; 10] = ["The", " parcel", " will", " be", " with", " you", " on", " Tuesday", ",", "\\n"];
+
+/// The same answer as Anthropic streams it.
+#[must_use]
+pub fn anthropic_stream(tokens: usize) -> Vec<u8> {
+    let event = |name: &str, rest: &str| format!("event: {name}\ndata: {{\"type\":\"{name}\"{rest}}}\n\n");
+    let message = r#"{"id":"msg_01CfXq0123456789","type":"message","role":"assistant","model":"claude-sonnet-4-5","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":57,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}"#;
+    let mut stream = event("message_start", &format!(",\"message\":{message}"));
+    stream += &event("content_block_start", r#","index":0,"content_block":{"type":"text","text":""}"#);
+    stream += &event("ping", "");
+    for token in 0..tokens {
+        let word = WORDS[token % 10];
+        let delta = format!(r#","index":0,"delta":{{"type":"text_delta","text":"{word}"}}"#);
+        stream += &event("content_block_delta", &delta);
+    }
+    stream += &event("content_block_stop", r#","index":0"#);
+    let end = format!(
+        r#","delta":{{"stop_reason":"end_turn","stop_sequence":null}},"usage":{{"output_tokens":{tokens}}}"#
+    );
+    stream += &event("message_delta", &end);
+    stream += &event("message_stop", "");
+    stream.into_bytes()
+}
+
+/// The same answer as OpenAI's responses stream it.
+#[must_use]
+pub fn responses_stream(tokens: usize) -> Vec<u8> {
+    let mut number = 0;
+    let mut event = |name: &str, rest: &str| {
+        number += 1;
+        format!("event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{number},{rest}}}\n\n")
+    };
+    let response = |status: &str, usage: &str| {
+        format!(
+            r#""response":{{"id":"resp_67CfXq0123456789","object":"response","created_at":1795255200,"status":"{status}","error":null,"incomplete_details":null,"model":"gpt-5-mini","output":[],"usage":{usage}}}"#
+        )
+    };
+    let mut stream = event("response.created", &response("in_progress", "null"));
+    let item = r#""output_index":0,"item":{"id":"msg_67","type":"message","status":"in_progress","role":"assistant","content":[]}"#;
+    stream += &event("response.output_item.added", item);
+    for token in 0..tokens {
+        let word = WORDS[token % 10];
+        let delta = format!(
+            r#""item_id":"msg_67CfXq0123456789","output_index":0,"content_index":0,"delta":"{word}","logprobs":[],"obfuscation":"x8Yq2""#
+        );
+        stream += &event("response.output_text.delta", &delta);
+    }
+    stream += &event("response.output_item.done", &item.replace("in_progress", "completed"));
+    let usage = format!(r#"{{"input_tokens":57,"output_tokens":{tokens},"total_tokens":{}}}"#, 57 + tokens);
+    stream += &event("response.completed", &response("completed", &usage));
+    stream.into_bytes()
+}
+
+/// The same answer as Ollama streams it.
+#[must_use]
+pub fn ollama_stream(tokens: usize) -> Vec<u8> {
+    let head = r#"{"model":"llama3.2","created_at":"2026-08-04T08:52:19.385406455Z","message":{"role":"assistant","content":""#;
+    let mut stream = String::new();
+    for token in 0..tokens {
+        stream += &format!("{head}{}\"}},\"done\":false}}\n", WORDS[token % 10]);
+    }
+    stream += &format!(
+        "{head}\"}},\"done\":true,\"done_reason\":\"stop\",\"total_duration\":4883583458,\"load_duration\":1334875,\
+         \"prompt_eval_count\":57,\"prompt_eval_duration\":342546000,\"eval_count\":{tokens},\"eval_duration\":4535599000}}\n"
+    );
+    stream.into_bytes()
+}
+
+/// A client's request for a chat completion: a system text, so many messages, a tool.
+#[must_use]
+pub fn chat_request(messages: usize) -> Vec<u8> {
+    let mut said = String::from(r#"{"role":"system","content":"You are friendly and brief."}"#);
+    for message in 0..messages {
+        let role = ["user", "assistant"][message % 2];
+        said += &format!(",{{\"role\":\"{role}\",\"content\":\"{}\\n\"}}", message_text(70));
+    }
+    let tool = r#"{"type":"function","function":{"name":"get_weather","description":"The weather of a city","parameters":{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}}}"#;
+    let settings =
+        r#""temperature":0.7,"max_tokens":1024,"stream":true,"stream_options":{"include_usage":true}"#;
+    format!(r#"{{"model":"support","messages":[{said}],"tools":[{tool}],{settings}}}"#).into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

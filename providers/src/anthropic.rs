@@ -31,7 +31,7 @@ pub(crate) fn write_settings(body: &mut Body<'_>, endpoint: &Endpoint) {
 
 /// Writes the messages of a turn, and who asks. The first message is a user's and no message is empty, or the request is
 /// refused: a history whose beginning was forgotten may begin with an answer.
-pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_>, says_user: bool) {
+pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_, '_>, says_user: bool) {
     let mut begun = false;
     for (role, text) in turn.history {
         begun |= role == Role::User && !text.is_empty();

@@ -202,7 +202,6 @@ impl Decoder {
             }
             _ => {}
         }
-        let Some(data) = Raw::parse(data).filter(|data| data.is_object()) else { return false };
         self.read(json, sink, |reader, out| match reader {
             Reader::Chat(reader) => reader.on_event(name, data, out),
             Reader::Responses(reader) => reader.on_event(data, out),
@@ -212,11 +211,14 @@ impl Decoder {
     }
 
     fn on_whole(&mut self, data: &[u8], json: &mut Json, sink: &mut dyn FnMut(Said<'_>)) -> bool {
-        let Some(data) = Raw::parse(data).filter(|data| data.is_object()) else { return false };
         self.read(json, sink, |reader, out| match reader {
             Reader::Chat(reader) => reader.on_whole(data, out),
-            Reader::Responses(reader) => reader.on_whole(data, out),
-            Reader::Anthropic(reader) => reader.on_whole(data, out),
+            Reader::Responses(reader) => Raw::parse(data)
+                .filter(|data| data.is_object())
+                .is_some_and(|data| reader.on_whole(data, out)),
+            Reader::Anthropic(reader) => Raw::parse(data)
+                .filter(|data| data.is_object())
+                .is_some_and(|data| reader.on_whole(data, out)),
             Reader::Ollama(reader) => reader.on_line(data, out),
         })
     }

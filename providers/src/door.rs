@@ -127,18 +127,49 @@ pub fn read<'a>(kind: Kind, body: &'a [u8]) -> Result<Request<'a>, Refusal> {
     if !body.is_object() {
         return Err(Refusal { message: "The body is no JSON object.".to_owned(), ..broken() });
     }
-    let mut request = Request { source: Some(kind), fields: body.fields().collect(), ..Request::default() };
+    let fields: Vec<(Text<'a>, Raw<'a>)> = body.fields().collect();
+    let mut request = Request { source: Some(kind), ..Request::default() };
     // A name that is written with escapes would be ours to one reader and unknown to another.
-    if let Some((name, _)) = request.fields.iter().find(|(name, _)| matches!(name, Text::Escaped(_))) {
+    if let Some((name, _)) = fields.iter().find(|(name, _)| matches!(name, Text::Escaped(_))) {
         return Err(Refusal::unsupported(At::Top.field(&name.plain()), "names of fields have no escapes"));
     }
     match kind {
-        Kind::OpenAiChat => openai_chat::read_request(body, &mut request)?,
-        Kind::OpenAiResponses => openai_responses::read_request(body, &mut request)?,
-        Kind::Anthropic => anthropic::read_request(body, &mut request)?,
+        Kind::OpenAiChat => openai_chat::read_request(&fields, &mut request)?,
+        Kind::OpenAiResponses => openai_responses::read_request(&fields, &mut request)?,
+        Kind::Anthropic => anthropic::read_request(&fields, &mut request)?,
         Kind::Ollama => return Err(Refusal::unsupported(At::Top, "this format has no door")),
     }
+    request.fields = fields;
     Ok(request)
+}
+
+/// What has fields: an object, or the fields of one that are looked up often.
+pub(crate) trait Object<'a>: Copy {
+    /// The field of this name, unless it is `null`.
+    fn field(self, name: &str) -> Option<Raw<'a>>;
+    /// All of them.
+    fn each(self, told: impl FnMut(&Text<'a>, Raw<'a>));
+}
+
+impl<'a> Object<'a> for Raw<'a> {
+    fn field(self, name: &str) -> Option<Raw<'a>> {
+        Raw::field(self, name)
+    }
+
+    fn each(self, mut told: impl FnMut(&Text<'a>, Raw<'a>)) {
+        self.fields().for_each(|(name, value)| told(&name, value));
+    }
+}
+
+impl<'a> Object<'a> for &[(Text<'a>, Raw<'a>)] {
+    fn field(self, name: &str) -> Option<Raw<'a>> {
+        let found = self.iter().find(|(key, _)| key.key() == name);
+        found.map(|(_, value)| *value).filter(|value| !value.is_null())
+    }
+
+    fn each(self, mut told: impl FnMut(&Text<'a>, Raw<'a>)) {
+        self.iter().for_each(|(name, value)| told(name, *value));
+    }
 }
 
 /// Reads a string.
@@ -172,7 +203,7 @@ pub(crate) fn array<'a>(value: Raw<'a>, at: At<'_>) -> Result<Raw<'a>, Refusal> 
 
 /// Reads a field that must be there.
 pub(crate) fn required<'a, T>(
-    object: Raw<'a>,
+    object: impl Object<'a>,
     name: &str,
     at: At<'_>,
     read: impl FnOnce(Raw<'a>, At<'_>) -> Result<T, Refusal>,
@@ -183,7 +214,7 @@ pub(crate) fn required<'a, T>(
 
 /// Reads a field that may be absent or `null`.
 pub(crate) fn optional<'a, T>(
-    object: Raw<'a>,
+    object: impl Object<'a>,
     name: &str,
     at: At<'_>,
     read: impl FnOnce(Raw<'a>, At<'_>) -> Result<T, Refusal>,
@@ -207,12 +238,17 @@ impl Request<'_> {
     }
 
     /// Remembers the first field of an object that is not among these. `null` says nothing.
-    pub(crate) fn keep_unknown(&mut self, object: Raw<'_>, at: At<'_>, known: &[&str]) {
-        for (name, value) in object.fields() {
-            if !value.is_null() && !known.contains(&name.key()) {
-                return self.keep_foreign(at.field(&name.plain()));
+    pub(crate) fn keep_unknown<'a>(&mut self, object: impl Object<'a>, at: At<'_>, known: &[&str]) {
+        self.keep_unknown_of(object, at, &[known]);
+    }
+
+    /// The same with several lists.
+    pub(crate) fn keep_unknown_of<'a>(&mut self, object: impl Object<'a>, at: At<'_>, known: &[&[&str]]) {
+        object.each(|name, value| {
+            if !value.is_null() && !known.iter().any(|known| known.contains(&name.key())) {
+                self.keep_foreign(at.field(&name.plain()));
             }
-        }
+        });
     }
 }
 

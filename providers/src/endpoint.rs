@@ -6,7 +6,7 @@ use crate::decoder::{Decoder, Limits};
 use crate::format::Kind;
 use crate::raw::Raw;
 use crate::request::{Request, Unsupported};
-use crate::{Json, Turn, Unusable, anthropic, failure, ollama, openai_chat, openai_responses};
+use crate::{Turn, Unusable, anthropic, failure, ollama, openai_chat, openai_responses};
 use clawgate_core::event::Failure;
 use clawgate_wire::http1::Headers;
 use clawgate_wire::json;
@@ -133,7 +133,7 @@ impl Endpoint {
     }
 
     /// Writes the request of a turn. `body` is replaced; the shell adds `Host` and `Content-Length`, and sends it.
-    pub fn encode(&self, turn: Turn<'_>, body: &mut Vec<u8>) -> http::Request<()> {
+    pub fn encode(&self, turn: Turn<'_, '_>, body: &mut Vec<u8>) -> http::Request<()> {
         body.clear();
         body.extend_from_slice(&self.head);
         match self.kind {
@@ -203,8 +203,7 @@ impl Endpoint {
         &self,
         status: u16,
         headers: &Headers<'_>,
-        body: &mut [u8],
-        _json: &mut Json,
+        body: &[u8],
         detail: &'a mut String,
     ) -> Failure<'a> {
         failure::read(status, headers, body, &self.secret, detail)

@@ -240,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn codings() {
+        for (fields, is_readable) in [
+            ("", true),
+            ("Content-Encoding: identity\r\n", true),
+            ("Content-Encoding:\r\n", true),
+            ("content-encoding: gzip\r\n", false),
+            ("Content-Encoding: BR, identity\r\n", false),
+        ] {
+            let head = format!("HTTP/1.1 200 X\r\nContent-Length: 0\r\n{fields}\r\n");
+            let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
+            let head = parse_response(head.as_bytes(), &limits, false).unwrap().unwrap();
+            assert_eq!(unreadable(&head.headers).is_none(), is_readable, "{fields}");
+        }
+    }
+
+    #[test]
     fn words() {
         let words = |body: &str| check(400, "", body).2;
         for (body, expected) in [

@@ -35,13 +35,13 @@ use clawgate_core::view::Role;
 
 /// What a model is asked.
 #[expect(missing_debug_implementations, reason = "iterators have none, and texts do not belong into logs")]
-pub struct Turn<'a> {
+pub struct Turn<'i, 'a> {
     /// What the agent is told first; may be empty.
     pub system: &'a str,
     /// The session's context variables, names and values.
-    pub context: &'a mut dyn Iterator<Item = (&'a str, &'a str)>,
+    pub context: &'i mut dyn Iterator<Item = (&'a str, &'a str)>,
     /// What was said before, oldest first.
-    pub history: &'a mut dyn Iterator<Item = (Role, &'a str)>,
+    pub history: &'i mut dyn Iterator<Item = (Role, &'a str)>,
     /// The message.
     pub text: &'a str,
     /// Who asks, for the provider's own abuse detection; empty to say nothing.

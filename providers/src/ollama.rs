@@ -24,7 +24,7 @@ pub(crate) fn write_settings(body: &mut Body<'_>, endpoint: &Endpoint) {
 }
 
 /// Writes the messages of a turn.
-pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_>) {
+pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_, '_>) {
     if write_system(body, "{\"role\":\"system\",\"content\":", turn.system, turn.context) {
         body.extend_from_slice(b"},");
     }

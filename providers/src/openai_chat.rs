@@ -32,7 +32,7 @@ pub(crate) fn write_settings(body: &mut Body<'_>, endpoint: &Endpoint) {
 }
 
 /// Writes the messages of a turn, and who asks.
-pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_>, says_user: bool) {
+pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_, '_>, says_user: bool) {
     if write_system(body, "{\"role\":\"system\",\"content\":", turn.system, turn.context) {
         body.extend_from_slice(b"},");
     }

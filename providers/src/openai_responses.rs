@@ -30,7 +30,7 @@ pub(crate) fn write_settings(body: &mut Body<'_>, endpoint: &Endpoint) {
 }
 
 /// Writes the messages of a turn, and who asks.
-pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_>, says_user: bool) {
+pub(crate) fn write_turn(body: &mut Vec<u8>, turn: Turn<'_, '_>, says_user: bool) {
     for (role, text) in turn.history {
         write_message(body, role_of(role), text);
         body.push(b',');

@@ -2,7 +2,7 @@
 //!
 //! Owns what is JSON and where a value ends. Builds no tree and changes no byte, so that a schema, a number or an unknown
 //! field leaves as it came; a text without escapes is a slice, and one with escapes can be copied into other JSON as it is.
-use clawgate_wire::json::{plain_prefix, write_str, write_str_body};
+use clawgate_wire::json::{plain_len, plain_prefix, write_str, write_str_body};
 use std::borrow::Cow;
 
 /// Arrays and objects inside one another. The formats themselves need ten; a tool's schema may need more.
@@ -22,7 +22,41 @@ impl<'a> Raw<'a> {
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let text = core::str::from_utf8(bytes.trim_ascii()).ok()?;
-        check(text.as_bytes()).map(|()| Self(text))
+        (check_value(text.as_bytes(), 0)? == text.len()).then_some(Self(text))
+    }
+
+    /// A document that is one object, its fields told as they are found. `None` if it is none, and then nothing of what was
+    /// told counts.
+    pub(crate) fn parse_fields(bytes: &'a [u8], mut field: impl FnMut(Text<'a>, Self)) -> Option<Self> {
+        let text = core::str::from_utf8(bytes.trim_ascii()).ok()?;
+        let bytes = text.as_bytes();
+        let mut at = blank_end(bytes, 1);
+        if bytes.first() != Some(&b'{') {
+            return None;
+        }
+        if bytes.get(at) == Some(&b'}') {
+            return (at + 1 == bytes.len()).then_some(Self(text));
+        }
+        loop {
+            if bytes.get(at) != Some(&b'"') {
+                return None;
+            }
+            let (name_end, escaped) = check_string(bytes, at + 1)?;
+            let name = Text::of(text.get(at + 1..name_end - 1)?, escaped);
+            let colon = blank_end(bytes, name_end);
+            if bytes.get(colon) != Some(&b':') {
+                return None;
+            }
+            let value = blank_end(bytes, colon + 1);
+            let end = check_value(bytes, value)?;
+            field(name, Self(text.get(value..end)?));
+            at = blank_end(bytes, end);
+            match bytes.get(at)? {
+                b',' => at = blank_end(bytes, at + 1),
+                b'}' => return (at + 1 == bytes.len()).then_some(Self(text)),
+                _ => return None,
+            }
+        }
     }
 
     /// As it was written.
@@ -93,8 +127,10 @@ impl<'a> Raw<'a> {
     /// A string.
     #[must_use]
     pub fn text(self) -> Option<Text<'a>> {
-        let inside = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        Some(Text::inside(inside))
+        let inside = self.0.strip_prefix('"')?;
+        let plain = plain_len(inside.as_bytes());
+        let inside = inside.strip_suffix('"')?;
+        Some(Text::of(inside, plain != Some(inside.len())))
     }
 
     /// The fields of an object, in its order; none of another value.
@@ -158,8 +194,10 @@ impl PartialEq for Text<'_> {
 impl Eq for Text<'_> {}
 
 impl<'a> Text<'a> {
-    fn inside(inside: &'a str) -> Self {
-        if plain_prefix(inside.as_bytes()) == inside.len() { inside.into() } else { Self::Escaped(inside) }
+    /// The inside of a string that is known to have escapes, or none.
+    #[inline]
+    const fn of(inside: &'a str, escaped: bool) -> Self {
+        if escaped { Self::Escaped(inside) } else { Self::Plain(Cow::Borrowed(inside)) }
     }
 
     /// As it is read. Half of a surrogate pair is U+FFFD.
@@ -259,8 +297,8 @@ impl<'a> Iterator for Fields<'a> {
             self.at = bytes.len();
             return None;
         }
-        let name_end = string_end(bytes, name + 1);
-        let key = Text::inside(self.text.get(name + 1..name_end.checked_sub(1)?)?);
+        let (name_end, escaped) = string_end(bytes, name + 1);
+        let key = Text::of(self.text.get(name + 1..name_end.checked_sub(1)?)?, escaped);
         let value = blank_end(bytes, blank_end(bytes, name_end) + 1);
         let end = value_end(bytes, value);
         self.at = blank_end(bytes, end) + 1;
@@ -300,16 +338,22 @@ fn blank_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the closing quotation mark of a string whose opening one was read. The string is known to be well-formed.
+/// Behind the closing quotation mark of a string whose opening one was read, and whether it has escapes. The string is known
+/// to be well-formed.
 #[inline]
-fn string_end(bytes: &[u8], mut at: usize) -> usize {
+fn string_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
+    let mut escaped = false;
     loop {
-        at += plain_prefix(bytes.get(at..).unwrap_or(&[]));
-        match bytes.get(at) {
-            Some(b'\\') => at += 2,
-            Some(_) => return at + 1,
-            None => return bytes.len(),
+        let rest = bytes.get(at..).unwrap_or(&[]);
+        if let Some(len) = plain_len(rest) {
+            return (at + len + 1, escaped);
         }
+        at += plain_prefix(rest);
+        if bytes.get(at) != Some(&b'\\') {
+            return (bytes.len(), escaped);
+        }
+        escaped = true;
+        at += 2;
     }
 }
 
@@ -317,13 +361,13 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
 #[inline]
 fn value_end(bytes: &[u8], start: usize) -> usize {
     match bytes.get(start) {
-        Some(b'"') => string_end(bytes, start + 1),
+        Some(b'"') => string_end(bytes, start + 1).0,
         Some(b'{' | b'[') => {
             let (mut at, mut depth) = (start + 1, 1_u32);
             while 0 < depth {
                 match bytes.get(at) {
                     Some(b'"') => {
-                        at = string_end(bytes, at + 1);
+                        at = string_end(bytes, at + 1).0;
                         continue;
                     }
                     Some(b'{' | b'[') => depth += 1,
@@ -345,10 +389,11 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
     }
 }
 
-/// Is this text one value?
-fn check(bytes: &[u8]) -> Option<()> {
+/// Behind the value that begins here, if it is one.
+#[inline]
+fn check_value(bytes: &[u8], mut at: usize) -> Option<usize> {
     // What is open, innermost last: a bit each, set for objects.
-    let (mut at, mut open, mut depth) = (0, 0_u64, 0_u32);
+    let (mut open, mut depth) = (0_u64, 0_u32);
     loop {
         at = blank_end(bytes, at);
         let first = *bytes.get(at)?;
@@ -367,7 +412,7 @@ fn check(bytes: &[u8]) -> Option<()> {
                     continue;
                 }
             }
-            b'"' => check_string(bytes, at + 1)?,
+            b'"' => check_string(bytes, at + 1)?.0,
             b't' => check_word(bytes, at, b"true")?,
             b'f' => check_word(bytes, at, b"false")?,
             b'n' => check_word(bytes, at, b"null")?,
@@ -375,7 +420,7 @@ fn check(bytes: &[u8]) -> Option<()> {
         };
         loop {
             if depth == 0 {
-                return (at == bytes.len()).then_some(());
+                return Some(at);
             }
             at = blank_end(bytes, at);
             match (bytes.get(at)?, open & 1) {
@@ -403,7 +448,7 @@ fn check_key(bytes: &[u8], at: usize) -> Option<usize> {
     if bytes.get(at) != Some(&b'"') {
         return None;
     }
-    let colon = blank_end(bytes, check_string(bytes, at + 1)?);
+    let colon = blank_end(bytes, check_string(bytes, at + 1)?.0);
     (bytes.get(colon) == Some(&b':')).then_some(colon + 1)
 }
 
@@ -412,11 +457,16 @@ fn check_word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
 }
 
 #[inline]
-fn check_string(bytes: &[u8], mut at: usize) -> Option<usize> {
+fn check_string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
     loop {
-        at += plain_prefix(bytes.get(at..)?);
+        let rest = bytes.get(at..)?;
+        if let Some(len) = plain_len(rest) {
+            return Some((at + len + 1, escaped));
+        }
+        at += plain_prefix(rest);
+        escaped = true;
         match (bytes.get(at)?, bytes.get(at + 1)) {
-            (b'"', _) => return Some(at + 1),
             (b'\\', Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => at += 2,
             (b'\\', Some(b'u')) => {
                 bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit).then_some(())?;

@@ -308,7 +308,7 @@ impl fmt::Display for Unsupported {
 impl<'a> Request<'a> {
     /// A turn as a request: what the tool loop begins with.
     #[must_use]
-    pub fn of_turn(turn: Turn<'a>) -> Self {
+    pub fn of_turn(turn: Turn<'_, 'a>) -> Self {
         let mut request = Self { user: (!turn.user.is_empty()).then(|| turn.user.into()), ..Self::default() };
         let mut system = turn.system.to_owned();
         for (index, (name, value)) in turn.context.enumerate() {

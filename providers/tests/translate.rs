@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "the number of seeds is read here; the providers never do")]
 use clawgate_core::event::Piece;
+use clawgate_core::view;
 use clawgate_providers::answer::Answer;
 use clawgate_providers::door::{self, Problem};
 use clawgate_providers::raw::Raw;
@@ -12,7 +13,7 @@ use clawgate_providers::request::{
     Choice, Effort, Image, Part, Proof, Request, Role, Sampling, Shape, Thinking, Tool,
 };
 use clawgate_providers::said::{CallPart, Counts, Thought};
-use clawgate_providers::{Decoder, End, Endpoint, Json, Kind, Limits, Said, Settings, Stop};
+use clawgate_providers::{Decoder, End, Endpoint, Json, Kind, Limits, Said, Settings, Stop, Turn};
 
 const DOORS: [Kind; 3] = [Kind::OpenAiChat, Kind::OpenAiResponses, Kind::Anthropic];
 const LIMITS: Limits = Limits { event_bytes_max: 1 << 16, body_bytes_max: 1 << 18, calls_max: 16 };
@@ -487,6 +488,81 @@ fn proofs_travel() {
             };
             assert_eq!(found, [&expected], "{kind:?}: {next}");
         }
+    }
+}
+
+/// Two rounds of a tool loop in every format: what the model said goes back to it with the results, proofs and all.
+#[test]
+fn a_tool_loop_in_every_format() {
+    for kind in Kind::ALL {
+        let mut context = [("lang", "de")].into_iter();
+        let mut history = [(view::Role::User, "a"), (view::Role::Agent, "b")].into_iter();
+        let turn = Turn {
+            system: "Be brief.",
+            context: &mut context,
+            history: &mut history,
+            text: "What time is it?",
+            user: "u1",
+        };
+        let mut request = Request::of_turn(turn);
+        request.tools = vec![Tool {
+            name: "now".into(),
+            description: Some("The time".into()),
+            parameters: Raw::parse(br#"{"type":"object"}"#),
+            strict: None,
+            raw: None,
+        }];
+        let mut answer = Answer::new(1 << 16);
+        for said in [
+            Said::Piece(Piece::Reasoning("Hm.")),
+            Said::Thought(match kind {
+                Kind::OpenAiResponses => Thought::Item { id: "rs_1", encrypted: "gAAA" },
+                _ => Thought::Signature("Sig"),
+            }),
+            Said::Piece(Piece::Text("I look.")),
+            Said::Call(CallPart::Begin { index: 0, id: "call_1", name: "now" }),
+            Said::Call(CallPart::End { index: 0 }),
+            Said::Ended(End::Finished(Stop::ToolCalls)),
+        ] {
+            answer.push(&said).unwrap();
+        }
+        assert_eq!(
+            (answer.stop(), answer.calls().next()),
+            (Some(Stop::ToolCalls), Some((0, "call_1", "now", "")))
+        );
+        request.say(Role::Assistant, answer.parts());
+        let result = Part::Result { id: "call_1".into(), is_error: false, parts: 1 };
+        request.say(Role::Tool, [result, Part::Text("12:00".into())]);
+        let mut body = Vec::new();
+        endpoint(kind).encode_request(&request, &mut body).unwrap();
+        let body = String::from_utf8(body).unwrap();
+        let said = match kind {
+            Kind::OpenAiChat => concat!(
+                r#"{"role":"system","content":"Be brief.\n\nlang: de"},{"role":"user","content":"a"},"#,
+                r#"{"role":"assistant","content":"b"},{"role":"user","content":"What time is it?"},"#,
+                r#"{"role":"assistant","content":"I look.","tool_calls":[{"id":"call_1","type":"function","#,
+                r#""function":{"name":"now","arguments":"{}"}}]},"#,
+                r#"{"role":"tool","tool_call_id":"call_1","content":"12:00"}"#,
+            ),
+            Kind::OpenAiResponses => concat!(
+                r#"{"role":"user","content":"What time is it?"},"#,
+                r#"{"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"Hm."}],"#,
+                r#""encrypted_content":"gAAA"},{"role":"assistant","content":"I look."},"#,
+                r#"{"type":"function_call","call_id":"call_1","name":"now","arguments":"{}"},"#,
+                r#"{"type":"function_call_output","call_id":"call_1","output":"12:00"}"#,
+            ),
+            Kind::Anthropic => concat!(
+                r#"{"role":"assistant","content":[{"type":"thinking","thinking":"Hm.","signature":"Sig"},"#,
+                r#"{"type":"text","text":"I look."},{"type":"tool_use","id":"call_1","name":"now","input":{}}]},"#,
+                r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"call_1","content":"12:00"}]}],"#,
+                r#""system":"Be brief.\n\nlang: de""#,
+            ),
+            Kind::Ollama => concat!(
+                r#"{"role":"assistant","content":"I look.","tool_calls":[{"id":"call_1","function":{"name":"now","#,
+                r#""arguments":{}}}]},{"role":"tool","content":"12:00","tool_name":"now","tool_call_id":"call_1"}"#,
+            ),
+        };
+        assert!(body.contains(said), "{kind:?}: {body}");
     }
 }
 

@@ -10,6 +10,7 @@ use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Event, Failure, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId};
 use clawgate_providers::echo::Echo;
+use clawgate_providers::failure;
 use clawgate_providers::{End, Json, Limits, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
@@ -160,15 +161,18 @@ async fn converse(
     thread.handle(Event::Piece { call, piece: Piece::Alive });
     let mut json = Json::new();
     if !(200..300).contains(&answer.status) {
-        let mut body = bounded_body(thread, &mut wire, &mut answer, control).await;
-        let head_limits = HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
-        let Ok(Some(head)) = parse_response(&answer.head, &head_limits, false) else {
+        let body = bounded_body(thread, &mut wire, &mut answer, control).await;
+        let Ok(Some(head)) = parse_response(&answer.head, &HEAD_LIMITS, false) else {
             return Err(Fault::Closed);
         };
         let mut detail = String::new();
-        let failure =
-            target.endpoint.failure(answer.status, &head.headers, &mut body, &mut json, &mut detail);
+        let failure = target.endpoint.failure(answer.status, &head.headers, &body, &mut detail);
         thread.touch();
+        thread.upstreams.end(call);
+        thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
+        return Ok(());
+    }
+    if let Some(failure) = unreadable(&answer) {
         thread.upstreams.end(call);
         thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
         return Ok(());
@@ -211,6 +215,16 @@ async fn converse(
         thread.upstreams.keep(wire, thread.now());
     }
     Ok(())
+}
+
+/// A head that was read before, and is read again for its fields.
+const HEAD_LIMITS: HeadLimits =
+    HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
+
+/// What the head says of a body that nobody here can read.
+fn unreadable(answer: &upstream::Answer) -> Option<Failure<'static>> {
+    let head = parse_response(&answer.head, &HEAD_LIMITS, false).ok().flatten()?;
+    failure::unreadable(&head.headers)
 }
 
 /// An error's body, as far as it comes: what it says is welcome, not needed.

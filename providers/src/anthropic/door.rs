@@ -1,10 +1,12 @@
 //! A client's message request as a request.
 //!
 //! Owns what its blocks mean.
-use crate::door::{At, Refusal, array, count, number, object, optional, required, text, texts, truth};
+use crate::door::{
+    At, Object, Refusal, array, count, number, object, optional, required, text, texts, truth,
+};
 use crate::openai_chat::{effort, no_tool};
 use crate::proof;
-use crate::raw::Raw;
+use crate::raw::{Raw, Text};
 use crate::request::{Choice, Effort, Image, Message, Part, Proof, Request, Role, Shape, Tool};
 
 /// Fields that are read.
@@ -30,7 +32,10 @@ const HINTS: &[&str] = &["service_tier", "inference_geo"];
 /// What stands in blocks and tools for the same reason.
 const CACHE: &str = "cache_control";
 
-pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Result<(), Refusal> {
+pub(crate) fn read_request<'a>(
+    body: &[(Text<'a>, Raw<'a>)],
+    request: &mut Request<'a>,
+) -> Result<(), Refusal> {
     let top = At::Top;
     request.model = required(body, "model", top, text)?;
     request.max_tokens = Some(required(body, "max_tokens", top, count)?);
@@ -68,8 +73,7 @@ pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Resu
     if messages.items().next().is_none() {
         return Err(Refusal::value(top.field("messages"), "at least one message"));
     }
-    let known: Vec<&str> = KNOWN.iter().chain(HINTS).copied().collect();
-    request.keep_unknown(body, top, &known);
+    request.keep_unknown_of(body, top, &[KNOWN, HINTS]);
     Ok(())
 }
 

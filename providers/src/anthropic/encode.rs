@@ -209,29 +209,28 @@ fn write_run(out: &mut Vec<u8>, first: &mut bool, run: &Run<'_, '_>) -> Result<(
         out.extend_from_slice(raw.as_str().as_bytes());
         return Ok(());
     }
-    let role = if run.role == Role::Assistant { "assistant" } else { "user" };
-    let mut content = Vec::new();
-    if let [Part::Text(text)] = run.parts {
-        if !text.is_empty() {
-            text.write(&mut content);
-        }
-    } else {
-        let mut first = true;
-        content.push(b'[');
-        write_blocks(&mut content, &mut first, run.parts)?;
-        content.push(b']');
-        if first {
-            content.clear();
-        }
-    }
-    // "messages: text content blocks must be non-empty"
-    if content.is_empty() {
-        return Ok(());
-    }
+    let (start, was_first) = (out.len(), *first);
     comma(out, first);
-    crate::prompt::begin_message(out, role);
-    out.extend_from_slice(&content);
+    crate::prompt::begin_message(out, if run.role == Role::Assistant { "assistant" } else { "user" });
+    let is_empty = match run.parts {
+        [Part::Text(text)] => {
+            text.write(out);
+            text.is_empty()
+        }
+        parts => {
+            let mut first = true;
+            out.push(b'[');
+            write_blocks(out, &mut first, parts)?;
+            out.push(b']');
+            first
+        }
+    };
     out.push(b'}');
+    // "messages: text content blocks must be non-empty"
+    if is_empty {
+        out.truncate(start);
+        *first = was_first;
+    }
     Ok(())
 }
 

@@ -50,19 +50,19 @@ impl Reader {
         Self { open: Vec::new(), calls: 0, counts, reason: None }
     }
 
-    pub(crate) fn on_event(&mut self, event: Raw<'_>, out: &mut Out<'_>) -> bool {
+    pub(crate) fn on_event(&mut self, data: &[u8], out: &mut Out<'_>) -> bool {
         let (mut kind, mut index, mut body) = (Text::default(), 0, None);
         let (mut usage, mut error) = (None, None);
-        for (key, value) in event.fields().filter(|(_, value)| !value.is_null()) {
-            match key.key() {
-                "type" => kind = value.text().unwrap_or_default(),
-                "index" => index = value.u64().unwrap_or(0),
-                "message" | "content_block" | "delta" => body = body.or(Some(value)),
-                "usage" => usage = Some(value),
-                "error" => error = Some(value),
-                _ => {}
-            }
-        }
+        let event = Raw::parse_fields(data, |key, value| match key.key() {
+            _ if value.is_null() => {}
+            "type" => kind = value.text().unwrap_or_default(),
+            "index" => index = value.u64().unwrap_or(0),
+            "message" | "content_block" | "delta" => body = body.or(Some(value)),
+            "usage" => usage = Some(value),
+            "error" => error = Some(value),
+            _ => {}
+        });
+        let Some(event) = event else { return false };
         match (kind.key(), body) {
             ("content_block_delta", Some(delta)) => self.on_delta(index, delta, out),
             ("content_block_start", Some(block)) => self.on_block(index, block, out),
@@ -152,6 +152,10 @@ impl Reader {
                 // The documented beginning is `{}`, whatever follows.
                 let input = content.field("input").filter(|input| input.fields().next().is_some());
                 let whole = input.map(Raw::as_str).unwrap_or_default().to_owned();
+                let held: usize = self.open.iter().map(|open| open.whole.len()).sum();
+                if out.limits.body_bytes_max < held + whole.len() {
+                    return out.malformed("the tool calls of the answer are larger than the limit");
+                }
                 self.open.push(Open { block, index, told: false, whole });
             }
             _ => out.alive(),

@@ -17,24 +17,26 @@ impl Reader {
         Self { calls: 0 }
     }
 
-    pub(crate) fn on_line(&mut self, line: Raw<'_>, out: &mut Out<'_>) -> bool {
+    pub(crate) fn on_line(&mut self, data: &[u8], out: &mut Out<'_>) -> bool {
         let (mut message, mut done, mut reason, mut error) = (None, None, Text::default(), None);
         let mut counts = Counts::default();
         let mut counted = false;
-        for (key, value) in line.fields().filter(|(_, value)| !value.is_null()) {
-            match key.key() {
-                "message" => message = Some(value),
-                "done" => done = value.bool(),
-                "done_reason" => reason = value.text().unwrap_or_default(),
-                "error" => error = Some(value),
-                // Absent where the whole prompt was cached.
-                "prompt_eval_count" => counts.prompt = value.count().unwrap_or(0),
-                "eval_count" => {
-                    counts.completion = value.count().unwrap_or(0);
-                    counted = true;
-                }
-                _ => {}
+        let line = Raw::parse_fields(data, |key, value| match key.key() {
+            _ if value.is_null() => {}
+            "message" => message = Some(value),
+            "done" => done = value.bool(),
+            "done_reason" => reason = value.text().unwrap_or_default(),
+            "error" => error = Some(value),
+            // Absent where the whole prompt was cached.
+            "prompt_eval_count" => counts.prompt = value.count().unwrap_or(0),
+            "eval_count" => {
+                counts.completion = value.count().unwrap_or(0);
+                counted = true;
             }
+            _ => {}
+        });
+        if line.is_none() {
+            return false;
         }
         if let Some(error) = error {
             out.fail(error);

@@ -1,8 +1,10 @@
 //! A client's chat completion as a request.
 //!
 //! Owns what its fields mean. What asks for more than one answer, or for what no answer of ours carries, is refused.
-use crate::door::{At, Refusal, array, count, image, number, object, optional, required, text, texts, truth};
-use crate::raw::Raw;
+use crate::door::{
+    At, Object, Refusal, array, count, image, number, object, optional, required, text, texts, truth,
+};
+use crate::raw::{Raw, Text};
 use crate::request::{Choice, Effort, Message, Part, Proof, Request, Role, Shape, Tool};
 
 /// Fields that are read.
@@ -31,7 +33,10 @@ const KNOWN: &[&str] = &[
 const HINTS: &[&str] =
     &["metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"];
 
-pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Result<(), Refusal> {
+pub(crate) fn read_request<'a>(
+    body: &[(Text<'a>, Raw<'a>)],
+    request: &mut Request<'a>,
+) -> Result<(), Refusal> {
     let top = At::Top;
     request.model = required(body, "model", top, text)?;
     for (name, why) in
@@ -68,12 +73,11 @@ pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Resu
     if request.messages.is_empty() {
         return Err(Refusal::value(top.field("messages"), "at least one message"));
     }
-    let known: Vec<&str> = KNOWN.iter().chain(HINTS).copied().chain(["logprobs"]).collect();
-    request.keep_unknown(body, top, &known);
+    request.keep_unknown_of(body, top, &[KNOWN, HINTS, &["logprobs"]]);
     Ok(())
 }
 
-fn read_sampling<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Result<(), Refusal> {
+fn read_sampling<'a>(body: &[(Text<'a>, Raw<'a>)], request: &mut Request<'a>) -> Result<(), Refusal> {
     let top = At::Top;
     let newer = optional(body, "max_completion_tokens", top, count)?;
     request.max_tokens = newer.or(optional(body, "max_tokens", top, count)?);

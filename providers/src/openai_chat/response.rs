@@ -29,27 +29,30 @@ pub(crate) struct Reader {
     /// A choice was seen.
     answered: bool,
     calls: Vec<Call>,
+    /// Bytes that are kept of the calls.
+    held: usize,
 }
 
 impl Reader {
     pub(crate) const fn new() -> Self {
-        Self { stop: None, answered: false, calls: Vec::new() }
+        Self { stop: None, answered: false, calls: Vec::new(), held: 0 }
     }
 
-    pub(crate) fn on_event(&mut self, name: &str, chunk: Raw<'_>, out: &mut Out<'_>) -> bool {
+    pub(crate) fn on_event(&mut self, name: &str, data: &[u8], out: &mut Out<'_>) -> bool {
         let (mut error, mut choices, mut usage) = (None, None, None);
-        for (key, value) in chunk.fields().filter(|(_, value)| !value.is_null()) {
-            match key.key() {
-                "error" => error = error.or(Some(value)),
-                "choices" => choices = choices.or(Some(value)),
-                "usage" => usage = usage.or(Some(value)),
-                _ => {}
-            }
-        }
+        let chunk = Raw::parse_fields(data, |key, value| match key.key() {
+            _ if value.is_null() => {}
+            "error" => error = error.or(Some(value)),
+            "choices" => choices = choices.or(Some(value)),
+            "usage" => usage = usage.or(Some(value)),
+            _ => {}
+        });
+        let Some(chunk) = chunk else { return false };
         if let Some(error) = error.or((name == "error").then_some(chunk)) {
             out.fail(error);
             return true;
         }
+        // Nearly every chunk has one choice, which says first that it is ours.
         let ours = |choice: &Raw<'_>| choice.get("index").is_none_or(|index| index.u64() == Some(0));
         let choice = choices.and_then(|choices| choices.items().find(ours));
         if let Some(choice) = choice {
@@ -64,7 +67,7 @@ impl Reader {
         true
     }
 
-    pub(crate) fn on_whole(&mut self, body: Raw<'_>, out: &mut Out<'_>) -> bool {
+    pub(crate) fn on_whole(&mut self, body: &[u8], out: &mut Out<'_>) -> bool {
         self.on_event("message", body, out) && (self.answered || out.is_ended())
     }
 
@@ -200,7 +203,7 @@ impl Reader {
             }
         };
         let index = u32::try_from(at).unwrap_or(u32::MAX);
-        let bytes_max = out.limits.body_bytes_max;
+        self.held += id.len();
         let Some(call) = self.calls.get_mut(at) else { return false };
         if call.begun {
             out.arguments(index, &arguments);
@@ -213,12 +216,14 @@ impl Reader {
             out.arguments(index, &core::mem::take(&mut call.early).into());
             out.arguments(index, &arguments);
         } else {
+            let before = call.early.len();
             arguments.push_to(&mut call.early);
+            self.held += call.early.len() - before;
             if call.id.is_empty() {
                 call.id = id.into();
             }
-            if bytes_max < call.early.len() {
-                out.malformed("a tool call of the answer has no name");
+            if out.limits.body_bytes_max < self.held {
+                out.malformed("the tool calls of the answer are larger than the limit");
             }
             return false;
         }

@@ -17,8 +17,8 @@ pub(crate) struct Writer {
     include_usage: bool,
     begun: bool,
     counts: Counts,
-    /// For each call: did it have arguments?
-    told: Vec<bool>,
+    /// The calls that had no arguments yet.
+    untold: Vec<u32>,
 }
 
 impl Writer {
@@ -30,7 +30,7 @@ impl Writer {
         write_count(&mut head, "created", title.created);
         write_field(&mut head, "model", title.model);
         let counts = Counts::default();
-        Self { title: head, include_usage: request.include_usage, begun: false, counts, told: Vec::new() }
+        Self { title: head, include_usage: request.include_usage, begun: false, counts, untold: Vec::new() }
     }
 
     pub(crate) fn write(&mut self, said: &Said<'_>, out: &mut Vec<u8>) {
@@ -89,7 +89,7 @@ impl Writer {
     fn write_call(&mut self, part: &CallPart<'_>, out: &mut Vec<u8>) {
         match *part {
             CallPart::Begin { index, id, name } => {
-                self.told.resize(self.told.len().max(place(index) + 1), false);
+                self.untold.push(index);
                 self.chunk(out, "null", |out| {
                     begin_call(out, index);
                     write_field(out, "id", id);
@@ -99,7 +99,7 @@ impl Writer {
                 });
             }
             CallPart::Arguments { index, text } => {
-                self.told.get_mut(place(index)).into_iter().for_each(|told| *told = true);
+                self.untold.retain(|untold| *untold != index);
                 self.chunk(out, "null", |out| {
                     begin_call(out, index);
                     out.extend_from_slice(b",\"function\":{\"arguments\":");
@@ -108,7 +108,7 @@ impl Writer {
                 });
             }
             // Clients parse what they put together, and nothing is no JSON.
-            CallPart::End { index } if self.told.get(place(index)) == Some(&false) => {
+            CallPart::End { index } if self.untold.contains(&index) => {
                 self.write_call(&CallPart::Arguments { index, text: "{}" }, out);
             }
             CallPart::End { .. } => {}
@@ -152,10 +152,6 @@ impl Writer {
         write_usage(out, &answer.usage);
         out.push(b'}');
     }
-}
-
-fn place(index: u32) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX - 1)
 }
 
 fn begin_call(out: &mut Vec<u8>, index: u32) {

@@ -1,10 +1,12 @@
 //! A client's response request as a request.
 //!
 //! Owns what its items mean. Nothing is kept here between requests, so that what refers to an earlier one is refused.
-use crate::door::{At, Refusal, array, count, image, number, object, optional, required, text, truth};
+use crate::door::{
+    At, Object, Refusal, array, count, image, number, object, optional, required, text, truth,
+};
 use crate::openai_chat::{choice, effort, no_tool, plain_shape, schema, tool};
 use crate::proof;
-use crate::raw::Raw;
+use crate::raw::{Raw, Text};
 use crate::request::{Message, Part, Proof, Request, Role, Tool};
 
 /// Fields that are read.
@@ -30,7 +32,10 @@ const KNOWN: &[&str] = &[
 const HINTS: &[&str] =
     &["metadata", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"];
 
-pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Result<(), Refusal> {
+pub(crate) fn read_request<'a>(
+    body: &[(Text<'a>, Raw<'a>)],
+    request: &mut Request<'a>,
+) -> Result<(), Refusal> {
     let top = At::Top;
     request.model = required(body, "model", top, text)?;
     for (name, why) in [
@@ -77,16 +82,15 @@ pub(crate) fn read_request<'a>(body: Raw<'a>, request: &mut Request<'a>) -> Resu
             return Err(Refusal::value(at, "at least one item"));
         }
     }
-    let known: Vec<&str> = KNOWN.iter().chain(HINTS).copied().chain(["include", "truncation"]).collect();
     if body.field("truncation").and_then(Raw::text).is_some_and(|text| !text.is("disabled")) {
         request.keep_foreign(top.field("truncation"));
     }
-    request.keep_unknown(body, top, &known);
+    request.keep_unknown_of(body, top, &[KNOWN, HINTS, &["include", "truncation"]]);
     Ok(())
 }
 
 /// Reasoning that only its provider can read is left out where another one answers, whoever asked for it.
-fn read_include(body: Raw<'_>, request: &mut Request<'_>) -> Result<(), Refusal> {
+fn read_include(body: &[(Text<'_>, Raw<'_>)], request: &mut Request<'_>) -> Result<(), Refusal> {
     let at = At::Top.field("include");
     for (index, item) in
         optional(body, "include", At::Top, array)?.into_iter().flat_map(Raw::items).enumerate()

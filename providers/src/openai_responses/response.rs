@@ -35,20 +35,20 @@ impl Reader {
         Self { calls: Vec::new(), told: false, thought: false, answered: false, refused: false }
     }
 
-    pub(crate) fn on_event(&mut self, event: Raw<'_>, out: &mut Out<'_>) -> bool {
+    pub(crate) fn on_event(&mut self, data: &[u8], out: &mut Out<'_>) -> bool {
         let (mut kind, mut place, mut part) = (Text::default(), 0, 0);
         let (mut text, mut item, mut response) = (None, None, None);
-        for (key, value) in event.fields().filter(|(_, value)| !value.is_null()) {
-            match key.key() {
-                "type" => kind = value.text().unwrap_or_default(),
-                "output_index" => place = value.u64().unwrap_or(0),
-                "summary_index" => part = value.u64().unwrap_or(0),
-                "delta" | "arguments" => text = value.text(),
-                "item" => item = Some(value),
-                "response" => response = Some(value),
-                _ => {}
-            }
-        }
+        let event = Raw::parse_fields(data, |key, value| match key.key() {
+            _ if value.is_null() => {}
+            "type" => kind = value.text().unwrap_or_default(),
+            "output_index" => place = value.u64().unwrap_or(0),
+            "summary_index" => part = value.u64().unwrap_or(0),
+            "delta" | "arguments" => text = value.text(),
+            "item" => item = Some(value),
+            "response" => response = Some(value),
+            _ => {}
+        });
+        let Some(event) = event else { return false };
         match (kind.key(), item, response) {
             ("response.output_text.delta", ..) => self.on_text(text.as_ref(), out),
             ("response.refusal.delta", ..) => {
