@@ -139,6 +139,13 @@ impl<'a> Raw<'a> {
         Fields { text: self.0, at: if self.is_object() { 1 } else { self.0.len() } }
     }
 
+    /// The fields of the first item of an array, if that is an object: found without looking for the item's end.
+    pub(crate) fn first_fields(self) -> Option<Fields<'a>> {
+        let at = blank_end(self.0.as_bytes(), 1);
+        let is_object = self.is_array() && self.0.as_bytes().get(at) == Some(&b'{');
+        is_object.then_some(Fields { text: self.0, at: at + 1 })
+    }
+
     /// The items of an array; none of another value.
     #[must_use]
     pub fn items(self) -> Items<'a> {
@@ -391,7 +398,15 @@ fn value_end(bytes: &[u8], start: usize) -> usize {
 
 /// Behind the value that begins here, if it is one.
 #[inline]
-fn check_value(bytes: &[u8], mut at: usize) -> Option<usize> {
+fn check_value(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' => check_string(bytes, at + 1).map(|(end, _)| end),
+        b'n' => check_word(bytes, at, b"null"),
+        _ => check_nested(bytes, at),
+    }
+}
+
+fn check_nested(bytes: &[u8], mut at: usize) -> Option<usize> {
     // What is open, innermost last: a bit each, set for objects.
     let (mut open, mut depth) = (0_u64, 0_u32);
     loop {

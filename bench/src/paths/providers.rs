@@ -44,7 +44,7 @@ pub(super) const PATHS: &[Path] = &[
         translate,
     )
     .long()
-    .allocating(12),
+    .allocating(18),
 ];
 
 /// A stream of which each call sees so many events more.

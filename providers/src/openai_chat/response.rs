@@ -5,7 +5,7 @@
 //! of it: `choices` null or absent, usage on any chunk or inside a choice, a whole JSON body where a stream was asked for,
 //! tool calls without index or id.
 use crate::decoder::Out;
-use crate::raw::{Raw, Text};
+use crate::raw::{Fields, Raw, Text};
 use crate::said::{CallPart, Counts, Said, Stop};
 
 /// A tool call that began.
@@ -19,6 +19,38 @@ struct Call {
     begun: bool,
     /// Arguments that came before the name.
     early: String,
+}
+
+/// The fields of a choice.
+#[derive(Default)]
+struct Choice<'c> {
+    index: Option<u64>,
+    delta: Option<Raw<'c>>,
+    message: Option<Raw<'c>>,
+    finish: Option<Text<'c>>,
+    usage: Option<Raw<'c>>,
+}
+
+impl<'c> Choice<'c> {
+    fn of(fields: Fields<'c>) -> Self {
+        let mut choice = Self::default();
+        for (key, value) in fields {
+            match key.key() {
+                "index" => choice.index = Some(value.u64().unwrap_or(u64::MAX)),
+                "delta" => choice.delta = choice.delta.or(Some(value)),
+                "message" => choice.message = choice.message.or(Some(value)),
+                "finish_reason" => choice.finish = value.text(),
+                "usage" => choice.usage = Some(value),
+                _ => {}
+            }
+        }
+        choice
+    }
+
+    /// One answer was asked for: some servers leave its index out.
+    fn is_ours(&self) -> bool {
+        self.index.unwrap_or(0) == 0
+    }
 }
 
 /// Reads the events of one answer.
@@ -52,15 +84,16 @@ impl Reader {
             out.fail(error);
             return true;
         }
-        // Nearly every chunk has one choice, which says first that it is ours.
-        let ours = |choice: &Raw<'_>| choice.get("index").is_none_or(|index| index.u64() == Some(0));
-        let choice = choices.and_then(|choices| choices.items().find(ours));
+        // Nearly every chunk has one choice, and it is ours.
+        let first = choices.and_then(Raw::first_fields).map(Choice::of);
+        let others = || choices.into_iter().flat_map(Raw::items).map(|item| Choice::of(item.fields()));
+        let choice = first.filter(Choice::is_ours).or_else(|| others().find(Choice::is_ours));
+        // Kimi counts inside the choice.
+        let usage =
+            usage.filter(|usage| usage.is_object()).or(choice.as_ref().and_then(|choice| choice.usage));
         if let Some(choice) = choice {
             self.on_choice(choice, out);
         }
-        // Kimi counts inside the choice.
-        let usage = usage.filter(|usage| usage.is_object());
-        let usage = usage.or_else(|| choice.and_then(|choice| choice.get("usage")));
         if let Some(usage) = usage.filter(|usage| usage.is_object()) {
             out.usage(counts_of(usage));
         }
@@ -94,17 +127,9 @@ impl Reader {
         out.finish(if calls { Stop::ToolCalls } else { stop });
     }
 
-    fn on_choice(&mut self, choice: Raw<'_>, out: &mut Out<'_>) {
+    fn on_choice(&mut self, choice: Choice<'_>, out: &mut Out<'_>) {
         self.answered = true;
-        let (mut delta, mut message, mut finish) = (None, None, None);
-        for (key, value) in choice.fields() {
-            match key.key() {
-                "delta" => delta = delta.or(Some(value)),
-                "message" => message = message.or(Some(value)),
-                "finish_reason" => finish = value.text(),
-                _ => {}
-            }
-        }
+        let Choice { delta, message, finish, .. } = choice;
         if !delta.or(message).is_some_and(|delta| self.on_delta(delta, out)) {
             out.alive();
         }
