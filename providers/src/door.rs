@@ -152,11 +152,11 @@ pub(crate) trait Object<'a>: Copy {
 }
 
 impl<'a> Object<'a> for Raw<'a> {
-    fn field(self, name: &str) -> Option<Raw<'a>> {
+    fn field(self, name: &str) -> Option<Self> {
         Raw::field(self, name)
     }
 
-    fn each(self, mut told: impl FnMut(&Text<'a>, Raw<'a>)) {
+    fn each(self, mut told: impl FnMut(&Text<'a>, Self)) {
         self.fields().for_each(|(name, value)| told(&name, value));
     }
 }

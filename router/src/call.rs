@@ -153,8 +153,6 @@ async fn converse(
     request: &http::Request<()>,
     body: &[u8],
 ) -> Result<(), Fault> {
-    let gateway = thread.gateway();
-    let limits = &gateway.limits;
     // The shard's own deadlines cancel; a stream may be as long as they let it.
     let (mut wire, mut answer) =
         upstream::exchange(thread, origin, control, request, body, u64::MAX, None).await?;
@@ -177,12 +175,7 @@ async fn converse(
         thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
         return Ok(());
     }
-    let decoder_limits = Limits {
-        event_bytes_max: limits.upstream_event_bytes_max,
-        body_bytes_max: limits.upstream_body_bytes_max,
-        calls_max: Limits::CALLS_MAX,
-    };
-    let mut decoder = target.endpoint.decoder(decoder_limits);
+    let mut decoder = target.endpoint.decoder(answer_limits(&thread.gateway().limits));
     let mut text = Vec::new();
     let (mut failed, mut rest) = (false, None);
     loop {
@@ -215,6 +208,14 @@ async fn converse(
         thread.upstreams.keep(wire, thread.now());
     }
     Ok(())
+}
+
+fn answer_limits(limits: &crate::config::limits::Limits) -> Limits {
+    Limits {
+        event_bytes_max: limits.upstream_event_bytes_max,
+        body_bytes_max: limits.upstream_body_bytes_max,
+        calls_max: Limits::CALLS_MAX,
+    }
 }
 
 /// A head that was read before, and is read again for its fields.
