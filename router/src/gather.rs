@@ -34,6 +34,18 @@ pub(crate) fn gather<T: Send + 'static>(
     ask: impl Fn(&Rc<Thread>) -> T + Clone + Send + 'static,
     done: impl FnOnce(&Rc<Thread>, Vec<T>) + 'static,
 ) {
+    gather_later(thread, move |there, answer| answer(there, ask(there)), done);
+}
+
+/// How a core answers, once it can.
+pub(crate) type Answer<T> = Box<dyn FnOnce(&Rc<Thread>, T)>;
+
+/// As [`gather`], where a core may take its time. Each must answer in the end.
+pub(crate) fn gather_later<T: Send + 'static>(
+    thread: &Rc<Thread>,
+    ask: impl Fn(&Rc<Thread>, Answer<T>) + Clone + Send + 'static,
+    done: impl FnOnce(&Rc<Thread>, Vec<T>) + 'static,
+) {
     let cores = thread.shared.cores();
     let done: Done = Box::new(move |thread, answers| {
         let answers =
@@ -46,9 +58,12 @@ pub(crate) fn gather<T: Send + 'static>(
     for core in 0..cores {
         let ask = ask.clone();
         let errand = Box::new(move |there: &Rc<Thread>| {
-            let answer: Box<dyn Any + Send> = Box::new(ask(there));
-            let back = Box::new(move |here: &Rc<Thread>| answered(here, question, answer));
-            there.outgoing.borrow_mut().letter(asker, Letter::Errand(back));
+            let tell = Box::new(move |there: &Rc<Thread>, answer: T| {
+                let answer: Box<dyn Any + Send> = Box::new(answer);
+                let back = Box::new(move |here: &Rc<Thread>| answered(here, question, answer));
+                there.outgoing.borrow_mut().letter(asker, Letter::Errand(back));
+            });
+            ask(there, tell);
         });
         thread.outgoing.borrow_mut().letter(ShardId(core), Letter::Errand(errand));
     }

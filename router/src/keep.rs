@@ -83,6 +83,22 @@ impl Confirmations {
 
 /// An event id that a message waits for: the message's number, the id's mark, and from when on it counts.
 type Doubt = (u64, [u64; 2], u64);
+/// What goes on, on its thread.
+type Going = Box<dyn FnOnce(&Rc<Thread>)>;
+
+/// What waits until the store has heard of all that came before it.
+enum Then {
+    /// A session is asked for.
+    Ask(SessionId),
+    /// An operator's question goes on.
+    GoOn(Going),
+}
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Then")
+    }
+}
 
 /// One shard's side of the store.
 #[derive(Debug)]
@@ -97,8 +113,8 @@ pub(crate) struct Keeper {
     /// What was saved of each session last, and is not confirmed; and in the order of the numbers.
     unconfirmed: RefCell<HashMap<Key, u64>>,
     unconfirmed_order: RefCell<VecDeque<(u64, Key)>>,
-    /// Sessions that are asked for once this number is confirmed.
-    asked: RefCell<VecDeque<(u64, SessionId)>>,
+    /// What goes on once this number is confirmed.
+    asked: RefCell<VecDeque<(u64, Then)>>,
     /// Sessions that are asked for once the store has all rows of earlier runs.
     asked_of_past: RefCell<Vec<SessionId>>,
     /// Event ids that are asked for once the store has what earlier runs left for it.
@@ -304,7 +320,10 @@ fn row_of(thread: &Thread, session: SessionId, revision: u64, history_from: u64)
         context: memory.variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         tools: Vec::new(),
         messages: u64::from(view.messages),
-        created_millis: now.saturating_sub(ago(view.created)),
+        created_millis: match view.created_millis {
+            0 => now.saturating_sub(ago(view.created)),
+            known => known,
+        },
         active_millis: now.saturating_sub(ago(view.active)),
         history_from,
         revision,
@@ -349,9 +368,22 @@ pub(crate) fn load(thread: &Rc<Thread>, session: SessionId) {
     }
     let after = keeper.unconfirmed.borrow().get(&key).copied();
     match after.filter(|after| keeper.confirmed.get() < *after) {
-        Some(after) => keeper.asked.borrow_mut().push_back((after, session)),
+        Some(after) => keeper.asked.borrow_mut().push_back((after, Then::Ask(session))),
         None => ask(thread, keeper, session),
     }
+}
+
+/// Goes on once the store has all that this shard saved of this conversation, or of all of them; at once if it has.
+pub(crate) fn once_saved(thread: &Rc<Thread>, key: Option<&Key>, then: impl FnOnce(&Rc<Thread>) + 'static) {
+    let Some(keeper) = thread.keeper.get() else { return then(thread) };
+    let last = match key {
+        Some(key) => keeper.unconfirmed.borrow().get(key).copied().unwrap_or(0),
+        None => keeper.last.get(),
+    };
+    if last <= keeper.confirmed.get() {
+        return then(thread);
+    }
+    keeper.asked.borrow_mut().push_back((last, Then::GoOn(Box::new(then))));
 }
 
 fn ask(thread: &Rc<Thread>, keeper: &Keeper, session: SessionId) {
@@ -432,6 +464,11 @@ fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Bo
         thread.handle(Event::Loaded { session, stored: Some(&Stored::default()) });
         return;
     };
+    with_stored(&loaded, |stored| thread.handle(Event::Loaded { session, stored: Some(&stored) }));
+}
+
+/// What the store knows of a session, as the shard hears it.
+pub(crate) fn with_stored(loaded: &Loaded, tell: impl FnOnce(Stored<'_>)) {
     let history: Vec<(Role, &str)> =
         loaded.history.iter().map(|said| (said.role, said.text.as_str())).collect();
     let row = &loaded.session;
@@ -444,8 +481,10 @@ fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Bo
         context: &context,
         history_from: Uid(row.history_from),
         mode: RunningMode::ALL.into_iter().find(|mode| row.running_mode.as_deref() == Some(mode.name())),
+        found: true,
+        created_millis: row.created_millis,
     };
-    thread.handle(Event::Loaded { session, stored: Some(&stored) });
+    tell(stored);
 }
 
 /// The end of a turn: what was saved is handed over, what was confirmed becomes an event.
@@ -455,10 +494,13 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
     if keeper.confirmed.get() < confirmed {
         keeper.on_confirmed(confirmed);
         thread.handle(Event::Saved { save: confirmed });
-        while let Some((_, session)) =
-            keeper.asked.borrow_mut().pop_front_if(|(after, _)| *after <= confirmed)
-        {
-            ask(thread, keeper, session);
+        loop {
+            let next = keeper.asked.borrow_mut().pop_front_if(|(after, _)| *after <= confirmed);
+            match next {
+                Some((_, Then::Ask(session))) => ask(thread, keeper, session),
+                Some((_, Then::GoOn(then))) => then(thread),
+                None => break,
+            }
         }
     }
     if thread.shared.kept.get().is_some_and(Kept::has_saved_rows) {

@@ -20,7 +20,7 @@ use clawgate_core::home::{Secret, home, session_hash};
 use clawgate_core::id::{Client, ShardId, Uid};
 use clawgate_core::log::Start;
 use clawgate_core::past::{Fact, Left, Past};
-use clawgate_core::record::Accepted;
+use clawgate_core::record::{Accepted, Forgot};
 use clawgate_core::view::Role;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -46,6 +46,10 @@ pub(crate) struct Kept {
     pub(crate) secret: Secret,
     pub(crate) journals: Option<Journals>,
     pub(crate) store: Store,
+    /// The thread of the store's lines and of the watch over its deadlines: it ends with its last handle.
+    _side: Side,
+    /// Held by whoever offers refused rows again.
+    pub(crate) retrying: Mutex<()>,
     /// Sessions that nobody spoke in for longer are archived.
     archive_age_min: Duration,
     /// Every turn of this run has a later name.
@@ -65,6 +69,8 @@ pub(crate) struct Kept {
 struct Share {
     left: Vec<Left>,
     marks: Vec<([u64; 2], u64)>,
+    /// Sessions that were closed, by their hashes.
+    closed: Vec<(u64, Uid)>,
     endings: Vec<([u64; 2], Result<String, Code>)>,
 }
 
@@ -100,7 +106,7 @@ impl Kept {
                 Secret([word(0), word(8)])
             }
         };
-        let store = open_store(config, shared)?;
+        let (store, side) = open_store(config, shared)?;
         let shares = (0..shards).map(|_| Share::default()).collect();
         let mut reading = Reading { secret, gateway, store: &store, shares, rows: Rows::default(), shared };
         let (marks, untold) = recall::begin(&store, &gateway.plan.limits, shared.clock);
@@ -141,6 +147,8 @@ impl Kept {
             secret,
             journals,
             store,
+            _side: side,
+            retrying: Mutex::default(),
             archive_age_min: config.store.archive_age_min,
             uid_after,
             shares,
@@ -159,6 +167,23 @@ impl Kept {
     pub(crate) fn is_behind(&self, key: &Key) -> bool {
         !self.has_saved_rows()
             && self.rows.lock().unwrap_or_else(PoisonError::into_inner).sessions.contains(key)
+    }
+
+    /// How long a session must be silent before it leaves the store, milliseconds.
+    pub(crate) fn archive_millis(&self) -> u64 {
+        u64::try_from(self.archive_age_min.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Hands rows over that were refused before: the number under which they are confirmed as past. `None` where the store
+    /// does not take them now.
+    pub(crate) fn offer_again(&self, shared: &Shared, ops: &mut Vec<Op>) -> Option<u64> {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rows.waiting.is_empty() {
+            return None;
+        }
+        self.store.offer(shared.confirmations.past(), rows.handed + 1, ops).ok()?;
+        rows.handed += 1;
+        Some(rows.handed)
     }
 
     /// Hands rows of earlier runs over that the store did not take before; true once all are confirmed. Asked by one
@@ -201,13 +226,14 @@ impl Rows {
     }
 }
 
-fn open_store(config: &Config, shared: &Arc<Shared>) -> Result<Store, String> {
+fn open_store(config: &Config, shared: &Arc<Shared>) -> Result<(Store, Side), String> {
     let side = Side::start().map_err(|why| format!("the side thread cannot be started: {why}"))?;
     let weak = Arc::downgrade(shared);
-    Store::start(&config.store.plan, &side, shared.clock, move |confirmed| {
+    let store = Store::start(&config.store.plan, &side, shared.clock, move |confirmed| {
         Confirmations::hear(&weak, confirmed)
     })
-    .map_err(|why| format!("the store cannot be opened: {why}"))
+    .map_err(|why| format!("the store cannot be opened: {why}"))?;
+    Ok((store, side))
 }
 
 /// The latest name that the store was ever told: where the journal is gone, or the clock was set back, nobody else knows
@@ -265,6 +291,7 @@ impl Reading<'_> {
                 self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
             }
             Fact::Revived(uid) => self.push(Op::DeadDrop { uid: uid.0 }),
+            Fact::Forgot(ref forgot) => self.forgot(forgot),
             Fact::Cursor { channel, value } => self.push(Op::Cursor(CursorRow {
                 channel: channel.to_owned(),
                 value: value.to_owned(),
@@ -286,6 +313,35 @@ impl Reading<'_> {
             self.push(said(Role::User, accepted.text));
         }
         self.push(said(Role::Agent, reply));
+    }
+
+    /// A session was reset or closed: what was told of it before goes again.
+    fn forgot(&mut self, forgot: &Forgot<'_>) {
+        let accepted = Accepted {
+            scope: forgot.scope,
+            channel: forgot.channel,
+            peer: forgot.peer,
+            chat: forgot.chat,
+            thread: forgot.thread,
+            ..Accepted::default()
+        };
+        if forgot.closed {
+            let hash = self.hash(&accepted);
+            self.share_of(hash).closed.push((hash, forgot.uid));
+            self.push(Op::Close { key: key(&accepted), revision: forgot.uid.0 });
+            return;
+        }
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        self.push(Op::Session(Box::new(SessionRow {
+            agent: text(forgot.agent),
+            running_mode: text(forgot.mode),
+            messages: u64::from(forgot.messages),
+            created_millis: forgot.created_millis,
+            active_millis: forgot.active_millis,
+            history_from: forgot.from.0,
+            revision: forgot.uid.0,
+            ..bare_session(&accepted)
+        })));
     }
 
     /// Gives a turn to the shard that it lives on; one whose channel is gone becomes a dead letter.
@@ -421,6 +477,7 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
         if kept.untold.is_none() {
             shard.remembers_since(None);
         }
+        share.closed.iter().for_each(|(hash, uid)| shard.remember_closed(*hash, *uid));
         for (mark, ending) in &share.endings {
             shard.keep_ending_before(*mark, ending.as_deref().map_err(|code| *code));
         }

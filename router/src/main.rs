@@ -2,6 +2,7 @@
 //!
 //! The shell around `clawgate_core`: it owns sockets, clocks, files, threads and randomness, moves bytes, and takes no
 //! decision about a message. `ARCHITECTURE.md` says where everything happens.
+mod again;
 mod api;
 mod auth;
 mod call;
@@ -21,6 +22,7 @@ mod gateway;
 mod gather;
 mod helm;
 mod http;
+mod inquire;
 mod journal;
 mod keep;
 mod kept;

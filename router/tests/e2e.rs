@@ -4,6 +4,8 @@
 
 #[path = "e2e/chat.rs"]
 mod chat;
+#[path = "e2e/command.rs"]
+mod command;
 #[path = "e2e/documents.rs"]
 mod documents;
 #[path = "e2e/drain.rs"]
@@ -18,6 +20,8 @@ mod health;
 mod journal;
 #[path = "e2e/keys.rs"]
 mod keys;
+#[path = "e2e/lifecycle.rs"]
+mod lifecycle;
 #[path = "e2e/models.rs"]
 mod models;
 #[path = "e2e/overload.rs"]

@@ -320,8 +320,9 @@ impl Shard {
     }
 
     /// Takes a new session in, idle. Its unit of the bound was taken before.
-    pub(crate) fn insert_session(&mut self, session: Session, out: &mut Effects) -> u32 {
+    pub(crate) fn insert_session(&mut self, mut session: Session, out: &mut Effects) -> u32 {
         let hash = session.hash;
+        session.history_from = self.closed.history_from(hash);
         let (slot, _) = self.sessions.insert(session);
         self.index.insert(hash, slot);
         self.idle.push_back(&mut self.sessions, slot);

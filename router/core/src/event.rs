@@ -249,6 +249,10 @@ pub struct Stored<'a> {
     pub mode: Option<RunningMode>,
     /// What was said before this was forgotten by a reset.
     pub history_from: Uid,
+    /// There is such a session.
+    pub found: bool,
+    /// When it began, Unix milliseconds; 0 where unknown.
+    pub created_millis: u64,
 }
 
 /// What the store knows of an event id.
@@ -364,6 +368,14 @@ pub enum Event<'a> {
         lookup: u64,
         /// That.
         sight: Sight,
+    },
+    /// A session that only the store had comes back, because an operator works on it. One that is in memory stays as it
+    /// is; where there is no room, it is not there afterwards either.
+    Recalled {
+        /// Its address, and how the bot speaks to it.
+        inbound: Inbound<'a>,
+        /// What the store knows of it.
+        stored: &'a Stored<'a>,
     },
     /// The store has all that was saved up to this number.
     Saved {

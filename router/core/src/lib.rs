@@ -39,6 +39,7 @@ pub mod breaker;
 pub mod bucket;
 mod call;
 mod check;
+mod closed;
 pub mod codes;
 pub mod counters;
 pub mod dedup;

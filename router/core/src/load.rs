@@ -4,9 +4,10 @@
 //! at most so long; then the agent decides whether it goes on without.
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Saved};
-use crate::event::Stored;
+use crate::event::{Inbound, Stored};
 use crate::history::{Context, History};
-use crate::id::SessionId;
+use crate::home::session_hash;
+use crate::id::{SessionId, Uid};
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::State;
@@ -15,6 +16,9 @@ use core::time::Duration;
 
 /// A session that only talks is saved no more often than this; its history is saved with each turn.
 const SAVE_PAUSE: Duration = Duration::from_secs(30);
+
+/// The revision of a row that gives way to any other.
+const BARE: Uid = Uid(1);
 
 /// What a session knows of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,22 @@ impl Shard {
         }
     }
 
+    /// An operator works on a session that was not in memory.
+    pub(crate) fn on_recalled(&mut self, inbound: &Inbound<'_>, stored: &Stored<'_>, out: &mut Effects) {
+        let Some(post) = self.places.post_of(inbound.channel) else { return };
+        let Inbound { scope, peer, chat, thread, .. } = *inbound;
+        let name = &self.plan.channel(inbound.channel).name;
+        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
+        if self.lookup(hash, post, scope, peer, chat, thread).is_some() {
+            return;
+        }
+        let Some(slot) = self.session_again(hash, post, inbound, out) else { return };
+        if let Some(session) = self.sessions.at_mut(slot) {
+            session.memory = Memory::Warm;
+        }
+        self.fill(slot, stored);
+    }
+
     /// The store did not answer in time.
     pub(crate) fn on_load_due(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
@@ -98,6 +118,10 @@ impl Shard {
         let limits = &self.plan.limits;
         let Some(session) = self.sessions.at_mut(slot) else { return };
         session.messages = session.messages.saturating_add(stored.messages);
+        session.stored |= stored.found;
+        if stored.created_millis != 0 {
+            session.created_millis = stored.created_millis;
+        }
         let mut history = History::default();
         for &(role, text) in stored.history {
             history.push(role, text, limits);
@@ -174,18 +198,19 @@ impl Shard {
         if !(self.log.store && is_whole) {
             return;
         }
-        let (now, revision) = (self.now, self.log.uid(self.now));
-        let session = self.session_id(slot);
-        let Some(own) = self.sessions.at_mut(slot) else { return };
-        (own.unsaved, own.saved) = (false, now);
+        let revision = self.log.uid(self.now);
+        self.save_session_as(slot, revision, 0, out);
+    }
+
+    /// As [`Self::save_session`], under a name that the record of this number holds too; none where it is 0.
+    pub(crate) fn save_session_as(&mut self, slot: u32, revision: Uid, floor: u64, out: &mut Effects) {
+        let (now, session) = (self.now, self.session_id(slot));
+        let Some(own) = self.sessions.at_mut(slot).filter(|_| self.log.store) else { return };
+        (own.unsaved, own.saved, own.stored) = (false, now, true);
         let history_from = own.history_from;
-        let save = self.log.save(0);
-        out.push(Effect::Save {
-            save,
-            session,
-            needed: false,
-            saved: Saved::Session { revision, history_from },
-        });
+        let save = self.log.save(floor);
+        let saved = Saved::Session { revision, history_from };
+        out.push(Effect::Save { save, session, needed: floor != 0, saved });
     }
 
     /// Saves a session that became idle, if it has been long since the last time.
@@ -207,10 +232,24 @@ impl Shard {
         }
     }
 
+    /// What is said in a session that the store does not know nobody finds again: it gets a row that gives way to any
+    /// other, also where what the store knows of it was not asked for.
+    fn save_bare(&mut self, slot: u32, floor: u64, out: &mut Effects) {
+        let id = self.session_id(slot);
+        let Some(session) = self.sessions.at_mut(slot).filter(|session| !session.stored) else { return };
+        session.stored = true;
+        let saved = Saved::Session { revision: BARE, history_from: session.history_from };
+        let save = self.log.save(floor);
+        out.push(Effect::Save { save, session: id, needed: floor != 0, saved });
+    }
+
     /// Saves what was said in a turn.
     pub(crate) fn save_said(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot).filter(|turn| self.log.store && !turn.forgets) else { return };
-        let (uid, floor, session) = (turn.uid, turn.lsn, self.session_id(turn.session));
+        let (uid, floor, place) = (turn.uid, turn.lsn, turn.session);
+        let session = self.session_id(place);
+        self.save_bare(place, floor, out);
+        let Some(turn) = self.turns.at(slot) else { return };
         let asked = if turn.outbound { "" } else { turn.text() };
         let (text, reply) = (out.keep(asked), out.keep(&turn.reply));
         let save = self.log.save(floor);

@@ -36,16 +36,26 @@ impl Shard {
         } else {
             Err(Code::NotFound)
         };
+        let written = match operation {
+            Operation::Send(_) => true,
+            Operation::Reset | Operation::Close => self.log.journal && self.log.store,
+            Operation::Set { .. } | Operation::Assign(_) | Operation::Stop | Operation::Mode(_) => false,
+        };
         match (done, self.log.behind()) {
-            // What the bot says for an operator is acknowledged as any message is: once it is on disk.
-            (Ok(()), Some(lsn)) if matches!(operation, Operation::Send(_)) => {
-                self.log.wait(lsn, Await::Operated { client });
-            }
+            // What the bot says for an operator, and what it forgets for one, is acknowledged as any message is: once it
+            // is on disk.
+            (Ok(()), Some(lsn)) if written => self.log.wait(lsn, Await::Operated { client }),
             (done, _) => out.push(Effect::Operated { client, refused: done.err() }),
         }
     }
 
+    /// What is forgotten must not come back from the journal.
+    fn may_forget(&self) -> Result<(), Code> {
+        self.unwritable().filter(|_| self.log.journal && self.log.store).map_or(Ok(()), Err)
+    }
+
     fn reset(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
+        self.may_forget()?;
         let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
         (session.history, session.context) = (None, None);
         if let Some(turn) = self.turns.at_mut(session.current) {
@@ -58,7 +68,9 @@ impl Shard {
             // Nothing that the store may know of it counts any more.
             (session.history_from, session.memory) = (from, Memory::Warm);
         }
-        self.save_session(slot, out);
+        let revision = self.log.uid(self.now);
+        let floor = self.write_forgot(slot, (revision, from), false, out);
+        self.save_session_as(slot, revision, floor, out);
         let current = self.sessions.at(slot).map_or(NONE, |session| session.current);
         if self.turns.at(current).is_some_and(|turn| turn.state == State::Loading) {
             self.queue_up(current);
@@ -89,6 +101,7 @@ impl Shard {
     }
 
     fn close(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
+        self.may_forget()?;
         // Those behind go first: none of them must become the first.
         while let Some(waiting) = self.sessions.at(slot).map(|session| session.waiting.head())
             && waiting != NONE
@@ -101,8 +114,13 @@ impl Shard {
         }
         if self.log.store {
             let (session, revision) = (self.session_id(slot), self.log.uid(self.now));
-            let save = self.log.save(0);
-            out.push(Effect::Save { save, session, needed: false, saved: Saved::Closed { revision } });
+            // After all that its turns wrote: what they said counts no more.
+            let floor = self.write_forgot(slot, (revision, revision), true, out);
+            let (save, needed) = (self.log.save(floor), floor != 0);
+            out.push(Effect::Save { save, session, needed, saved: Saved::Closed { revision } });
+            if let Some(session) = self.sessions.at(slot) {
+                self.closed.remember(session.hash, revision);
+            }
         }
         self.forget(slot, "closed", out);
         Ok(())

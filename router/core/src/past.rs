@@ -8,7 +8,7 @@ use crate::codes::Code;
 use crate::effect::Outcome;
 use crate::event::{Mode, Restored};
 use crate::id::Uid;
-use crate::record::{Accepted, Record};
+use crate::record::{Accepted, Forgot, Record};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
@@ -48,6 +48,8 @@ pub enum Fact<'a> {
         /// Its answer, or why there is none.
         ending: Result<&'a str, Code>,
     },
+    /// A session was reset, or closed: what facts before this one say of it is forgotten.
+    Forgot(Forgot<'a>),
     /// A channel was read up to here.
     Cursor {
         /// Its name.
@@ -124,6 +126,11 @@ impl Past {
                 }
                 let left = self.left.entry(accepted.uid).or_default();
                 left.accepted = bytes.into();
+                if accepted.replayed && !accepted.answered {
+                    // An answer from before is that of a dead letter which is tried again, where a full journal left out
+                    // how that had ended.
+                    (left.reply, left.parts) = (Box::default(), 0);
+                }
                 if accepted.replayed && left.is_whole() {
                     tell(Fact::Revived(accepted.uid));
                 }
@@ -148,6 +155,10 @@ impl Past {
                 None => self.orphans += 1,
             },
             Record::Cursor { channel, value } => tell(Fact::Cursor { channel, value }),
+            Record::Forgot(forgot) => {
+                self.last = self.last.max(forgot.uid);
+                tell(Fact::Forgot(forgot));
+            }
         }
         true
     }
@@ -257,6 +268,7 @@ mod tests {
                     Fact::Revived(uid) => format!("revived {}", uid.0),
                     Fact::Ended { accepted, ending } => format!("ended {} {ending:?}", accepted.id),
                     Fact::Cursor { channel, value } => format!("cursor {channel} {value}"),
+                    Fact::Forgot(forgot) => format!("forgot {} closed {}", forgot.peer, forgot.closed),
                 });
             });
             assert!(took);
@@ -289,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_that_is_tried_again_does_not_keep_the_apology_for_the_first_time() {
+        let (past, _) = fold(&[
+            Record::Accepted(accepted(1, "")),
+            reply(1, Outcome::Dead(Code::UpstreamFailed), false),
+            // Here the journal was full: how the first time ended was left out.
+            Record::Accepted(Accepted { replayed: true, ..accepted(1, "") }),
+        ]);
+        let left: Vec<_> = past.into_left().collect();
+        assert_eq!(left[0].restored().unwrap().reply, None, "a model is asked again");
+    }
+
+    #[test]
     fn what_is_over_is_told_to_the_store() {
         let outbound = Accepted { outbound: true, ..accepted(2, "") };
         let (past, facts) = fold(&[
@@ -308,7 +332,9 @@ mod tests {
             settled(4, Outcome::Dead(Code::UpstreamFailed)),
             Record::Accepted(Accepted { replayed: true, ..accepted(4, "") }),
             Record::Cursor { channel: "c", value: "8" },
+            Record::Forgot(Forgot { uid: Uid(9), closed: true, peer: "ann", ..Forgot::default() }),
         ]);
+        assert_eq!(past.last(), Uid(9), "no later turn takes that name");
         assert_eq!(
             facts,
             [
@@ -318,7 +344,8 @@ mod tests {
                 "dead 3 DELIVERY_FAILED 2 why Some(\"so\") 1",
                 "dead 4 UPSTREAM_FAILED 2 why None 0",
                 "revived 4",
-                "cursor c 8"
+                "cursor c 8",
+                "forgot ann closed true"
             ]
         );
         let left: Vec<_> = past.into_left().collect();

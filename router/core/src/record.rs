@@ -117,6 +117,39 @@ pub enum Record<'a> {
         /// The platform's own word for the place.
         value: &'a str,
     },
+    /// An operator had a session forget what was said.
+    Forgot(Forgot<'a>),
+}
+
+/// A session was reset, or closed: what records before this one say of it must not come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgot<'a> {
+    /// The name of this change for ever.
+    pub uid: Uid,
+    /// What was said under an earlier name is forgotten.
+    pub from: Uid,
+    /// The session is forgotten as a whole.
+    pub closed: bool,
+    /// Direct or group.
+    pub scope: Scope,
+    /// Messages so far.
+    pub messages: u32,
+    /// When it began: Unix milliseconds.
+    pub created_millis: u64,
+    /// When somebody spoke last: Unix milliseconds.
+    pub active_millis: u64,
+    /// The channel's name.
+    pub channel: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub chat: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub thread: &'a str,
+    /// As in [`crate::event::Inbound`].
+    pub peer: &'a str,
+    /// The agent that an operator gave it; empty for none.
+    pub agent: &'a str,
+    /// The name of the mode that an operator gave it; empty for none.
+    pub mode: &'a str,
 }
 
 const ACCEPTED: u8 = 1;
@@ -124,6 +157,7 @@ const REPLY: u8 = 2;
 const DELIVERED: u8 = 3;
 const SETTLED: u8 = 4;
 const CURSOR: u8 = 5;
+const FORGOT: u8 = 6;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -155,6 +189,7 @@ impl<'a> Record<'a> {
                 put_text(out, channel);
                 put_text(out, value);
             }
+            Self::Forgot(ref forgot) => encode_forgot(forgot, out),
         }
     }
 
@@ -178,6 +213,7 @@ impl<'a> Record<'a> {
                 detail: from.text()?,
             },
             CURSOR => Self::Cursor { channel: from.text()?, value: from.text()? },
+            FORGOT => Self::Forgot(decode_forgot(&mut from)?),
             _ => return None,
         };
         from.rest.is_empty().then_some(record)
@@ -189,10 +225,7 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
     out.push(ACCEPTED);
     put(out, &uid.0.to_le_bytes());
     put(out, &unix_millis.to_le_bytes());
-    let scope = match scope {
-        Scope::Direct => 0,
-        Scope::Group => 1,
-    };
+    let scope = scope_byte(scope);
     let mode = match mode {
         Mode::Stream => 0,
         Mode::Whole => 1,
@@ -214,11 +247,7 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
 
 fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
     let (uid, unix_millis) = (from.uid()?, from.long()?);
-    let scope = match from.byte()? {
-        0 => Scope::Direct,
-        1 => Scope::Group,
-        _ => return None,
-    };
+    let scope = from.scope()?;
     let mode = match from.byte()? {
         0 => Mode::Stream,
         1 => Mode::Whole,
@@ -251,6 +280,46 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         text: from.text()?,
         took: if flags & 4 == 0 { Uids::default() } else { from.uids()? },
     })
+}
+
+fn encode_forgot(forgot: &Forgot<'_>, out: &mut Vec<u8>) {
+    let Forgot { uid, from, closed, scope, messages, created_millis, active_millis, .. } = *forgot;
+    out.push(FORGOT);
+    for number in [uid.0, from.0, created_millis, active_millis] {
+        put(out, &number.to_le_bytes());
+    }
+    put(out, &messages.to_le_bytes());
+    put(out, &[u8::from(closed), scope_byte(scope)]);
+    let Forgot { channel, chat, thread, peer, agent, mode, .. } = *forgot;
+    for text in [channel, chat, thread, peer, agent, mode] {
+        put_text(out, text);
+    }
+}
+
+fn decode_forgot<'a>(from: &mut Reader<'a>) -> Option<Forgot<'a>> {
+    let (uid, since, created_millis, active_millis) = (from.uid()?, from.uid()?, from.long()?, from.long()?);
+    Some(Forgot {
+        uid,
+        from: since,
+        created_millis,
+        active_millis,
+        messages: from.take().map(u32::from_le_bytes)?,
+        closed: from.flag()?,
+        scope: from.scope()?,
+        channel: from.text()?,
+        chat: from.text()?,
+        thread: from.text()?,
+        peer: from.text()?,
+        agent: from.text()?,
+        mode: from.text()?,
+    })
+}
+
+const fn scope_byte(scope: Scope) -> u8 {
+    match scope {
+        Scope::Direct => 0,
+        Scope::Group => 1,
+    }
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -306,6 +375,14 @@ impl<'a> Reader<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
+    fn scope(&mut self) -> Option<Scope> {
+        match self.byte()? {
+            0 => Some(Scope::Direct),
+            1 => Some(Scope::Group),
+            _ => None,
+        }
+    }
+
     fn uid(&mut self) -> Option<Uid> {
         self.long().map(Uid)
     }
@@ -345,7 +422,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn each() -> [Record<'static>; 9] {
+    fn each() -> [Record<'static>; 11] {
         let uid = Uid(0x0102_0304_0506_0708);
         let accepted = Accepted {
             uid,
@@ -377,6 +454,22 @@ mod tests {
             Record::Settled { uid, outcome: Outcome::Dead(Code::DeliveryFailed), attempts: 3, detail: "403" },
             Record::Settled { uid, outcome: Outcome::Cancelled, attempts: 0, detail: "" },
             Record::Cursor { channel: "telegram", value: "815" },
+            Record::Forgot(Forgot {
+                uid,
+                from: Uid(7),
+                closed: false,
+                scope: Scope::Group,
+                messages: 300,
+                created_millis: 1_790_000_000_123,
+                active_millis: 1_790_000_000_124,
+                channel: "telegram",
+                chat: "-100",
+                thread: "4",
+                peer: "",
+                agent: "main",
+                mode: "collect",
+            }),
+            Record::Forgot(Forgot { uid, closed: true, channel: "api", peer: "ann", ..Forgot::default() }),
         ]
     }
 

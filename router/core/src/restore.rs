@@ -209,6 +209,11 @@ impl Shard {
         }
     }
 
+    /// A session of this hash was closed under this name in an earlier run.
+    pub fn remember_closed(&mut self, hash: u64, uid: Uid) {
+        self.closed.remember(hash, uid);
+    }
+
     /// As [`Self::remember_mark`], in any order, where there is no room but in the filter.
     pub fn remember_older_mark(&mut self, mark: [u64; 2], unix_millis: u64) {
         let (at, share) = (self.log.at(unix_millis), self.dedup_share());

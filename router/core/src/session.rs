@@ -38,12 +38,16 @@ pub(crate) struct Session {
     pub(crate) running_mode: Option<RunningMode>,
     /// Something of it changed since it was saved.
     pub(crate) unsaved: bool,
+    /// The store has a row of it, or is about to.
+    pub(crate) stored: bool,
     /// The turn that is first: ready, running or being delivered; [`NONE`] for none.
     pub(crate) current: u32,
     /// The turns behind it.
     pub(crate) waiting: List,
     pub(crate) messages: u32,
     pub(crate) created: Time,
+    /// When it began in an earlier life, Unix milliseconds; 0 where this is its first.
+    pub(crate) created_millis: u64,
     pub(crate) active: Time,
     /// When it was last saved; when it was created, before that.
     pub(crate) saved: Time,
@@ -75,10 +79,12 @@ impl Session {
             memory: if is_stored { Memory::Cold } else { Memory::Warm },
             running_mode: None,
             unsaved: false,
+            stored: false,
             current: NONE,
             waiting: List::new(),
             messages: 0,
             created: now,
+            created_millis: 0,
             active: now,
             saved: now,
             history_from: Uid(0),

@@ -7,6 +7,7 @@
 //! A handler never starts another turn by itself: it marks agents whose queue or places changed, and all of them are
 //! served at the end of the event. So nothing recurses, however many turns one event ends.
 use crate::bounds::{Bounds, Lease};
+use crate::closed::Closed;
 use crate::counters::Counters;
 use crate::dedup::Dedup;
 use crate::effect::{Effect, Effects, Notice};
@@ -62,6 +63,7 @@ pub struct Shard {
     pub(crate) texts: Texts,
     pub(crate) log: Log,
     pub(crate) kept: Kept,
+    pub(crate) closed: Closed,
     /// Agents to be served at the end of the event.
     pub(crate) marked: Vec<u16>,
     /// Turns that ask no model and are first of their session: to be carried out at the end of the event.
@@ -110,6 +112,7 @@ impl Shard {
             texts: Texts::new(),
             log: Log::none(id.0),
             kept: Kept::new(),
+            closed: Closed::new(),
             marked: Vec::new(),
             errands: Vec::new(),
             counters: Counters::new(),
@@ -144,6 +147,7 @@ impl Shard {
             Event::Carry { lsn } => self.on_carry(lsn, out),
             Event::Loaded { session, stored } => self.on_loaded(session, stored, out),
             Event::Sighted { lookup, sight } => self.on_sighted(lookup, sight, out),
+            Event::Recalled { inbound, stored } => self.on_recalled(&inbound, stored, out),
             Event::Saved { save } => self.log.on_saved(save),
             Event::Nudged { agent } => self.on_nudged(agent),
             Event::Listeners { any } => self.listening = any,

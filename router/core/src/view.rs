@@ -146,8 +146,14 @@ pub struct SessionView<'a> {
     pub messages: u32,
     /// Messages that wait behind the one that is being answered.
     pub waiting: u16,
+    /// All that the store knows of it is there.
+    pub known: bool,
+    /// The store has a row of it, or is about to.
+    pub stored: bool,
     /// When it was made.
     pub created: Time,
+    /// When it began in an earlier life, Unix milliseconds; 0 where this is its first.
+    pub created_millis: u64,
     /// When it last had a message, or an answer ended.
     pub active: Time,
 }
@@ -311,7 +317,10 @@ impl Shard {
             running_mode: session.running_mode,
             messages: session.messages,
             waiting: u16::try_from(session.waiting.len()).unwrap_or(u16::MAX),
+            known: session.memory == crate::load::Memory::Warm,
+            stored: session.stored,
             created: session.created,
+            created_millis: session.created_millis,
             active: session.active,
         }
     }

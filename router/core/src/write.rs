@@ -12,7 +12,8 @@ use crate::effect::{Dead, Effect, Effects, Outcome, Saved, Span};
 use crate::event::Mode;
 use crate::id::{Client, TurnId, Uid};
 use crate::log::{Await, JournalState, Start};
-use crate::record::{Accepted, Record, Uids};
+use crate::plan::RunningMode;
+use crate::record::{Accepted, Forgot, Record, Uids};
 use crate::shard::Shard;
 use crate::turn::State;
 use alloc::boxed::Box;
@@ -89,6 +90,40 @@ impl Shard {
         turn.lsn = lsn;
         self.log.live(lsn, turn_id);
         lsn
+    }
+
+    /// Writes down that a session forgets what was said under an earlier name than `from`, or all that it is; the record's
+    /// number, 0 where nothing is written.
+    pub(crate) fn write_forgot(
+        &mut self,
+        slot: u32,
+        (uid, from): (Uid, Uid),
+        closed: bool,
+        out: &mut Effects,
+    ) -> u64 {
+        let Some(session) = self.sessions.at(slot).filter(|_| self.log.journal && self.log.store) else {
+            return 0;
+        };
+        let agent = self.places.desk(session.desk).filter(|_| session.assigned);
+        let forgot = Forgot {
+            uid,
+            from,
+            closed,
+            scope: session.scope,
+            messages: session.messages,
+            created_millis: match session.created_millis {
+                0 => self.log.unix_millis(session.created),
+                known => known,
+            },
+            active_millis: self.log.unix_millis(session.active),
+            channel: self.places.post(session.post).map_or("", |post| &post.name),
+            chat: session.chat(),
+            thread: session.thread(),
+            peer: session.peer(),
+            agent: agent.map_or("", |desk| &desk.name),
+            mode: session.running_mode.map_or("", RunningMode::name),
+        };
+        self.log.append(&Record::Forgot(forgot), out)
     }
 
     /// Writes down a turn's whole answer; the record's number, or `None` if the turn is not written.

@@ -5,10 +5,10 @@ use super::sessions::respond_data;
 use crate::clock::unix_millis;
 use crate::connection::Connection;
 use crate::http;
-use crate::keep::Keeper;
+use crate::inquire;
 use crate::kept::Kept;
-use crate::mesh::{Errand, Letter, Reply};
-use crate::store::{Answer, DeadLetter, LetterFilter, Query, Trouble};
+use crate::mesh::{Letter, Reply};
+use crate::store::{Answer, DeadLetter, LetterFilter, Query};
 use crate::thread::Thread;
 use crate::tickets::Form;
 use clawgate_core::codes::Code;
@@ -19,12 +19,10 @@ use clawgate_core::id::{Client, Uid};
 use clawgate_core::record::Accepted;
 use serde_json::{Value, json};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Letters of one page: by default.
 const PAGE: usize = 50;
-/// The store may take this long.
-const PATIENCE: Duration = Duration::from_secs(5);
+const NO_LETTER: &str = "there is no such dead letter";
 
 /// Lists dead letters, a page at a time, the oldest first.
 pub(super) fn list(call: &mut Call<'_>) {
@@ -45,7 +43,7 @@ pub(super) fn list(call: &mut Call<'_>) {
     let text = |name: &str| call.parameter(name).map(std::borrow::Cow::into_owned);
     let filter = LetterFilter { channel: text("channel"), key: None, code: text("code") };
     let place = call.connection.place;
-    read(call, Query::DeadLetters { filter, after, limit }, move |thread, answer| {
+    inquire::ask(call.thread, Query::DeadLetters { filter, after, limit }, move |thread, answer| {
         let Some(connection) = thread.connection(place) else { return };
         match answer {
             Ok(Answer::DeadLetters { rows, next }) => {
@@ -65,7 +63,7 @@ pub(super) fn show(call: &mut Call<'_>) {
     }
     let Some(uid) = uid_of(call) else { return };
     let place = call.connection.place;
-    read(call, Query::DeadLetter { uid }, move |thread, answer| {
+    inquire::ask(call.thread, Query::DeadLetter { uid }, move |thread, answer| {
         let Some(connection) = thread.connection(place) else { return };
         match answer {
             Ok(Answer::DeadLetter(Some(letter))) => {
@@ -104,7 +102,7 @@ pub(super) fn operate(call: &mut Call<'_>) {
     let client = connection.client(thread, ticket);
     let key = call.identity.as_ref().map_or_else(String::new, |identity| identity.id.clone());
     tracing::info!(key, uid, replay, "a dead letter is operated");
-    read(call, Query::DeadLetter { uid }, move |thread, answer| match answer {
+    inquire::ask(call.thread, Query::DeadLetter { uid }, move |thread, answer| match answer {
         Ok(Answer::DeadLetter(Some(letter))) => send_home(thread, client, letter, replay),
         Ok(Answer::DeadLetter(None)) => {
             refuse(thread, client, Code::NotFound, "there is no such dead letter")
@@ -132,29 +130,6 @@ fn uid_of(call: &Call<'_>) -> Option<u64> {
     uid
 }
 
-/// Asks the store, and goes on here with what it says.
-fn read(
-    call: &Call<'_>,
-    query: Query,
-    done: impl FnOnce(&Rc<Thread>, Result<Answer, Trouble>) + Send + 'static,
-) {
-    let thread = call.thread;
-    let store = thread.keeper.get().map(Keeper::store);
-    let (shared, here) = (thread.shared.clone(), thread.id);
-    let reply = move |answer| {
-        let errand: Errand = Box::new(move |thread: &Rc<Thread>| {
-            thread.touch();
-            done(thread, answer);
-        });
-        // Where too many errands wait, the client hears nothing and asks again.
-        let _ = shared.mesh.errand(here, errand);
-    };
-    let asked = store.map(|store| store.read(query, PATIENCE, reply));
-    if !matches!(asked, Some(Ok(()))) {
-        unavailable(thread, call.connection);
-    }
-}
-
 fn unavailable(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     thread.refused(Code::StoreUnavailable);
     let text = "the store does not answer; see /health/detailed";
@@ -163,10 +138,11 @@ fn unavailable(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 
 fn not_found(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     thread.refused(Code::NotFound);
-    http::respond_error(thread, connection, Code::NotFound, "there is no such dead letter", 0);
+    http::respond_error(thread, connection, Code::NotFound, NO_LETTER, 0);
 }
 
 fn refuse(thread: &Rc<Thread>, client: Client, code: Code, why: &str) {
+    let why = if why.is_empty() && code == Code::NotFound { NO_LETTER } else { why };
     crate::execute::reply(thread, client, Reply::Operated { refused: Some(code) }, why);
 }
 

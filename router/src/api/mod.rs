@@ -1,6 +1,7 @@
 //! The HTTP API: which path means what, and who may call it. One table of routes, checked against the OpenAPI file.
 pub(crate) mod chat;
 mod letters;
+mod refused;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -87,6 +88,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/dlq", needs: Needs::Read, run: letters::list },
     Route { method: "GET", path: "/api/dlq/:id", needs: Needs::Read, run: letters::show },
     Route { method: "POST", path: "/api/dlq/:id", needs: Needs::Read, run: letters::operate },
+    Route { method: "POST", path: "/api/store/refused", needs: Needs::Read, run: refused::operate },
 ];
 
 /// What a path led to.

@@ -1,122 +1,84 @@
-//! `/api/sessions`: what is under way, and what an operator can do about it.
+//! `/api/sessions`: sessions of every state of their life, and what an operator can do about them.
+mod list;
+mod show;
+
+pub(super) use list::{list, unavailable};
+pub(super) use show::show;
+
 use super::Call;
 use crate::auth::Identity;
 use crate::clock::unix_millis;
-use crate::connection::{Connection, Place};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, is_api};
 use crate::http;
-use crate::mesh::Letter;
+use crate::inquire;
+use crate::mesh::{Letter, Reply};
 use crate::sessions::{Named, parse_id, write_id};
+use crate::store::{Key, SessionRow};
 use crate::thread::Thread;
 use crate::tickets::Form;
 use clawgate_adapters::Bad;
 use clawgate_adapters::rest::{self, SessionAction, decode_session};
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Event, Operation};
+use clawgate_core::event::{Event, Operation, Scope};
 use clawgate_core::home::{home, session_hash};
-use clawgate_core::id::{Client, ShardId};
+use clawgate_core::id::{ChannelId, Client, SessionId, ShardId};
 use clawgate_core::plan::RunningMode;
-use clawgate_core::view::{Role, SessionView, State};
+use clawgate_core::view::{Address, SessionView, State};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Sessions of one page: by default, and at the most.
-const PAGE: (usize, usize) = (50, 500);
-
-/// Where a page begins, and what it shows.
-#[derive(Clone, Debug)]
-struct Page {
-    shard: u16,
-    slot: u32,
-    limit: usize,
-    channel: Option<String>,
-    state: Option<State>,
-    /// Only the sessions of this user; `None` for all.
-    owner: Option<String>,
+/// Where a session stands in its life. One that comes back is active again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// In memory: its first message is not answered yet, or what the store knows of it not there yet.
+    Init,
+    /// In memory.
+    Active,
+    /// It left memory; the next message, or an operation, brings it back.
+    Dormant,
+    /// It has been silent for so long that it leaves the store next; until then it comes back as any other.
+    Expired,
+    /// It is in the archive. A message begins it anew.
+    Archived,
 }
 
-fn state_of(name: &str) -> Option<State> {
-    [State::Idle, State::Waiting, State::Processing].into_iter().find(|state| state.name() == name)
-}
+impl Life {
+    const ALL: [Self; 5] = [Self::Init, Self::Active, Self::Dormant, Self::Expired, Self::Archived];
 
-/// Lists sessions, a page at a time.
-pub(super) fn list(call: &mut Call<'_>) {
-    let Some(identity) = call.identity.clone() else { return };
-    let limit = call.parameter("limit").map_or(Ok(PAGE.0), |text| text.parse());
-    let Ok(limit @ 1..=500) = limit else {
-        return call.refuse(Code::BadRequest, "`limit` is a number from 1 to 500");
-    };
-    let (shard, slot) = match call.parameter("cursor") {
-        None => (0, 0),
-        Some(cursor) => match cursor.split_once('.').map(|(shard, slot)| (shard.parse(), slot.parse())) {
-            Some((Ok(shard), Ok(slot))) => (shard, slot),
-            _ => return call.refuse(Code::BadRequest, "`cursor` is what the page before gave as `next`"),
-        },
-    };
-    let state = match call.parameter("state") {
-        None => None,
-        Some(name) => match state_of(&name) {
-            Some(state) => Some(state),
-            None => return call.refuse(Code::BadRequest, "`state` is idle, waiting or processing"),
-        },
-    };
-    let owner = (!identity.scopes.read && !identity.scopes.admin).then(|| identity.user.clone());
-    let channel = call.parameter("channel").map(std::borrow::Cow::into_owned);
-    let page = Page { shard, slot, limit: limit.min(PAGE.1), channel, state, owner };
-    let asker = (call.thread.id, call.connection.place);
-    collect(call.thread, page, Vec::new(), asker);
-}
-
-/// Adds this shard's sessions to the page, and passes it on to the next shard while there is room.
-fn collect(thread: &Rc<Thread>, mut page: Page, mut rows: Vec<Value>, asker: (ShardId, Place)) {
-    if page.shard != thread.id.0 && page.shard < thread.shared.cores() {
-        let to = ShardId(page.shard);
-        let errand = Box::new(move |there: &Rc<Thread>| collect(there, page, rows, asker));
-        thread.outgoing.borrow_mut().letter(to, Letter::Errand(errand));
-        return;
-    }
-    let mut full = false;
-    if page.shard < thread.shared.cores() {
-        let shard = thread.shard.borrow();
-        for view in shard.sessions(page.slot) {
-            if page.limit <= rows.len() {
-                page.slot = view.id.slot;
-                full = true;
-                break;
-            }
-            if shows(thread, &page, &view) {
-                rows.push(row(thread, &view));
-            }
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Active => "active",
+            Self::Dormant => "dormant",
+            Self::Expired => "expired",
+            Self::Archived => "archived",
         }
     }
-    // The cursor is the client's word: its shard may be any number.
-    let following = page.shard.saturating_add(1);
-    if !full && following < thread.shared.cores() {
-        let page = Page { shard: following, slot: 0, ..page };
-        return collect(thread, page, rows, asker);
+
+    /// Of one in memory.
+    fn of(view: &SessionView<'_>) -> Self {
+        let is_first = view.messages <= 1 && view.state != State::Idle;
+        if is_first || !view.known { Self::Init } else { Self::Active }
     }
-    let next = full.then(|| format!("{}.{}", page.shard, page.slot));
-    let body = json!({ "sessions": rows, "next": next }).to_string();
-    let (core, place) = asker;
-    let back = Box::new(move |here: &Rc<Thread>| {
-        if let Some(connection) = here.connection(place) {
-            respond_data(here, &connection, &body);
-        }
-    });
-    thread.outgoing.borrow_mut().letter(core, Letter::Errand(back));
+
+    /// Of one in the store alone.
+    fn of_stored(thread: &Thread, row: &SessionRow) -> Self {
+        let silent = unix_millis().saturating_sub(row.active_millis);
+        if Self::archive_millis(thread) < silent { Self::Expired } else { Self::Dormant }
+    }
+
+    /// How long a session must be silent before it leaves the store.
+    fn archive_millis(thread: &Thread) -> u64 {
+        thread.shared.kept.get().map_or(u64::MAX, |kept| kept.archive_millis())
+    }
 }
 
-fn shows(thread: &Thread, page: &Page, view: &SessionView<'_>) -> bool {
-    let gateway = thread.gateway();
-    let channel = &gateway.plan.channel(view.address.channel).name;
-    let owned = match &page.owner {
-        None => true,
-        Some(user) => is_api(view.address.channel) && view.address.peer == user,
-    };
-    owned
-        && page.channel.as_deref().is_none_or(|wanted| wanted == &**channel)
-        && page.state.is_none_or(|wanted| wanted == view.state)
+fn at(millis: u64) -> String {
+    let mut text = Vec::new();
+    clawgate_adapters::time::write_rfc3339(&mut text, millis);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn row(thread: &Thread, view: &SessionView<'_>) -> Value {
@@ -126,24 +88,49 @@ fn row(thread: &Thread, view: &SessionView<'_>) -> Value {
     let mut id = String::new();
     write_id(&mut id, channel, &view.address);
     let ago = |time| thread.now().since(time).as_millis();
-    let at = |time| {
-        let mut text = Vec::new();
-        let millis = unix_millis().saturating_sub(u64::try_from(ago(time)).unwrap_or(u64::MAX));
-        clawgate_adapters::time::write_rfc3339(&mut text, millis);
-        String::from_utf8(text).unwrap_or_default()
-    };
+    let millis = |time| unix_millis().saturating_sub(u64::try_from(ago(time)).unwrap_or(u64::MAX));
+    let created = if view.created_millis == 0 { millis(view.created) } else { view.created_millis };
     json!({
         "id": id,
         "channel": &**channel,
         "peer": view.address.peer,
         "state": view.state.name(),
+        "lifecycle": Life::of(view).name(),
         "agent": view.agent.map(|agent| plan.agent(agent).name.to_string()),
         "whileRunning": view.running_mode.map(RunningMode::name),
         "messages": view.messages,
         "waiting": view.waiting,
         "shard": thread.id.0,
-        "createdAt": at(view.created),
-        "lastActiveAt": at(view.active),
+        "createdAt": at(created),
+        "lastActiveAt": at(millis(view.active)),
+    })
+}
+
+/// A session that is not in memory.
+fn stored_row(thread: &Thread, row: &SessionRow, life: Life) -> Value {
+    let gateway = thread.gateway();
+    let (peer, chat) = match row.scope {
+        Scope::Direct => (row.party.as_str(), row.chat.as_str()),
+        Scope::Group => ("", row.party.as_str()),
+    };
+    let channel = gateway.channel(&row.channel).unwrap_or(ChannelId(u16::MAX));
+    let mut id = String::new();
+    let address = Address { channel, scope: row.scope, chat, thread: &row.thread, peer };
+    write_id(&mut id, &row.channel, &address);
+    let hash = session_hash(thread.shared.secret(), &row.channel, row.scope, peer, chat, &row.thread);
+    json!({
+        "id": id,
+        "channel": row.channel,
+        "peer": peer,
+        "state": State::Idle.name(),
+        "lifecycle": life.name(),
+        "agent": row.agent,
+        "whileRunning": row.running_mode,
+        "messages": row.messages,
+        "waiting": 0,
+        "shard": home(hash, thread.shared.cores()).0,
+        "createdAt": at(row.created_millis),
+        "lastActiveAt": at(row.active_millis),
     })
 }
 
@@ -167,62 +154,6 @@ fn home_of(thread: &Thread, gateway: &Gateway, named: &Named<'_>) -> ShardId {
     let hash =
         session_hash(thread.shared.secret(), channel, named.scope, named.peer, named.chat, named.thread);
     home(hash, thread.shared.cores())
-}
-
-/// Shows one session with its history.
-pub(super) fn show(call: &mut Call<'_>) {
-    let Some(identity) = call.identity.clone() else { return };
-    let (thread, connection) = (call.thread, call.connection);
-    let gateway = thread.gateway();
-    let id = call.id.to_string();
-    let named = parse_id(&gateway, &identity.user, &id);
-    if !may(&identity, &named, false) {
-        return call.refuse(Code::Forbidden, Code::Forbidden.advice());
-    }
-    let (asker, place, user) = (thread.id, connection.place, identity.user.clone());
-    let to = home_of(thread, &gateway, &named);
-    let errand = Box::new(move |there: &Rc<Thread>| {
-        let found = describe(there, &user, &id);
-        let back = Box::new(move |here: &Rc<Thread>| {
-            let Some(connection) = here.connection(place) else { return };
-            match found {
-                Some(body) => respond_data(here, &connection, &body),
-                None => not_found(here, &connection),
-            }
-        });
-        there.outgoing.borrow_mut().letter(asker, Letter::Errand(back));
-    });
-    thread.outgoing.borrow_mut().letter(to, Letter::Errand(errand));
-}
-
-fn not_found(thread: &Rc<Thread>, connection: &Rc<Connection>) {
-    thread.refused(Code::NotFound);
-    http::respond_error(thread, connection, Code::NotFound, "there is no such session in memory", 0);
-}
-
-fn describe(thread: &Rc<Thread>, user: &str, id: &str) -> Option<String> {
-    let gateway = thread.gateway();
-    let named = parse_id(&gateway, user, id);
-    let shard = thread.shard.borrow();
-    let session = shard.find(named.channel, named.scope, named.peer, named.chat, named.thread)?;
-    let view = shard.sessions(session.slot).next().filter(|view| view.id == session)?;
-    let mut row = row(thread, &view);
-    let memory = shard.memory(session)?;
-    let history: Vec<_> = memory
-        .history
-        .map(|(role, text)| {
-            let role = match role {
-                Role::User => "user",
-                Role::Agent => "assistant",
-            };
-            json!({ "role": role, "content": text })
-        })
-        .collect();
-    let context: serde_json::Map<_, _> =
-        memory.variables.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-    row["history"] = history.into();
-    row["context"] = context.into();
-    Some(row.to_string())
 }
 
 /// An operation on its way to the session's core: the texts own their memory.
@@ -290,18 +221,64 @@ pub(super) fn operate(call: &mut Call<'_>) {
     let to = home_of(thread, &gateway, &named);
     tracing::info!(key = identity.id, session = id, action = action.name(), "a session is operated");
     let user: Arc<str> = identity.user.as_str().into();
-    let errand = Box::new(move |there: &Rc<Thread>| carry_out(there, client, &user, &id, &action));
+    let errand = Box::new(move |there: &Rc<Thread>| carry_out(there, client, &user, id, action));
     thread.outgoing.borrow_mut().letter(to, Letter::Errand(errand));
 }
 
-fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: &Action) {
+/// Operates a session on its shard. One that only the store has is brought into memory first.
+fn carry_out(thread: &Rc<Thread>, client: Client, user: &Arc<str>, id: String, action: Action) {
     let gateway = thread.gateway();
-    let named = parse_id(&gateway, user, id);
-    let found = thread.shard.borrow().find(named.channel, named.scope, named.peer, named.chat, named.thread);
-    let Some(session) = found else {
-        let refused = crate::mesh::Reply::Operated { refused: Some(Code::NotFound) };
-        return crate::execute::reply(thread, client, refused, "");
+    let named = parse_id(&gateway, user, &id);
+    let find = |named: &Named<'_>| {
+        thread.shard.borrow().find(named.channel, named.scope, named.peer, named.chat, named.thread)
     };
+    if let Some(session) = find(&named) {
+        return perform(thread, client, session, &action);
+    }
+    let (key, user) = (key_of(&gateway, &named), user.clone());
+    inquire::load(thread, key.clone(), move |thread, loaded| match loaded {
+        Ok(Some(loaded)) => {
+            let gateway = thread.gateway();
+            let named = parse_id(&gateway, &user, &id);
+            inquire::take_in(thread, named.channel, &loaded);
+            let Named { channel, scope, peer, chat, thread: topic } = named;
+            let session = thread.shard.borrow().find(channel, scope, peer, chat, topic);
+            match session {
+                Some(session) => perform(thread, client, session, &action),
+                None => refuse(thread, client, Code::Busy, Code::Busy.advice()),
+            }
+        }
+        Ok(None) => say_where_it_is(thread, client, key),
+        Err(trouble) => {
+            let text = format!("this session is not in memory, and the store does not answer: {trouble}");
+            refuse(thread, client, Code::StoreUnavailable, &text);
+        }
+    });
+}
+
+/// It is not in memory and not in the store: is it in the archive?
+fn say_where_it_is(thread: &Rc<Thread>, client: Client, key: Key) {
+    inquire::find_archived(thread, key, move |thread, found| match found {
+        Ok(Some(_)) => refuse(thread, client, Code::NotFound, ARCHIVED),
+        Ok(None) => refuse(thread, client, Code::NotFound, NO_SESSION),
+        Err(why) => {
+            let text = format!(
+                "there is no such session but perhaps in the archive, which cannot be read now: {why}"
+            );
+            refuse(thread, client, Code::StoreUnavailable, &text);
+        }
+    });
+}
+
+const NO_SESSION: &str = "there is no such session";
+const ARCHIVED: &str = "this session is archived, and nothing changes in the archive; it can be read, and a message to it \
+                        begins it anew";
+
+fn refuse(thread: &Rc<Thread>, client: Client, code: Code, text: &str) {
+    crate::execute::reply(thread, client, Reply::Operated { refused: Some(code) }, text);
+}
+
+fn perform(thread: &Rc<Thread>, client: Client, session: SessionId, action: &Action) {
     let operation = match action {
         Action::Reset => Operation::Reset,
         Action::Close => Operation::Close,
@@ -309,10 +286,7 @@ fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: 
         Action::Set(name, value) => Operation::Set { name, value },
         Action::Assign(agent) => match thread.gateway().agent(agent) {
             Some(agent) => Operation::Assign(agent),
-            None => {
-                let refused = crate::mesh::Reply::Operated { refused: Some(Code::NotFound) };
-                return crate::execute::reply(thread, client, refused, "");
-            }
+            None => return refuse(thread, client, Code::NotFound, "there is no agent of this name"),
         },
         Action::Stop => Operation::Stop,
         Action::Mode(mode) => Operation::Mode(*mode),
@@ -320,18 +294,25 @@ fn carry_out(thread: &Rc<Thread>, client: Client, user: &str, id: &str, action: 
     thread.handle(Event::Operate { client, session, operation });
 }
 
-/// An operation was carried out, or refused, for a reason of its own if there is one.
-pub(crate) fn operated(thread: &Rc<Thread>, connection: &Rc<Connection>, refused: Option<Code>, why: &str) {
-    match refused {
-        None => respond_data(thread, connection, "{\"done\":true}"),
-        Some(code) if !why.is_empty() => {
-            thread.refused(code);
-            http::respond_error(thread, connection, code, why, 0);
-        }
-        Some(Code::NotFound) => not_found(thread, connection),
-        Some(code) => {
-            thread.refused(code);
-            http::respond_error(thread, connection, code, code.advice(), 0);
-        }
-    }
+/// An operation was carried out, or refused; `text` says why where the code alone does not.
+pub(crate) fn operated(thread: &Rc<Thread>, connection: &Rc<Connection>, refused: Option<Code>, text: &str) {
+    let Some(code) = refused else { return respond_data(thread, connection, "{\"done\":true}") };
+    thread.refused(code);
+    let text = if text.is_empty() { code.advice() } else { text };
+    let wait = if code == Code::StoreUnavailable { 1_000 } else { 0 };
+    http::respond_error(thread, connection, code, text, wait);
+}
+
+fn not_found(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+    thread.refused(Code::NotFound);
+    http::respond_error(thread, connection, Code::NotFound, NO_SESSION, 0);
+}
+
+/// The name of a conversation in the store.
+fn key_of(gateway: &Gateway, named: &Named<'_>) -> Key {
+    let party = match named.scope {
+        Scope::Direct => named.peer,
+        Scope::Group => named.chat,
+    };
+    Key::new(&gateway.plan.channel(named.channel).name, named.scope, party, named.thread)
 }

@@ -3,6 +3,10 @@
 //!
 //! Serving is not here: [`execute`] is given what does it. Commands that ask a running gateway hang here too.
 mod check;
+mod client;
+mod letters;
+mod refused;
+mod table;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::server::Driver;
@@ -23,7 +27,8 @@ const AFTER_HELP: &str = "\
 The configuration is the file that --config names, else the one that CLAWGATE_CONFIG names, else clawgate.json in the
 current folder, else a built-in one: 127.0.0.1:8787, an agent `main` that echoes, an agent `demo` that plays a script.
 
-Exit codes: 0 all is well, 1 the configuration is refused, 2 the command line is wrong, 3 the gateway could not start.";
+Exit codes: 0 all is well, 1 the configuration is refused, 2 the command line is wrong, 3 the gateway could not start,
+4 the running gateway could not be asked, 5 it refused.";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -75,6 +80,12 @@ enum Command {
     /// Print what concerns the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Dead letters of the running gateway: messages that could not be answered, or whose answer no platform took
+    #[command(subcommand)]
+    Dlq(letters::LettersCommand),
+    /// The store behind the gateway
+    #[command(subcommand)]
+    Store(refused::StoreCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +172,8 @@ pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Orders) -> Exit
             print(&text);
             code
         }
+        Command::Dlq(command) => letters::run(command, file),
+        Command::Store(command) => refused::run(command, file),
         Command::Config(ConfigCommand::Schema) => {
             print(&format!("{:#}\n", config::schema()));
             ExitCode::SUCCESS
@@ -215,7 +228,7 @@ mod tests {
         match command {
             None => Some((config, serve.over(ServeArguments::default()))),
             Some(Command::Serve { serve: arguments, .. }) => Some((config, arguments.over(serve))),
-            Some(Command::Check { .. } | Command::Config(_)) => None,
+            Some(Command::Check { .. } | Command::Config(_) | Command::Dlq(_) | Command::Store(_)) => None,
         }
     }
 
@@ -244,9 +257,20 @@ mod tests {
 
     #[test]
     fn what_is_no_command_line_is_refused() {
-        for arguments in
-            ["fly", "--driver kqueue", "--shards 1025", "--shards x", "config", "check --yaml", "--port 1"]
-        {
+        for arguments in [
+            "dlq",
+            "dlq show",
+            "dlq replay",
+            "dlq drop 1 --all",
+            "dlq replay 1 --channel a",
+            "fly",
+            "--driver kqueue",
+            "--shards 1025",
+            "--shards x",
+            "config",
+            "check --yaml",
+            "--port 1",
+        ] {
             let words = ["clawgate"].into_iter().chain(arguments.split_whitespace());
             let error = Invocation::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments}");

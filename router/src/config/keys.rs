@@ -98,6 +98,13 @@ pub(super) struct KeyEntry {
     pub(super) rate: Option<RateEntry>,
 }
 
+impl KeyEntry {
+    /// The key itself, if it may operate and stands here.
+    pub(super) fn operates(&self) -> Option<&Secret> {
+        self.key.as_ref().filter(|_| self.scopes.contains(&ScopeName::Admin))
+    }
+}
+
 fn chat_only() -> Vec<ScopeName> {
     vec![ScopeName::Chat]
 }

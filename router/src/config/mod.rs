@@ -158,6 +158,27 @@ impl Config {
     }
 }
 
+/// What the command line needs to ask the gateway that runs by a configuration.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// Where it listens.
+    pub(crate) listen: Vec<std::net::SocketAddr>,
+    /// Its certificate, if it speaks TLS there.
+    pub(crate) cert: Option<PathBuf>,
+    /// The first key that may operate, if one stands in the configuration itself.
+    pub(crate) key: Option<secret::Secret>,
+}
+
+/// Reads how the gateway of this configuration is asked.
+///
+/// # Errors
+/// As [`Config::open`].
+pub(crate) fn door(file: Option<&Path>, overrides: &Overrides) -> Result<Door, Vec<Diagnostic>> {
+    let (config, file) = open(file, overrides)?;
+    let key = file.keys.iter().find_map(keys::KeyEntry::operates).cloned();
+    Ok(Door { listen: config.server.listen, cert: config.server.tls.map(|tls| tls.cert), key })
+}
+
 /// The configuration in force as a file, every default filled in and every secret hidden.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ const BUSY_AGE_MAX: Duration = Duration::from_secs(5);
 /// Where archived sessions lie, in the data directory.
 const ARCHIVE: &str = "archive";
 /// Where what the store can never hold lies, in the data directory.
-const REFUSED: &str = "refused.jsonl";
+pub(crate) const REFUSED: &str = "refused.jsonl";
 
 /// Where sessions, history, dead letters and marks are kept.
 #[derive(Clone, Debug, PartialEq)]

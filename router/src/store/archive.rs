@@ -1,11 +1,11 @@
 //! Files beside the database, of one JSON object a line: sessions that were archived, and what the database can never
 //! hold. A line is on disk before what it is about leaves the database.
 use super::backend::{Backend, Trouble};
-use super::query::Answer;
+use super::query::{Answer, Loaded, SessionFilter};
 use super::row::{Key, Op, Said, SessionRow, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -34,7 +34,7 @@ pub(super) fn append<T: Serialize>(file: &Path, rows: &[T]) -> io::Result<()> {
     append_text(file, &text)
 }
 
-fn append_text(file: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn append_text(file: &Path, text: &[u8]) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -127,10 +127,142 @@ async fn leave<B: Backend>(
     Ok(())
 }
 
+/// Bytes of the archive that a page looks at: a filter that little fits ends a page early.
+const PAGE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes from the end of the archive that are searched for one session.
+const SEARCHED_BYTES_MAX: u64 = 1 << 30;
+/// A line longer than this is none of ours.
+const LINE_BYTES_MAX: u64 = 256 << 20;
+
+/// A part of the archive, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ArchivePage {
+    pub(crate) rows: Vec<SessionRow>,
+    /// Where the next page begins; `None` after the last.
+    pub(crate) next: Option<u64>,
+}
+
+/// What a line of the archive holds beside the session.
+#[derive(Deserialize)]
+struct History {
+    #[serde(default)]
+    history: Vec<Said>,
+}
+
+/// Reads the lines of a file one after the other, and where each ends.
+struct Lines {
+    from: BufReader<File>,
+    at: u64,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    /// `None` if there is no archive.
+    fn open(file: &Path, at: u64) -> io::Result<Option<Self>> {
+        let mut from = match File::open(file) {
+            Ok(file) => file,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(why) => return Err(why),
+        };
+        from.seek(SeekFrom::Start(at))?;
+        Ok(Some(Self { from: BufReader::with_capacity(256 << 10, from), at, line: Vec::new() }))
+    }
+
+    /// The next whole line. One that is being written is not there yet.
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        let read = self.from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
+        self.at += read as u64;
+        Ok(self.line.strip_suffix(b"\n"))
+    }
+}
+
+/// Reads a page, from this place on. Lines that are none of ours are passed over.
+pub(super) fn page(file: &Path, at: u64, filter: &SessionFilter, limit: usize) -> io::Result<ArchivePage> {
+    let Some(mut lines) = Lines::open(file, at)? else { return Ok(ArchivePage::default()) };
+    let mut rows = Vec::new();
+    while lines.at - at < PAGE_BYTES_MAX {
+        let Some(line) = lines.next()? else { return Ok(ArchivePage { rows, next: None }) };
+        let row = serde_json::from_slice::<SessionRow>(line).ok();
+        rows.extend(row.filter(|row| filter.admits(row)));
+        if rows.len() == limit {
+            break;
+        }
+    }
+    Ok(ArchivePage { rows, next: Some(lines.at) })
+}
+
+/// The latest life of a session that is in the archive.
+pub(super) fn find(file: &Path, key: &Key) -> io::Result<Option<Loaded>> {
+    let Some(mut lines) = Lines::open(file, 0)? else { return Ok(None) };
+    let length = lines.from.get_ref().metadata()?.len();
+    if SEARCHED_BYTES_MAX < length {
+        let at = length - SEARCHED_BYTES_MAX;
+        lines.from.seek(SeekFrom::Start(at))?;
+        // What this begins in is the end of a line.
+        lines.next()?;
+    }
+    let mut found = None;
+    let beginning = key.beginning();
+    while let Some(line) = lines.next()? {
+        if !line.starts_with(beginning.as_bytes()) {
+            continue;
+        }
+        let Ok(session) = serde_json::from_slice::<SessionRow>(line) else { continue };
+        if session.key() == *key {
+            let History { history } = serde_json::from_slice(line)?;
+            found = Some(Loaded { session, history });
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use clawgate_core::event::Scope;
+
+    fn row(party: &str, thread: &str, revision: u64) -> SessionRow {
+        let text = format!(
+            "{{\"channel\":\"tg\",\"scope\":\"direct\",\"party\":{party:?},\"thread\":{thread:?},\"revision\":{revision},\"state\":\"archived\"}}"
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_archive_is_read_a_page_at_a_time_and_searched() {
+        let folder = std::env::temp_dir().join(format!("clawgate-archive-read-{}", std::process::id()));
+        let file = folder.join(SESSIONS);
+        assert_eq!(page(&file, 0, &SessionFilter::default(), 2).unwrap(), ArchivePage::default());
+        assert_eq!(find(&file, &row("ann", "", 1).key()).unwrap(), None);
+        let sessions = [row("ann", "", 1), row("ann \"a\"", "x", 2), row("ann", "", 3), row("bob", "", 4)];
+        for session in &sessions {
+            let history = [Said {
+                uid: session.revision,
+                role: clawgate_core::view::Role::User,
+                text: format!("of {}", session.revision),
+                unix_millis: 1,
+            }];
+            append(&file, &[Line { session, history: &history }]).unwrap();
+        }
+        append_text(&file, b"no line of ours\n{\"channel\":\"tg\",\"sco").unwrap();
+        let (mut at, mut seen) = (Some(0), Vec::new());
+        while let Some(from) = at {
+            let read = page(&file, from, &SessionFilter::default(), 2).unwrap();
+            seen.extend(read.rows);
+            at = read.next;
+        }
+        assert_eq!(seen, sessions);
+        let of_bob = SessionFilter { party: "bob".to_owned(), ..SessionFilter::default() };
+        assert_eq!(page(&file, 0, &of_bob, 9).unwrap().rows, sessions[3..]);
+        let found = find(&file, &sessions[0].key()).unwrap().unwrap();
+        assert_eq!((found.session.revision, found.history[0].text.as_str()), (3, "of 3"), "the latest life");
+        assert!(find(&file, &sessions[1].key()).unwrap().is_some());
+        assert_eq!(find(&file, &Key::new("tg", Scope::Direct, "an", "")).unwrap(), None);
+        assert_eq!(find(&file, &Key::new("tg", Scope::Group, "ann", "")).unwrap(), None);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_line_that_broke_off_does_not_swallow_the_next() {

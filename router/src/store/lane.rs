@@ -3,7 +3,7 @@
 use super::archive;
 use super::backend::{Backend, Trouble};
 use super::query::{Answer, Query, answer};
-use super::queue::{Entry, Health, Job, Part, Shared};
+use super::queue::{Entry, Health, Job, Part, Shared, locked};
 use super::row::{Op, day_of};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -212,7 +212,11 @@ fn set_aside<B: Backend>(line: &Line<B>, ops: &[Op], why: &str) -> bool {
         shared.count_set_aside(ops.len());
         return true;
     };
-    match archive::append(file, ops) {
+    let written = {
+        let _held = locked(&shared.aside);
+        archive::append(file, ops)
+    };
+    match written {
         Ok(()) => {
             let file = file.display();
             tracing::error!(

@@ -24,12 +24,11 @@ mod servers;
 pub(crate) mod shown;
 mod sqlite;
 
+pub(crate) use archive::ArchivePage;
 pub(crate) use backend::{Keep, Trouble};
 pub(crate) use memory::Place as MemoryPlace;
 pub(crate) use postgres::Place as PostgresPlace;
-#[cfg(test)]
-use query::SessionFilter;
-pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, Query};
+pub(crate) use query::{Answer, LetterFilter, Loaded, MARKS_MAX, MarkPlace, Query, SessionFilter};
 pub(crate) use queue::{Confirmed, Counters, Full, Health};
 pub(crate) use redis::Place as RedisPlace;
 pub(crate) use row::{CursorRow, DeadLetter, Key, Mark, Op, Said, SessionRow, State};
@@ -39,11 +38,15 @@ use crate::clock::Clock;
 use crate::side::{Busy, Side};
 use backend::Backend;
 use queue::{Job, Shared};
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
+
+/// What was refused, while it is tried again; in the data directory.
+pub(crate) const RETRIED: &str = "refused.retry.jsonl";
 
 /// Which database, and how it is used.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +177,86 @@ impl Store {
         self.0.ask(Arc::new(Job::new(query, asked, asked + deadline, Box::new(reply))))
     }
 
+    /// Reads sessions that left the store, from this place of the archive on. The reply is called once, here or on
+    /// another thread.
+    pub(crate) fn archived(
+        &self,
+        at: u64,
+        filter: SessionFilter,
+        limit: usize,
+        reply: impl FnOnce(io::Result<ArchivePage>) + Send + 'static,
+    ) {
+        self.in_archive(move |file| archive::page(file, at, &filter, limit), reply);
+    }
+
+    /// Looks for a session that left the store. The reply is called once, here or on another thread.
+    pub(crate) fn find_archived(
+        &self,
+        key: Key,
+        reply: impl FnOnce(io::Result<Option<Loaded>>) + Send + 'static,
+    ) {
+        self.in_archive(move |file| archive::find(file, &key), reply);
+    }
+
+    /// Reads the archive on a thread of its own: a large file takes its time. One at a time.
+    fn in_archive<T: Default + 'static>(
+        &self,
+        read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        reply: impl FnOnce(io::Result<T>) + Send + 'static,
+    ) {
+        let Some(folder) = &self.0.archive else { return reply(Ok(T::default())) };
+        if self.0.archive_is_read.swap(true, Ordering::AcqRel) {
+            return reply(Err(io::Error::other("somebody else reads the archive just now")));
+        }
+        let (file, shared) = (folder.join(archive::SESSIONS), self.0.clone());
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let tell = move |reply: &Mutex<Option<_>>, read: io::Result<T>| {
+            shared.archive_is_read.store(false, Ordering::Release);
+            let taken = reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken.map(|reply: _| (reply, read))
+        };
+        let (mine, tell_there) = (reply.clone(), tell.clone());
+        let begun = crate::side::thread("archive", move || async move {
+            if let Some((reply, read)) = tell_there(&mine, read(&file)) {
+                reply(read);
+            }
+        });
+        if let Err(why) = begun
+            && let Some((reply, read)) = tell(&reply, Err(why))
+        {
+            reply(read);
+        }
+    }
+
+    /// The file of what the database could never hold, put aside so that nothing is added to it; what was put aside before
+    /// and not done with comes first. `None` if there is nothing, or no place for it.
+    ///
+    /// # Errors
+    /// The file cannot be put aside.
+    pub(crate) fn take_refused(&self) -> io::Result<Option<PathBuf>> {
+        let Some(file) = &self.0.refused else { return Ok(None) };
+        let aside = file.with_file_name(RETRIED);
+        let _held = queue::locked(&self.0.aside);
+        if aside.exists() {
+            return Ok(Some(aside));
+        }
+        match std::fs::rename(file, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Puts a line back that is no row of ours.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn refuse_again(&self, line: &[u8]) -> io::Result<()> {
+        let Some(file) = &self.0.refused else { return Ok(()) };
+        let _held = queue::locked(&self.0.aside);
+        archive::append_text(file, &[line, b"\n"].concat())
+    }
+
     /// Which database it is.
     pub(crate) fn kind(&self) -> &'static str {
         self.0.kind()
@@ -269,7 +352,7 @@ fn alone<B: Backend>(
     shared: &Arc<Shared>,
     place: &B::Place,
     first: SyncSender<Result<(), Trouble>>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     shared.begin(2);
     let (writes, writer) = (shared.clone(), place.clone());
     crate::side::thread("store-write", move || lane::write::<B>(writes, writer, first))?;

@@ -2,6 +2,7 @@
 //! over all of them, and no page looks at more than a bounded number of rows.
 use super::backend::{Backend, Trouble};
 use super::row::{CursorRow, DeadLetter, Key, Mark, Said, SessionRow, State};
+use clawgate_core::event::Scope;
 
 /// Rows that a page may look at: a filter that little fits ends a page early, with the cursor to go on from.
 const LOOKED_AT_MAX: usize = 10_000;
@@ -18,14 +19,13 @@ pub(crate) enum Query {
     /// A session and the newest of what was said in it, as far as both bounds let.
     Load { key: Key, messages_max: usize, bytes_max: usize },
     /// Sessions in the order of their keys, from after this one on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
     Sessions { filter: SessionFilter, after: Option<Key>, limit: usize },
     /// Dead letters in the order of their uids, from after this one on.
     DeadLetters { filter: LetterFilter, after: Option<u64>, limit: usize },
     /// One of them.
     DeadLetter { uid: u64 },
     /// All cursors.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody lists what is not in memory, or polls, yet"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody polls yet"))]
     Cursors,
     /// Marks of messages seen since this time, from after this place on, the newest day first: to fill memory with.
     SeenSince { unix_millis: u64, after: Option<MarkPlace>, limit: usize },
@@ -48,14 +48,33 @@ pub(crate) struct SessionFilter {
     pub(crate) state: Option<State>,
     /// What the party begins with.
     pub(crate) party: String,
+    /// The peer of direct sessions; with a `channel`, only theirs are looked at.
+    pub(crate) owner: Option<String>,
+    /// Somebody spoke at this time or later, milliseconds since 1970.
+    pub(crate) active_from: u64,
+    /// Nobody spoke since this time, milliseconds since 1970.
+    pub(crate) active_before: Option<u64>,
 }
 
 impl SessionFilter {
-    fn admits(&self, row: &SessionRow) -> bool {
-        self.channel.as_ref().is_none_or(|channel| *channel == row.channel)
+    pub(super) fn admits(&self, row: &SessionRow) -> bool {
+        let owned = |owner: &String| row.scope == Scope::Direct && *owner == row.party;
+        self.owner.as_ref().is_none_or(owned)
+            && self.active_from <= row.active_millis
+            && self.active_before.is_none_or(|before| row.active_millis < before)
+            && self.channel.as_ref().is_none_or(|channel| *channel == row.channel)
             && (self.agent.is_none() || self.agent == row.agent)
             && self.state.is_none_or(|state| state == row.state)
             && row.party.starts_with(&self.party)
+    }
+
+    /// What the keys of all that it admits begin with.
+    fn prefix(&self) -> String {
+        match (&self.channel, &self.owner) {
+            (None, _) => String::new(),
+            (Some(channel), None) => Key::prefix(channel),
+            (Some(channel), Some(owner)) => Key::new(channel, Scope::Direct, owner, "").as_str().to_owned(),
+        }
     }
 }
 
@@ -163,7 +182,7 @@ async fn sessions<B: Backend>(
     limit: usize,
 ) -> Result<Answer, Trouble> {
     let limit = limit.clamp(1, PAGE_MAX);
-    let prefix = filter.channel.as_deref().map(Key::prefix).unwrap_or_default();
+    let prefix = filter.prefix();
     let mut at = after.map_or("", Key::as_str).max(&prefix).to_owned();
     let mut rows = Vec::new();
     let mut looked_at = 0;

@@ -182,6 +182,10 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) batch_ops_max: usize,
     pub(super) archive: Option<PathBuf>,
+    /// Held while the file of what was refused is written, or taken away.
+    pub(super) aside: Mutex<()>,
+    /// Somebody reads the archive.
+    pub(super) archive_is_read: AtomicBool,
     pub(super) refused: Option<PathBuf>,
     pub(super) attempt_age_max: Duration,
     pub(super) pauses: (Duration, Duration),
@@ -225,6 +229,8 @@ impl Shared {
             clock,
             batch_ops_max: queue.batch_ops_max.max(1),
             archive: plan.archive.clone(),
+            aside: Mutex::default(),
+            archive_is_read: AtomicBool::new(false),
             refused: plan.refused.clone(),
             attempt_age_max: plan.attempt_age_max,
             pauses: (plan.pause_min, plan.pause_max),
@@ -433,6 +439,6 @@ fn number(count: usize) -> u64 {
 }
 
 // Nothing under these locks panics; were it otherwise, what they guard would still hold.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

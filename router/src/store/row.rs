@@ -33,13 +33,22 @@ impl Key {
     }
 
     /// A key as it was stored.
-    pub(super) fn stored(text: &str) -> Self {
+    pub(crate) fn stored(text: &str) -> Self {
         Self(text.into())
     }
 
     /// The text of it.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the JSON of its session begins with, as [`SessionRow`] writes it. Others may begin so too.
+    pub(super) fn beginning(&self) -> String {
+        let mut parts = self.0.split(SEPARATOR);
+        let mut part = || serde_json::Value::from(parts.next().unwrap_or_default());
+        let (channel, scope, party) = (part(), part(), part());
+        let scope = if scope == "g" { "group" } else { "direct" };
+        format!("{{\"channel\":{channel},\"scope\":\"{scope}\",\"party\":{party}")
     }
 
     /// What the keys of a channel begin with.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A data directory, removed when whoever uses it is gone.
-struct Data(PathBuf);
+pub(super) struct Data(pub(super) PathBuf);
 
 impl Drop for Data {
     fn drop(&mut self) {
@@ -19,7 +19,7 @@ impl Drop for Data {
     }
 }
 
-fn start(data: &Data, more: Value) -> Gateway {
+pub(super) fn start(data: &Data, more: Value) -> Gateway {
     let folder: &Path = &data.0;
     let mut config = json!({
         "data": { "folder": folder },
@@ -30,20 +30,20 @@ fn start(data: &Data, more: Value) -> Gateway {
     Gateway::start(config)
 }
 
-fn update(gateway: &Gateway, number: u64, text: &str) {
+pub(super) fn update(gateway: &Gateway, number: u64, text: &str) {
     let headers = [("x-telegram-bot-api-secret-token", SECRET)];
     let user = i64::try_from(number).unwrap();
     let body = private(number, user, text).to_string();
     assert_eq!(gateway.call("POST", "/webhooks/telegram", &headers, body.as_bytes()).status, 200);
 }
 
-fn admin(gateway: &Gateway, method: &str, target: &str, body: &Value) -> Answer {
+pub(super) fn admin(gateway: &Gateway, method: &str, target: &str, body: &Value) -> Answer {
     let headers = [("authorization", "Bearer canary-key-of-an-admin"), ("content-type", "application/json")];
     let body = if body.is_null() { String::new() } else { body.to_string() };
     gateway.call(method, target, &headers, body.as_bytes())
 }
 
-fn letters(gateway: &Gateway) -> Vec<Value> {
+pub(super) fn letters(gateway: &Gateway) -> Vec<Value> {
     let mut data = admin(gateway, "GET", "/api/dlq", &Value::Null).json()["data"].take();
     data["letters"].as_array_mut().unwrap().drain(..).collect()
 }

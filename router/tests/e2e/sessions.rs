@@ -71,12 +71,12 @@ fn sessions_are_listed_a_page_at_a_time() {
     }
     assert_eq!(list(&gateway, "").0.len(), 23, "fifty are shown where nobody says how many");
     for bad in
-        ["limit=0", "limit=501", "limit=x", "limit=-1", "cursor=x", "cursor=1", "cursor=1.x", "state=busy"]
+        ["limit=0", "limit=501", "limit=x", "limit=-1", "cursor=x", "cursor=1.0", "cursor=m1.x", "state=busy"]
     {
         let answer = as_key(&gateway, ADMIN, "GET", &format!("/api/sessions?{bad}"), &Value::Null);
         assert_eq!(answer.refusal(), (400, "BAD_REQUEST".to_owned()), "{bad}");
     }
-    for far in ["cursor=9.0", "cursor=0.4294967295", "cursor=65535.0"] {
+    for far in ["cursor=m9.0", "cursor=m0.4294967295", "cursor=n65535.0", "cursor=s7a", "cursor=a1"] {
         assert_eq!(list(&gateway, &format!("?{far}&limit=500")).1, None, "{far} is behind all");
     }
 }

@@ -29,7 +29,12 @@ fn pem(label: &str, der: &[u8]) -> String {
 impl Certificate {
     /// A new one.
     pub(crate) fn new() -> Self {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        Self::of(&["localhost", "127.0.0.1"])
+    }
+
+    /// A new one for these names.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         Self { cert: made.cert.der().clone(), key: made.signing_key.serialize_der() }
     }

@@ -2,7 +2,7 @@
 //! it; what a session remembers is asked for once and saved as it changes.
 use super::*;
 use crate::event::{Restored, Stored};
-use crate::home::Secret;
+use crate::home::{Secret, session_hash};
 use crate::id::Uid;
 use crate::log::{JournalState, Start};
 use crate::record::Accepted;
@@ -281,6 +281,7 @@ fn a_session_is_asked_for_once_and_its_turns_wait_for_that() {
         messages: 7,
         history: &history,
         context: &[("lang", "pl")],
+        found: true,
         ..Stored::default()
     };
     assert_eq!(
@@ -305,18 +306,121 @@ fn what_is_said_is_saved_and_the_session_now_and_then() {
     scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
     scene.text(call(0, 1, 0), "hello");
     let end = scene.finishes(call(0, 1, 0));
-    assert!(end.contains(&"save 1 said \"hi\" \"hello\"".to_string()), "{end:?}");
-    assert_eq!(end.last().unwrap(), "save 2 session");
+    assert_eq!(end[..2], ["save 1 session", "save 2 said \"hi\" \"hello\""], "nobody finds rows without it");
+    assert_eq!(end.last().unwrap(), "save 3 session", "as a whole");
     assert_eq!(
         scene.operates(session, Operation::Set { name: "a", value: "1" }),
-        ["save 3 session", "operated ok"]
+        ["save 4 session", "operated ok"]
     );
     assert_eq!(
-        scene.operates(session, Operation::Close)[..1],
-        ["save 4 closed"],
+        scene.operates(session, Operation::Close),
+        ["append 1 forgot ann closed", "save 5 closed"],
         "and nothing saves it again"
     );
-    assert_eq!(scene.out.list().len(), 2);
+    assert_eq!(scene.shard().released(), 0, "until the store knows, the record is needed");
+    assert_eq!(durable(&mut scene, 1), ["operated ok"], "what is forgotten is forgotten for good");
+    scene.event(Event::Saved { save: 5 });
+    assert_eq!(scene.shard().released(), 1);
+}
+
+#[test]
+fn a_reset_is_written_down_and_refused_where_nothing_can_be() {
+    let mut scene = keeps(remembers(), true);
+    scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
+    let session = scene.find("ann").unwrap();
+    scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
+    scene.finishes(call(0, 1, 0));
+    scene.event(Event::Journal { state: JournalState::Full });
+    for operation in [Operation::Reset, Operation::Close] {
+        assert_eq!(scene.operates(session, operation), ["operated JOURNAL_FULL"]);
+    }
+    assert!(scene.find("ann").is_some(), "nothing was done");
+    scene.event(Event::Journal { state: JournalState::Open });
+    assert_eq!(
+        scene.operates(session, Operation::Reset),
+        ["append 1 forgot ann reset", "save 4 session"],
+        "under one name"
+    );
+    assert_eq!(durable(&mut scene, 1), ["operated ok"]);
+}
+
+/// Its old rows may be told again by the journal after a crash: they must not become its history.
+#[test]
+fn a_closed_session_that_begins_anew_has_a_history_of_its_own() {
+    let mut scene = keeps(remembers(), true);
+    let from = |scene: &Scene| {
+        let saved = scene.out.list().iter().find_map(|effect| match effect {
+            Effect::Save { saved: Saved::Session { history_from, .. }, .. } => Some(*history_from),
+            _ => None,
+        });
+        saved.unwrap()
+    };
+    let talks = |scene: &mut Scene| {
+        let lines = scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
+        let session = scene.find("ann").unwrap();
+        assert!(lines.iter().any(|line| line.starts_with("load ")), "{lines:?}");
+        let started = scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
+        let generation = if started[0].contains(".1#") { 1 } else { 2 };
+        scene.finishes(call(0, generation, 0));
+        from(scene)
+    };
+    assert_eq!(talks(&mut scene), Uid(0));
+    let session = scene.find("ann").unwrap();
+    scene.operates(session, Operation::Close);
+    let closed = scene.out.list().iter().find_map(|effect| match effect {
+        Effect::Save { saved: Saved::Closed { revision }, .. } => Some(*revision),
+        _ => None,
+    });
+    assert_eq!(Some(talks(&mut scene)), closed);
+    // The next process hears of it from the journal.
+    let mut scene = keeps(remembers(), true);
+    let hash = session_hash(&Secret([3, 4]), "web", Scope::Direct, "ann", "", "");
+    scene.shard().remember_closed(hash, Uid(77));
+    assert_eq!(talks(&mut scene), Uid(77));
+}
+
+#[test]
+fn an_operator_has_a_session_brought_back() {
+    let mut scene = keeps(remembers(), true);
+    let inbound = Inbound { mode: Mode::Whole, ..says("ann", "") };
+    let history = [(Role::User, "before"), (Role::Agent, "so")];
+    let stored = Stored {
+        agent: "bea",
+        messages: 7,
+        history: &history,
+        context: &[("lang", "pl")],
+        found: true,
+        created_millis: 1_700_000_000_000,
+        ..Stored::default()
+    };
+    assert_eq!(scene.event(Event::Recalled { inbound, stored: &stored }), [""; 0]);
+    let session = scene.find("ann").unwrap();
+    let view = scene.shards[0].session(session).unwrap();
+    assert_eq!((view.messages, view.agent, view.known, view.stored), (7, Some(AgentId(1)), true, true));
+    assert_eq!(view.created_millis, 1_700_000_000_000);
+    assert_eq!(scene.shards[0].memory(session).unwrap().history.count(), 2);
+    // It is there by now: what the store says is older.
+    let older = Stored { messages: 1, ..stored };
+    assert_eq!(scene.event(Event::Recalled { inbound, stored: &older }), [""; 0]);
+    assert_eq!(scene.shards[0].session(session).unwrap().messages, 7);
+    assert_eq!(
+        scene.operates(session, Operation::Set { name: "lang", value: "de" }),
+        ["save 1 session", "operated ok"],
+        "as a whole"
+    );
+    assert_eq!(
+        scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") }),
+        ["accepted 0.1 ahead 0", "start 0.1#0 agent 1 model 1"],
+        "nobody asks the store again"
+    );
+    // Where there is no room for one more, it is not brought back.
+    let mut scene = keeps(remembers(), true);
+    for n in 0..64 {
+        let peer = n.to_string();
+        scene.send(says(&peer, "hi"));
+    }
+    scene.event(Event::Recalled { inbound, stored: &stored });
+    assert!(scene.find("ann").is_none());
 }
 
 #[test]

@@ -310,6 +310,10 @@ fn written(bytes: &[u8]) -> String {
             format!("settled {} {attempts} {detail}", outcome(how))
         }
         Some(Record::Cursor { channel, value }) => format!("cursor {channel} {value}"),
+        Some(Record::Forgot(forgot)) => {
+            let what = if forgot.closed { "closed" } else { "reset" };
+            format!("forgot {} {what}", forgot.peer)
+        }
         None => "nothing".to_string(),
     }
 }

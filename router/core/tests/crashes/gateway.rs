@@ -190,7 +190,7 @@ impl World {
             Wish::Stop => Operation::Stop,
         };
         if matches!(wish, Wish::Reset | Wish::Close) {
-            self.ledger.on_forgotten(session, matches!(wish, Wish::Close));
+            self.ledger.on_forgotten(client, session, matches!(wish, Wish::Close));
         }
         self.life.about = matches!(wish, Wish::Send).then_some(number);
         self.handle(shard, Event::Operate { client, session: id, operation });
@@ -226,7 +226,8 @@ impl World {
         let said = self.store.history(session);
         let both = said.iter().flat_map(|(text, reply)| [(Role::User, &**text), (Role::Agent, &**reply)]);
         let history: Vec<(Role, &str)> = both.filter(|(_, text)| !text.is_empty()).collect();
-        let stored = Stored { history: &history, ..Stored::default() };
+        let (found, history_from) = self.store.session(session);
+        let stored = Stored { history: &history, history_from, found, ..Stored::default() };
         self.handle(shard, Event::Loaded { session: id, stored: Some(&stored) });
     }
 

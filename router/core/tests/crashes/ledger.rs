@@ -3,7 +3,7 @@
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Outcome;
 use clawgate_core::event::Mode;
-use clawgate_core::id::Uid;
+use clawgate_core::id::{Client, Uid};
 use clawgate_core::plan::Unit;
 use clawgate_core::record::Record;
 use clawgate_core::split::parts;
@@ -157,6 +157,10 @@ pub(crate) struct Ledger {
     open: Vec<Open>,
     /// Parts that people read twice, because a process died before it knew that they were posted.
     pub(crate) doubled: u64,
+    /// What was said before an operator had a session forget it: as long as he has not heard that it is done.
+    forgetting: Vec<(Client, Vec<Uid>)>,
+    /// He has.
+    pub(crate) forgotten: BTreeSet<Uid>,
 }
 
 /// The message that a text is of: its number stands behind its first letter.
@@ -190,6 +194,8 @@ impl Ledger {
     pub(crate) fn on_append(&mut self, shard: usize, lsn: u64, bytes: &[u8]) {
         let Some(record) = Record::decode(bytes) else { panic!("a record that cannot be read") };
         let (uid, what) = match record {
+            // Of no turn: what it must do shows in the store.
+            Record::Forgot(_) => return,
             Record::Accepted(accepted) => {
                 let revives = self.on_accepted(&accepted);
                 (accepted.uid, Written::Accepted { revives, answered: accepted.answered })
@@ -339,6 +345,7 @@ impl Ledger {
 
     /// The process died. Of each turn one part may be in doubt, and nobody remembers what was not on disk.
     pub(crate) fn on_crash(&mut self) {
+        self.forgetting.clear();
         for message in &mut self.messages {
             message.is_kept = false;
             let turn = message.uid.and_then(|uid| self.turns.get(&uid));
@@ -406,7 +413,12 @@ impl Ledger {
     }
 
     /// What a session remembers was reset, or it was closed.
-    pub(crate) fn on_forgotten(&mut self, session: usize, is_closed: bool) {
+    pub(crate) fn on_forgotten(&mut self, client: Client, session: usize, is_closed: bool) {
+        let own = || self.turns.iter().filter(|(_, turn)| turn.session == session);
+        // A letter that is tried again keeps its name: what was said after it would have to go without it.
+        let is_mixed = !is_closed && own().any(|(_, turn)| turn.is_replayed && !turn.is_over());
+        let said = own().filter(|(_, turn)| turn.is_answered() && !is_mixed);
+        self.forgetting.push((client, said.map(|(uid, _)| *uid).collect()));
         let turns = &self.turns;
         let own = self.messages.iter_mut().filter(|message| message.session == session);
         // What only waits begins the new history. A dead letter that is tried again belongs to the old.
@@ -416,6 +428,12 @@ impl Ledger {
             is_closed || was_over || message.is_begun || message.kind == Kind::Operator
         };
         own.filter(is_old).for_each(|message| message.is_overlapped = true);
+    }
+
+    /// He hears that it is done.
+    pub(crate) fn on_has_forgotten(&mut self, client: Client) {
+        let done = self.forgetting.extract_if(.., |(of, _)| *of == client);
+        self.forgotten.extend(done.flat_map(|(_, said)| said));
     }
 
     /// Turns that must be dead letters.

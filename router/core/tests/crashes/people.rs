@@ -371,6 +371,7 @@ impl World {
         match (self.purpose(client), refused) {
             (Some(Purpose::Send(number)), None) => self.ledger.on_ack(number),
             (Some(Purpose::Replay), None) => self.marks.hit("replayed"),
+            (Some(Purpose::Operation), None) => self.ledger.on_has_forgotten(client),
             _ => {}
         }
     }

@@ -87,6 +87,10 @@ impl World {
 
     fn check_rows(&self) {
         let rows = self.store.rows();
+        for uid in &self.ledger.forgotten {
+            let back = rows.keys().find(|(_, other)| other == uid);
+            assert!(back.is_none(), "{back:?} was forgotten, and came back");
+        }
         for (uid, turn) in &self.ledger.turns {
             let message = &self.ledger.messages[turn.number];
             let is_cancelled = matches!(turn.settled, Some(Outcome::Cancelled) | None);

@@ -18,7 +18,7 @@ use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::plan::{
     Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
 };
-use clawgate_core::record::{Accepted, Record};
+use clawgate_core::record::{Accepted, Forgot, Record};
 use clawgate_core::route::Strategy;
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
@@ -208,7 +208,7 @@ impl World {
         let shelves = self.disk.recover();
         self.disk.sync_all();
         let (mut past, mut facts) = (Past::new(), Vec::new());
-        let mut present = BTreeSet::new();
+        let (mut present, mut closed) = (BTreeSet::new(), Vec::new());
         for ((lineage, shard), shelf) in &shelves {
             for (lsn, bytes) in &shelf.records {
                 if *lineage == last {
@@ -218,7 +218,11 @@ impl World {
                 if *lineage == last {
                     self.trace.line(format_args!("{shard} found {lsn} {:?}", Record::decode(bytes)));
                 }
-                assert!(past.take(bytes, &mut |fact| facts.push(told(&secret, fact))), "it can be read");
+                let mut take = |fact: Fact<'_>| {
+                    closed.extend(closed_by(&secret, &fact));
+                    facts.extend(told(&secret, fact));
+                };
+                assert!(past.take(bytes, &mut take), "it can be read");
             }
         }
         let uid_after = past.last().max(self.store.last_uid());
@@ -245,6 +249,9 @@ impl World {
             self.life.fuse = Some(1 + u32::try_from(self.dice.below(60)).unwrap());
         }
         self.tell_marks();
+        for (hash, uid) in closed {
+            self.life.shards.iter_mut().for_each(|shard| shard.remember_closed(hash, uid));
+        }
         self.tell_store(facts);
         for left in &left {
             if self.life.is_dead {
@@ -310,7 +317,7 @@ impl World {
             self.marks.hit("could not be restored");
             self.ledger.on_not_restored(accepted.uid);
             let (secret, mut facts) = (self.secret, Vec::new());
-            left.give_up(Code::NotFound, &mut |fact| facts.push(told(&secret, fact)));
+            left.give_up(Code::NotFound, &mut |fact| facts.extend(told(&secret, fact)));
             self.tell_store(facts);
         }
     }
@@ -330,28 +337,45 @@ fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16) -> Letter
     }
 }
 
+/// The session that a fact says was closed, and when.
+fn closed_by(secret: &Secret, fact: &Fact<'_>) -> Option<(u64, Uid)> {
+    let Fact::Forgot(Forgot { uid, closed: true, scope, channel, peer, chat, thread, .. }) = *fact else {
+        return None;
+    };
+    Some((session_hash(secret, channel, scope, peer, chat, thread), uid))
+}
+
 /// A fact as the store takes it.
-fn told(secret: &Secret, fact: Fact<'_>) -> Op {
+fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
     let mark = |accepted: &Accepted<'_>| {
         let Accepted { channel, scope, peer, chat, thread, id, .. } = *accepted;
         mark(secret, session_hash(secret, channel, scope, peer, chat, thread), id)
     };
-    match fact {
+    let op = match fact {
         Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
         Fact::Ended { accepted, ending } => {
             let number = number_of(accepted.text);
             Op::Ended { number, mark: mark(&accepted), ending: ending.map(str::to_owned) }
         }
-        Fact::Said { accepted, reply } => Op::Said {
-            session: session_of(&accepted),
-            uid: accepted.uid,
-            text: accepted.text.to_owned(),
-            reply: reply.to_owned(),
-        },
+        Fact::Said { accepted, reply } => {
+            let session = session_of(&accepted);
+            let (text, reply) = (accepted.text.to_owned(), reply.to_owned());
+            let bare = Op::Session { session, revision: Uid(1), history_from: Uid(0) };
+            return vec![bare, Op::Said { session, uid: accepted.uid, text, reply }];
+        }
         Fact::Dead { accepted, reply, parts, .. } => {
             Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
         }
         Fact::Revived(uid) => Op::Revived { uid },
+        Fact::Forgot(Forgot { uid, from, closed, peer, chat, .. }) => {
+            let session = number_of(if peer.is_empty() { chat } else { peer });
+            if closed {
+                Op::Closed { session, revision: uid }
+            } else {
+                Op::Session { session, revision: uid, history_from: from }
+            }
+        }
         Fact::Cursor { .. } => panic!("nobody polls here"),
-    }
+    };
+    vec![op]
 }

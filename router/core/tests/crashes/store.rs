@@ -79,7 +79,8 @@ pub(crate) enum Mood {
 #[derive(Debug)]
 pub(crate) struct Store {
     rows: BTreeMap<(usize, Uid), (String, String)>,
-    /// The revision of each session, and from where on its history counts. A closed one leaves that behind.
+    /// The revision of each session, 0 where only rows are there, and from where on its history counts. A closed one
+    /// leaves nothing behind.
     sessions: BTreeMap<usize, (Uid, Uid)>,
     pub(crate) letters: BTreeMap<Uid, Letter>,
     pub(crate) seen: BTreeMap<[u64; 2], u64>,
@@ -165,20 +166,21 @@ impl Store {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Said { session, uid, text, reply } => {
-                let from = self.sessions.get(&session).map_or(Uid(0), |(_, from)| *from);
+                let (_, from) = *self.sessions.entry(session).or_default();
                 if from <= uid {
                     self.rows.entry((session, uid)).or_insert((text, reply));
                 }
             }
             Op::Session { session, revision, history_from } => {
-                let (old, from) = self.sessions.get(&session).copied().unwrap_or_default();
-                if old < revision {
-                    self.forget(session, revision, from.max(history_from));
+                if self.sessions.get(&session).is_none_or(|(old, _)| *old < revision) {
+                    self.sessions.insert(session, (revision, history_from));
+                    self.rows.retain(|(other, uid), _| *other != session || history_from <= *uid);
                 }
             }
             Op::Closed { session, revision } => {
-                if self.sessions.get(&session).is_none_or(|(old, _)| *old < revision) {
-                    self.forget(session, revision, revision);
+                if self.sessions.get(&session).is_some_and(|(old, _)| *old <= revision) {
+                    self.sessions.remove(&session);
+                    self.rows.retain(|(other, _), _| *other != session);
                 }
             }
             Op::Seen { mark, unix_millis } => drop(self.seen.entry(mark).or_insert(unix_millis)),
@@ -188,13 +190,17 @@ impl Store {
         }
     }
 
-    fn forget(&mut self, session: usize, revision: Uid, from: Uid) {
-        self.sessions.insert(session, (revision, from));
-        self.rows.retain(|(other, uid), _| *other != session || from <= *uid);
+    /// Is the session there, and from where on does its history count?
+    pub(crate) fn session(&self, session: usize) -> (bool, Uid) {
+        let (revision, from) = self.sessions.get(&session).copied().unwrap_or_default();
+        (revision != Uid(0), from)
     }
 
     /// What was said in a session.
     pub(crate) fn history(&self, session: usize) -> Vec<(String, String)> {
+        if !self.session(session).0 {
+            return Vec::new();
+        }
         let rows = self.rows.range((session, Uid(0))..(session + 1, Uid(0)));
         rows.map(|(_, said)| said.clone()).collect()
     }

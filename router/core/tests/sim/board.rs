@@ -318,6 +318,7 @@ impl Board {
             | Event::Carry { .. }
             | Event::Loaded { .. }
             | Event::Sighted { .. }
+            | Event::Recalled { .. }
             | Event::Saved { .. } => unreachable!("{event:?}: these shards keep nothing"),
         }
     }
@@ -548,6 +549,7 @@ impl Board {
             | Event::Carry { .. }
             | Event::Loaded { .. }
             | Event::Sighted { .. }
+            | Event::Recalled { .. }
             | Event::Saved { .. }
             | Event::Drain => false,
         };
@@ -579,6 +581,7 @@ impl Board {
             | Event::Carry { .. }
             | Event::Loaded { .. }
             | Event::Sighted { .. }
+            | Event::Recalled { .. }
             | Event::Saved { .. }
             | Event::Drain => true,
             Event::Inbound { .. } | Event::Operate { .. } | Event::Nudged { .. } => false,
