@@ -56,6 +56,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all, because a huge page that is there stays. The allocator asks for them, and the kernel then counts two
+    // megabytes for each place where a thread keeps a few kilobytes. A kernel that refuses gives more memory than is
+    // needed, and nothing worse.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     cli::execute(cli::parse(), |orders| {
         let written = log::start(orders.config.logging);
         let ended = serve::run(orders);

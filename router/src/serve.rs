@@ -47,9 +47,6 @@ impl Ended {
 
 /// Runs the gateway until a signal ends it, or another process goes on.
 pub(crate) fn run(orders: Orders) -> Ended {
-    // The allocator asks for huge pages, and the kernel then counts two megabytes for each place where a thread keeps a
-    // few kilobytes. A kernel that refuses gives more memory than is needed, and nothing worse.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let clock = Clock::start();
     match start(orders, clock) {
         Ok(ended) => ended,
