@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// Connections, unless the command says how many.
 pub const CONNECTIONS: usize = 10_000;
-/// Between two heartbeats of the gateway, seconds.
-const HEARTBEAT_SECONDS: u64 = 2;
+/// Between two heartbeats of the gateway, seconds. Twice this is what a connection may stay silent, and so how long opening
+/// all of them may take: none answers before the last one is open.
+const HEARTBEAT_SECONDS: u64 = 10;
 /// How long two heartbeats may take to come on all connections.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Descriptors beside those of the connections.
