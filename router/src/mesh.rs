@@ -3,7 +3,7 @@
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Ignored;
-use clawgate_core::event::{Class, Inbound, Kind, Mode, Scope, Stop, Usage};
+use clawgate_core::event::{Class, Form, Inbound, Kind, Mode, Scope, Stop, Usage};
 use clawgate_core::id::{AgentId, ChannelId, Client, ModelId, ShardId, TurnId};
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
@@ -64,6 +64,8 @@ pub(crate) struct InboundHead {
     class: Class,
     agent: Option<AgentId>,
     receipt: bool,
+    form: Form,
+    fleeting: bool,
     /// Bytes of id, chat, thread, peer, name and text, one after the other in the batch.
     lens: [u32; 6],
 }
@@ -135,10 +137,22 @@ impl Batch {
             self.text.push_str(text);
             *len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         }
-        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, .. } =
-            *inbound;
-        let head =
-            InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, lens };
+        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *inbound;
+        let Inbound { receipt, form, fleeting, .. } = *inbound;
+        let head = InboundHead {
+            sent_millis,
+            channel,
+            kind,
+            scope,
+            mentioned,
+            mode,
+            class,
+            agent,
+            receipt,
+            form,
+            fleeting,
+            lens,
+        };
         self.letters.push(Letter::Inbound { client, head });
     }
 }
@@ -151,7 +165,8 @@ fn take<'a>(rest: &mut &'a str, len: u32) -> &'a str {
 
 fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
     let [id, chat, thread, peer, name, text] = head.lens.map(|len| take(rest, len));
-    let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, .. } = *head;
+    let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *head;
+    let InboundHead { receipt, form, fleeting, .. } = *head;
     Inbound {
         id,
         chat,
@@ -168,6 +183,8 @@ fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
         class,
         agent,
         receipt,
+        form,
+        fleeting,
     }
 }
 

@@ -116,6 +116,7 @@ pub(crate) fn worst_case(gateway: &Gateway, cores: u16) -> u64 {
         + u64::from(core.turns_max) * turn
         + u64::from(limits.connections_max) * connection
         + upstreams * u64::from(limits.upstream_connections_max) * upstream
+        + limits.requests_bytes_max
         + u64::from(core.dedup_ids_max) * 48
         + u64::from(core.dedup_filter_bytes_max)
         + u64::from(core.lookups_max) * (512 + names + u64::from(core.text_bytes_max))

@@ -221,6 +221,7 @@ fn plan(sessions: usize) -> Plan {
         turns_max: 20_000,
         session_waiting_max: 32,
         text_bytes_max: 64 << 10,
+        request_bytes_max: 768 << 10,
         reply_bytes_max: 256 << 10,
         name_bytes_max: 256,
         history_messages_max: 40,

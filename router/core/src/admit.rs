@@ -4,7 +4,7 @@ use crate::bounds::{Count, Lease};
 use crate::codes::Code;
 use crate::dedup::{At, Mark, Share};
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
-use crate::event::{Class, Inbound, Mode, Scope, Stop};
+use crate::event::{Class, Form, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
 use crate::id::{AgentId, Client};
 use crate::limits::Limits;
@@ -62,13 +62,14 @@ pub(crate) struct Message<'a> {
     pub(crate) desk: u16,
     pub(crate) name: &'a str,
     pub(crate) text: &'a str,
+    pub(crate) form: Form,
     pub(crate) errand: Option<Errand>,
 }
 
 impl<'a> Message<'a> {
     const fn of(inbound: &Inbound<'a>) -> Self {
-        let Inbound { mode, class, name, text, .. } = *inbound;
-        Self { client: Client::NOBODY, mode, class, desk: NOWHERE, name, text, errand: None }
+        let Inbound { mode, class, name, text, form, .. } = *inbound;
+        Self { client: Client::NOBODY, mode, class, desk: NOWHERE, name, text, form, errand: None }
     }
 }
 
@@ -155,6 +156,7 @@ impl Shard {
                 session.desk = desk;
             }
             session.mode = inbound.mode;
+            session.fleeting &= inbound.fleeting;
             session.remember_chat(inbound.chat);
         }
         let class = self.class_of(inbound);
@@ -177,7 +179,8 @@ impl Shard {
                 }
             }
         }
-        self.publish(Notice::Received, session, Some(turn), inbound.text, out);
+        let said = if inbound.form.is_words() { inbound.text } else { "" };
+        self.publish(Notice::Received, session, Some(turn), said, out);
         if self.listening {
             let name = self.places.desk(desk).map_or("", |desk| &desk.name);
             self.publish(Notice::Routed, session, Some(turn), name, out);
@@ -391,6 +394,8 @@ impl Shard {
         let (busy, behind, warm) = session.map_or((false, 0, !self.log.store), |session| {
             (session.current != NONE, session.waiting.len(), session.memory == Memory::Warm)
         });
+        // What needs no past waits for none.
+        let warm = warm || !known.inbound.form.is_words();
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         if busy && session.is_some_and(|session| !self.has_room(session, place, known.inbound)) {
             return Err(Answer::Refused(Code::SessionFull, self.session_wait(place, behind)));
@@ -460,6 +465,7 @@ impl Shard {
             class: message.class,
             state: State::Waiting,
             errand: message.errand,
+            form: message.form,
             holds: Holds::default(),
             desk: message.desk,
             line: NOWHERE,
@@ -554,7 +560,8 @@ impl Shard {
 fn check_shape(limits: &Limits, inbound: &Inbound<'_>) -> Result<(), Answer> {
     let refused = |code| Err(Answer::Refused(code, 0));
     let name_max = usize::from(limits.name_bytes_max);
-    if (limits.text_bytes_max as usize) < inbound.text.len() || name_max < inbound.id.len() {
+    let text_max = if inbound.form.is_words() { limits.text_bytes_max } else { limits.request_bytes_max };
+    if (text_max as usize) < inbound.text.len() || name_max < inbound.id.len() {
         return refused(Code::TooLarge);
     }
     let names = [inbound.peer, inbound.chat, inbound.thread];

@@ -55,7 +55,9 @@ impl Shard {
                 if turn.keeps && turn.reply.capacity() == 0 {
                     turn.reply = self.texts.take();
                 }
-                let limit = self.plan.limits.reply_bytes_max;
+                let limits = &self.plan.limits;
+                let limit =
+                    if turn.form.is_words() { limits.reply_bytes_max } else { limits.request_bytes_max };
                 if show(turn, call.turn, text, limit, out) {
                     self.on_too_long(slot, out);
                     return;
@@ -190,7 +192,8 @@ impl Shard {
         }
         self.keep_history(slot, out);
         let Some(turn) = self.turns.at(slot) else { return };
-        self.publish(Notice::Generated, turn.session, Some(slot), &turn.reply, out);
+        let said = if turn.form.is_words() { &*turn.reply } else { "" };
+        self.publish(Notice::Generated, turn.session, Some(slot), said, out);
         // What must not be lost is answered as it is on disk: a crash must not lead to another answer than the one that
         // was heard.
         if turn.mode == Mode::Deliver || turn.lsn != 0 {
@@ -221,7 +224,8 @@ impl Shard {
         }
         let mut prompt = chars(turn.text());
         if let Some(session) = self.sessions.at(turn.session) {
-            let history = session.history.as_ref().filter(|_| self.keeps_history(turn.desk));
+            let past = self.keeps_history(turn.desk) && turn.form.is_words();
+            let history = session.history.as_ref().filter(|_| past);
             prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
             let context = session.context.as_ref();
             prompt += context.map_or(0, |context| context.iter().map(|(k, v)| chars(k) + chars(v)).sum());
@@ -240,7 +244,7 @@ impl Shard {
     /// What was said in a turn that was answered in full joins the session's history.
     fn keep_history(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
-        if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets {
+        if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets || !turn.form.is_words() {
             return;
         }
         let limits = &self.plan.limits;
@@ -377,6 +381,10 @@ impl Shard {
 /// was passed on.
 fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effects) -> bool {
     let room = bytes_max.saturating_sub(turn.reply_bytes) as usize;
+    if room < text.len() && !turn.form.is_words() {
+        // Half of what a program reads is nothing to it.
+        return true;
+    }
     let shown = if text.len() <= room { text } else { &text[..text.floor_char_boundary(room)] };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     turn.reply_bytes = turn.reply_bytes.saturating_add(count(shown.len()));

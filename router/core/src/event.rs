@@ -54,6 +54,23 @@ pub enum Mode {
     Deliver,
 }
 
+/// What a message's text is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form(pub u8);
+
+impl Form {
+    /// What somebody wrote.
+    pub const WORDS: Self = Self(0);
+
+    /// Is it what somebody wrote? All else are whole requests to a model, in forms that the shell numbers: the session's
+    /// past does not go with them and they leave nothing in it, they are answered each by itself, and what is said in
+    /// answer is the shell's to read.
+    #[must_use]
+    pub const fn is_words(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// Which queue a waiting message stands in. Higher classes are started more often, none never (see [`crate::queue`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -102,6 +119,10 @@ pub struct Inbound<'a> {
     /// The client asks to be told once the message is on disk; from then on it is answered even if the client leaves.
     /// What a platform sends ([`Mode::Deliver`]) is treated so always.
     pub receipt: bool,
+    /// What the text is.
+    pub form: Form,
+    /// The session was made up for this message: it is forgotten when nothing else came for it.
+    pub fleeting: bool,
 }
 
 const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");

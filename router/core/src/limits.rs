@@ -12,6 +12,8 @@ pub struct Limits {
     pub session_waiting_max: u16,
     /// Bytes of one message's text.
     pub text_bytes_max: u32,
+    /// Bytes of one whole request to a model, and of its answer as the client reads it.
+    pub request_bytes_max: u32,
     /// Bytes of one answer's text; longer ones end with `REPLY_TOO_LONG`.
     pub reply_bytes_max: u32,
     /// Bytes of ids, names, chats and threads, each.
@@ -62,6 +64,7 @@ impl Limits {
         turns_max: 96,
         session_waiting_max: 4,
         text_bytes_max: 2_048,
+        request_bytes_max: 8_192,
         reply_bytes_max: 8_192,
         name_bytes_max: 128,
         history_messages_max: 6,

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) memory: Memory,
     /// What an operator gave it for messages that arrive while a turn runs.
     pub(crate) running_mode: Option<RunningMode>,
+    /// It was made up for what it does now, and nothing else came for it.
+    pub(crate) fleeting: bool,
     /// Something of it changed since it was saved.
     pub(crate) unsaved: bool,
     /// The store has a row of it, or is about to.
@@ -76,8 +78,9 @@ impl Session {
             scope: inbound.scope,
             mode: inbound.mode,
             dead: false,
-            memory: if is_stored { Memory::Cold } else { Memory::Warm },
+            memory: if is_stored && !inbound.fleeting { Memory::Cold } else { Memory::Warm },
             running_mode: None,
+            fleeting: inbound.fleeting,
             unsaved: false,
             stored: false,
             current: NONE,

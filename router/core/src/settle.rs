@@ -193,7 +193,14 @@ impl Shard {
         session.active = now;
         if session.waiting.is_empty() {
             session.current = NONE;
+            let fleeting = session.fleeting;
+            // Nobody asks for it again.
+            session.unsaved &= !fleeting;
             self.idle.push_back(&mut self.sessions, place);
+            if fleeting {
+                self.forget(place, "ended", out);
+                return;
+            }
             self.publish(Notice::Updated, place, None, "idle", out);
             self.save_idle(place, out);
             return;

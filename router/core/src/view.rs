@@ -1,7 +1,7 @@
 //! What the shell reads from a shard: borrowed views, never a handle to change it.
 use crate::breaker;
 use crate::counters::Counters;
-use crate::event::{Class, Scope};
+use crate::event::{Class, Form, Scope};
 use crate::home::session_hash;
 use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::plan::RunningMode;
@@ -89,6 +89,8 @@ pub struct Prompt<'a> {
     pub variables: Variables<'a>,
     /// What was said before, oldest first; without the message itself. Empty where the agent keeps none.
     pub history: Past<'a>,
+    /// What the text is.
+    pub form: Form,
     /// Who wrote the message, as people see it; may be empty.
     pub name: &'a str,
     /// The message.
@@ -209,12 +211,15 @@ impl Shard {
         let turn = self.turn(turn)?;
         let session = self.sessions.at(turn.session)?;
         let desk = self.places.desk(turn.desk);
-        let history = session.history.as_ref().filter(|_| desk.is_some_and(|desk| desk.history));
+        let past = turn.form.is_words();
+        let history = session.history.as_ref().filter(|_| past && desk.is_some_and(|desk| desk.history));
+        let context = session.context.as_ref().filter(|_| past);
         Some(Prompt {
             agent: desk.and_then(|desk| desk.id).unwrap_or(AgentId(u16::MAX)),
             address: self.address_of(session),
-            variables: session.context.as_ref().map_or_else(Variables::default, |context| context.iter()),
+            variables: context.map_or_else(Variables::default, |context| context.iter()),
             history: history.map_or_else(Past::default, |history| history.iter()),
+            form: turn.form,
             name: turn.name(),
             text: turn.text(),
         })

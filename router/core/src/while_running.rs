@@ -29,7 +29,7 @@ use crate::breaker::Verdict;
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Notice, Outcome};
-use crate::event::{Inbound, Mode};
+use crate::event::{Form, Inbound, Mode};
 use crate::id::Client;
 use crate::plan::{DropPolicy, RunningMode};
 use crate::record::{Uids, uid_bytes};
@@ -47,6 +47,7 @@ struct Part<'a> {
     desk: u16,
     delivered: bool,
     written: bool,
+    form: Form,
     name: &'a str,
     text: &'a str,
 }
@@ -57,6 +58,7 @@ impl<'a> Part<'a> {
             desk: turn.desk,
             delivered: turn.mode == Mode::Deliver,
             written: turn.lsn != 0,
+            form: turn.form,
             name: turn.name(),
             text: turn.text(),
         }
@@ -92,8 +94,9 @@ impl<'a> Joined<'a> {
         };
         let bytes = if joined.same { joined.plain } else { joined.named };
         let alike = (self.first.desk, self.first.delivered) == (part.desk, part.delivered);
+        let words = self.first.form.is_words() && part.form.is_words();
         let fits = bytes <= text_bytes_max as usize && (writable || !joined.written);
-        (alike && fits).then_some(joined)
+        (alike && words && fits).then_some(joined)
     }
 }
 
@@ -129,7 +132,9 @@ impl Shard {
         if session.waiting.len() < self.cap(desk) {
             return true;
         }
-        if self.running_mode(session, desk) == RunningMode::Interrupt && self.is_asked(session.current) {
+        let interrupts =
+            inbound.form.is_words() && self.running_mode(session, desk) == RunningMode::Interrupt;
+        if interrupts && self.is_asked(session.current) {
             return true;
         }
         match self.places.desk(desk).map_or(DropPolicy::Newest, |desk| desk.while_running.drop) {
@@ -141,6 +146,7 @@ impl Shard {
                     desk,
                     delivered: inbound.mode == Mode::Deliver,
                     written: self.is_written(inbound.mode, inbound.receipt),
+                    form: inbound.form,
                     name: crate::admit::clip(inbound.name, usize::from(self.plan.limits.name_bytes_max)),
                     text: inbound.text,
                 };
@@ -153,9 +159,9 @@ impl Shard {
         joined.with(part, self.plan.limits.text_bytes_max, self.unwritable().is_none())
     }
 
-    /// Is it a message for a model?
+    /// Is it something that somebody wrote, for a model?
     fn is_asked(&self, slot: u32) -> bool {
-        self.turns.at(slot).is_some_and(|turn| turn.errand.is_none())
+        self.turns.at(slot).is_some_and(|turn| turn.errand.is_none() && turn.form.is_words())
     }
 
     /// The oldest message that waits and may give way.
@@ -178,7 +184,10 @@ impl Shard {
         let (place, desk) = (turn.session, turn.desk);
         let Some(session) = self.sessions.at(place).filter(|session| session.current != slot) else { return };
         let current = session.current;
-        match self.running_mode(session, desk) {
+        // A whole request is answered by itself, after those before it.
+        let words = turn.form.is_words();
+        let mode = if words { self.running_mode(session, desk) } else { RunningMode::Followup };
+        match mode {
             RunningMode::Steer if self.can_steer(current, slot, session.waiting.len()) => {
                 self.steer(current, slot, out);
             }

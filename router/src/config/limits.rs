@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Every bound: those of the core, and those of the shell around it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
+    /// Bytes of whole requests under way, and of the answers that they may have at once, process.
+    pub(crate) requests_bytes_max: u64,
     /// The bounds of the core.
     pub(crate) core: clawgate_core::limits::Limits,
     /// Bytes of rows that the store did not take, process.
@@ -84,6 +86,13 @@ pub(super) struct LimitsSection {
     /// Bytes of one message's text.
     #[schemars(range(min = 1, max = 16_777_216))]
     text_bytes_max: u32,
+    /// Bytes of one whole request to a model (`/v1/chat/completions` and the like), and of its answer as the client reads
+    /// it.
+    #[schemars(range(min = 1_024, max = 67_108_864))]
+    request_bytes_max: u32,
+    /// Bytes of all whole requests that are not answered yet, and of the answers that they may have at once.
+    #[schemars(range(min = 1_048_576, max = 1_099_511_627_776_u64))]
+    requests_bytes_max: u64,
     /// Bytes of one answer's text; a longer one ends with an error.
     #[schemars(range(min = 1_024, max = 67_108_864))]
     reply_bytes_max: u32,
@@ -237,6 +246,8 @@ impl Default for LimitsSection {
             turns_max: 20_000,
             session_waiting_max: 32,
             text_bytes_max: 64 << 10,
+            request_bytes_max: 768 << 10,
+            requests_bytes_max: 512 << 20,
             reply_bytes_max: 256 << 10,
             name_bytes_max: 256,
             history_messages_max: 40,
@@ -294,6 +305,7 @@ impl LimitsSection {
         Limits {
             core: self.core(),
             unsaved_bytes_max: usize::try_from(self.unsaved_bytes_max).unwrap_or(usize::MAX),
+            requests_bytes_max: self.requests_bytes_max,
             connections_max: self.connections_max,
             connections_per_address_max: self.connections_per_address_max,
             descriptors_reserved: self.descriptors_reserved,
@@ -329,6 +341,7 @@ impl LimitsSection {
             turns_max: self.turns_max,
             session_waiting_max: self.session_waiting_max,
             text_bytes_max: self.text_bytes_max,
+            request_bytes_max: self.request_bytes_max,
             reply_bytes_max: self.reply_bytes_max,
             name_bytes_max: self.name_bytes_max,
             history_messages_max: self.history_messages_max,
@@ -358,6 +371,8 @@ impl LimitsSection {
         let pairs = [
             ("outboxHighBytes", self.outbox_high_bytes, "outboxBytesMax", self.outbox_bytes_max),
             ("replyBytesMax", self.reply_bytes_max, "outboxBytesMax", self.outbox_bytes_max),
+            ("requestBytesMax", self.request_bytes_max, "outboxBytesMax", self.outbox_bytes_max),
+            ("requestBytesMax", self.request_bytes_max, "bodyBytesMax", self.body_bytes_max),
             ("textBytesMax", self.text_bytes_max, "bodyBytesMax", self.body_bytes_max),
             ("textBytesMax", self.text_bytes_max, "frameBytesMax", self.frame_bytes_max),
             (

@@ -14,6 +14,7 @@ mod operations;
 mod overload;
 mod places;
 mod reload;
+mod requests;
 mod retries;
 mod sessions;
 mod threads;

@@ -3,7 +3,7 @@
 //! Never looks at the shards: what becomes of a message is the shadow's to judge.
 use crate::dice::Dice;
 use crate::weather::Weather;
-use clawgate_core::event::{Class, Inbound, Kind, Mode, Scope};
+use clawgate_core::event::{Class, Form, Inbound, Kind, Mode, Scope};
 use clawgate_core::id::{AgentId, ChannelId};
 use clawgate_core::limits::Limits;
 use clawgate_core::plan::Plan;
@@ -63,6 +63,8 @@ impl Draft {
             mode: self.mode,
             class: self.person.class,
             receipt: false,
+            form: Form::WORDS,
+            fleeting: false,
         }
     }
 }
