@@ -10,7 +10,7 @@ mod write;
 pub(crate) use door::read_request;
 pub(crate) use encode::write_request;
 pub(crate) use response::Reader;
-pub(crate) use write::Writer;
+pub(crate) use write::{Writer, write_failure};
 
 use crate::Turn;
 use crate::endpoint::{Body, Endpoint};

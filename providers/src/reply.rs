@@ -126,6 +126,16 @@ impl Reply {
     }
 }
 
+/// Appends the event of a failure, where whoever wrote the reply is gone: behind it nothing follows. `sequence` counts the
+/// events of the reply so far, for the format that numbers them.
+pub fn write_failure(kind: Kind, problem: &Problem<'_>, sequence: u64, out: &mut Vec<u8>) {
+    match kind {
+        Kind::OpenAiChat | Kind::Ollama => openai_chat::write_failure(problem, out),
+        Kind::OpenAiResponses => openai_responses::write_failure(problem, sequence, out),
+        Kind::Anthropic => anthropic::write_failure(problem, out),
+    }
+}
+
 /// Writes a string behind a name, with a comma before both.
 pub(crate) fn write_field(out: &mut Vec<u8>, name: &str, text: &str) {
     out.extend_from_slice(b",\"");

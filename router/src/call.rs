@@ -1,11 +1,11 @@
 //! Calls to models: the request written, the answer read as it comes, pieces handed to the shard. All pieces of one
 //! read leave in one write, because the loop writes once a turn.
 use crate::driver;
-use crate::execute::heard;
 use crate::gateway::{OpenAi, Upstream};
 use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
+use crate::voice::{self, Voice};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Event, Failure, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId};
@@ -32,7 +32,13 @@ const PIECES_A_TURN: usize = 128;
 const TURN: Duration = Duration::from_millis(1);
 
 /// Says a long text again, no faster than its client reads.
-pub(crate) async fn echo(thread: Rc<Thread>, call: CallId, echo: Echo, text: String, control: Rc<Control>) {
+pub(crate) async fn echo(
+    thread: Rc<Thread>,
+    call: CallId,
+    echo: Echo,
+    (text, mut voice): (String, Voice),
+    control: Rc<Control>,
+) {
     for (step, said) in echo.steps(&text).enumerate() {
         if step % PIECES_A_TURN == 0 {
             driver::sleep(TURN).await;
@@ -42,10 +48,7 @@ pub(crate) async fn echo(thread: Rc<Thread>, call: CallId, echo: Echo, text: Str
         if control.is_cancelled() {
             return;
         }
-        if matches!(said, Said::Ended(_)) {
-            thread.upstreams.end(call);
-        }
-        thread.handle(heard(call, said));
+        hand(&thread, call, &control, &mut voice, said);
     }
 }
 
@@ -63,9 +66,7 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     let Started { gateway, call, model, control, .. } = started;
     let Upstream::Scripted(script) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
-    let Some(text) = thread.shard.borrow().prompt(call.turn).map(|prompt| prompt.text.to_owned()) else {
-        return;
-    };
+    let Some((text, mut voice)) = told(&thread, call) else { return };
     if control.is_cancelled() {
         return;
     }
@@ -82,12 +83,7 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
         if control.is_cancelled() {
             return;
         }
-        let ends = matches!(said, Said::Ended(_));
-        if ends {
-            thread.upstreams.end(call);
-        }
-        thread.handle(heard(call, said));
-        if ends {
+        if !hand(&thread, call, &control, &mut voice, said) {
             return;
         }
         step += 1;
@@ -102,14 +98,23 @@ pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
     thread.touch();
     let mut body = Vec::new();
     let system = gateway.systems.get(usize::from(agent.0)).map_or("", String::as_str);
-    let Some(request) = write_request(&thread, call, target, system, &mut body) else { return };
+    let (request, voice) = match write_request(&thread, call, target, system, &mut body) {
+        Some(Ok(written)) => written,
+        Some(Err(why)) => {
+            thread.upstreams.end(call);
+            // Another model of the agent's may speak a format that can say it.
+            let failure = Failure { code: Code::BadRequest, retry: Retry::Elsewhere, detail: &why };
+            return thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
+        }
+        None => return,
+    };
     if control.is_cancelled() {
         return;
     }
     let Some(origin) = Origin::of(request.uri(), &target.tls, false) else {
         return failed(&thread, call, &Fault::Unreachable("its address has no host".to_owned()));
     };
-    let outcome = converse(&thread, call, target, &origin, &control, &request, &body).await;
+    let outcome = converse(&thread, call, target, &origin, &control, voice, (&request, &body)).await;
     thread.touch();
     if control.is_cancelled() {
         return;
@@ -120,16 +125,38 @@ pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
     }
 }
 
+/// What a model of ours is told by a turn, and who hears it; `None` if the turn is over.
+pub(crate) fn told(thread: &Thread, call: CallId) -> Option<(String, Voice)> {
+    let shard = thread.shard.borrow();
+    let prompt = shard.prompt(call.turn)?;
+    let Some(kind) = voice::door_of(prompt.content) else {
+        return Some((prompt.text.to_owned(), Voice::Words));
+    };
+    // It was read when it came in.
+    let request = voice::request_of(&prompt, kind, "").ok()?;
+    let bytes_max = thread.gateway().limits.core.request_bytes_max as usize;
+    Some((request.last_text(), Voice::of_request(&request, thread.random(), bytes_max)))
+}
+
+/// Writes the request of a turn, and says who hears the answer; `None` if the turn was over before this task ran.
 fn write_request(
     thread: &Thread,
     call: CallId,
     target: &OpenAi,
     system: &str,
     body: &mut Vec<u8>,
-) -> Option<http::Request<()>> {
+) -> Option<Result<(http::Request<()>, Voice), String>> {
     let shard = thread.shard.borrow();
-    // The turn may be over before this task runs.
     let prompt = shard.prompt(call.turn)?;
+    if let Some(kind) = voice::door_of(prompt.content) {
+        let bytes_max = thread.gateway().limits.core.request_bytes_max as usize;
+        return Some(voice::request_of(&prompt, kind, system).and_then(|request| {
+            let head = target.endpoint.encode_request(&request, body);
+            let head =
+                head.map_err(|unsupported| format!("the model's format has no word for it: {unsupported}"))?;
+            Ok((head, Voice::of_request(&request, thread.random(), bytes_max)))
+        }));
+    }
     let (mut context, mut history) = (prompt.variables, prompt.history);
     let turn = Turn {
         system,
@@ -138,7 +165,7 @@ fn write_request(
         text: prompt.text,
         user: prompt.address.peer,
     };
-    Some(target.endpoint.encode(turn, body))
+    Some(Ok((target.endpoint.encode(turn, body), Voice::Words)))
 }
 
 /// How long the end of a body may follow the end of its answer. One that does not come costs the connection.
@@ -150,8 +177,8 @@ async fn converse(
     target: &OpenAi,
     origin: &Origin,
     control: &Rc<Control>,
-    request: &http::Request<()>,
-    body: &[u8],
+    mut voice: Voice,
+    (request, body): (&http::Request<()>, &[u8]),
 ) -> Result<(), Fault> {
     // The shard's own deadlines cancel; a stream may be as long as they let it.
     let (mut wire, mut answer) =
@@ -182,7 +209,8 @@ async fn converse(
         upstream::take_body(&mut wire, &mut answer, &mut text)?;
         let used = decoder.decode(&mut text, &mut json, &mut |said| {
             failed |= matches!(said, Said::Ended(End::Failed(_)));
-            hand(thread, call, control, said);
+            let ended = matches!(said, Said::Ended(_));
+            failed |= !hand(thread, call, control, &mut voice, said) && !ended;
         });
         text.drain(..used);
         // Nobody hears what follows a failure: the model must not go on.
@@ -202,7 +230,9 @@ async fn converse(
         }
     }
     if !decoder.is_ended() {
-        decoder.finish(&mut text, &mut json, &mut |said| hand(thread, call, control, said));
+        decoder.finish(&mut text, &mut json, &mut |said| {
+            hand(thread, call, control, &mut voice, said);
+        });
     }
     if answer.keep_alive && answer.body.is_done() && !control.is_cancelled() {
         thread.upstreams.keep(wire, thread.now());
@@ -252,14 +282,17 @@ async fn bounded_body(
     body
 }
 
-fn hand(thread: &Rc<Thread>, call: CallId, control: &Control, said: Said<'_>) {
+/// Passes on what was said. False once nothing more is wanted of the call.
+fn hand(thread: &Rc<Thread>, call: CallId, control: &Control, voice: &mut Voice, said: Said<'_>) -> bool {
     if control.is_cancelled() {
-        return;
+        return false;
     }
-    if matches!(said, Said::Ended(_)) {
-        thread.upstreams.end(call);
-    }
-    thread.handle(heard(call, said));
+    voice.hear(call, said, &mut |event| {
+        if matches!(event, Event::Ended { .. }) {
+            thread.upstreams.end(call);
+        }
+        thread.handle(event);
+    })
 }
 
 fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault) {

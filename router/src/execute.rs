@@ -5,9 +5,10 @@ use crate::events;
 use crate::gateway::Upstream;
 use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
+use crate::voice::Voice;
 use crate::{call, deliver, driver, http, keep, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
-use clawgate_core::event::{Event, Piece};
+use clawgate_core::event::{Content, Event, Piece};
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
 use clawgate_providers::Said;
 use std::rc::Rc;
@@ -121,13 +122,24 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
         Next::Echo { call, echo } => {
             let mut text = thread.text.take();
             text.clear();
-            text.push_str(thread.shard.borrow().message(call.turn).unwrap_or_default());
+            let content =
+                thread.shard.borrow().message(call.turn).map_or(Content::WORDS, |(content, message)| {
+                    text.push_str(message);
+                    content
+                });
+            let mut voice = Voice::Words;
+            if !content.is_words() {
+                let Some(told) = call::told(thread, call) else { return };
+                (text, voice) = told;
+            }
             if echo.by_words && ECHO_BYTES_MAX < text.len() {
                 let control = thread.upstreams.begin(call);
-                driver::spawn(call::echo(thread.clone(), call, echo, text, control));
+                driver::spawn(call::echo(thread.clone(), call, echo, (text, voice), control));
                 return;
             }
-            echo.say(&text, &mut |said| hand(heard(call, said)));
+            echo.say(&text, &mut |said| {
+                voice.hear(call, said, &mut hand);
+            });
             thread.text.replace(text);
         }
         Next::Left { turn } => hand(Event::Left { turn }),

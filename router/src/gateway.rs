@@ -363,6 +363,8 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
     pub(crate) subscribers: AtomicU32,
+    /// What whole requests may take, process.
+    pub(crate) requests: crate::door::Budget,
     pub(crate) reloads: Reloads,
     pub(crate) drain: Drain,
     pub(crate) drivers: Vec<std::sync::OnceLock<&'static str>>,
@@ -409,6 +411,7 @@ impl Shared {
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),
+            requests: crate::door::Budget::default(),
             reloads: Reloads::default(),
             drain: Drain::new(cores),
             drivers: (0..cores).map(|_| std::sync::OnceLock::new()).collect(),

@@ -4,6 +4,7 @@ use crate::api;
 use crate::auth::RateState;
 use crate::clock::{unix_millis, unix_seconds};
 use crate::connection::{Connection, Protocol};
+use crate::door::{self, Reserved};
 use crate::execute;
 use crate::mesh::Reply;
 use crate::reload::Current;
@@ -14,6 +15,7 @@ use clawgate_core::codes::Code;
 use clawgate_core::event::Usage;
 use clawgate_core::id::{ChannelId, ModelId};
 use clawgate_core::time::Time;
+use clawgate_providers::Kind;
 use clawgate_wire::http1::{
     BodyDecoder, CONTINUE, HeadLimits, Length, Refusal, RequestHead, begin_chunk, end_chunk, parse_request,
     write_last_chunk, write_response_head,
@@ -63,6 +65,10 @@ pub(crate) struct Exchange {
     beat: Time,
     /// The channel whose webhook this is, by the configuration that it came under.
     pub(crate) webhook: Option<(Current, ChannelId)>,
+    /// The format of the client, where it is not ours.
+    pub(crate) dialect: Option<Kind>,
+    /// What its whole request takes of the bound on all of them.
+    pub(crate) reserved: Option<Reserved>,
     /// The body of a webhook's acknowledgement.
     pub(crate) ack: bytes::Bytes,
 }
@@ -240,6 +246,8 @@ fn handle(thread: &Rc<Thread>, connection: &Rc<Connection>, head: &[u8], body: &
             streaming: false,
             beat: thread.now(),
             webhook: None,
+            dialect: None,
+            reserved: None,
             ack: bytes::Bytes::new(),
         });
     });
@@ -365,8 +373,14 @@ pub(crate) fn respond_error(
     wait_millis: u32,
 ) {
     let seconds = wait_millis.div_ceil(1_000);
-    let mut body = Vec::new();
-    rest::write_error(&mut body, code, text, seconds, unix_millis());
+    let body = match door::dialect_of(connection) {
+        Some(dialect) => door::error_body(dialect, code, text),
+        None => {
+            let mut body = Vec::new();
+            rest::write_error(&mut body, code, text, seconds, unix_millis());
+            body
+        }
+    };
     let retry_after = seconds.to_string();
     let mut extra = vec![("cache-control", "no-store")];
     if seconds != 0 {
@@ -380,7 +394,7 @@ pub(crate) fn respond_error(
 }
 
 /// Begins an event stream.
-fn begin_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+pub(crate) fn begin_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     let heartbeat = thread.gateway().limits.heartbeat;
     let head = with(connection, |http| {
         let exchange = http.exchange.as_mut()?;
@@ -406,7 +420,7 @@ fn begin_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
 }
 
 /// Writes one record of an event stream.
-fn stream(thread: &Rc<Thread>, connection: &Rc<Connection>, record: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn stream(thread: &Rc<Thread>, connection: &Rc<Connection>, record: impl FnOnce(&mut Vec<u8>)) {
     let chunked =
         with(connection, |http| http.exchange.as_ref().is_some_and(|e| e.minor == 1)).unwrap_or(false);
     connection.write(thread, |out| {
@@ -420,7 +434,7 @@ fn stream(thread: &Rc<Thread>, connection: &Rc<Connection>, record: impl FnOnce(
     });
 }
 
-fn end_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+pub(crate) fn end_stream(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     let Some(Some(exchange)) = with(connection, |http| {
         http.arriving = None;
         http.idle_since = thread.now();
@@ -454,6 +468,11 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         return;
     }
     let form = ticket.form;
+    if matches!(form, Form::Request | Form::RequestEvents) {
+        drop(tickets);
+        door::reply(thread, connection, number, reply, text);
+        return;
+    }
     match reply {
         Reply::Accepted { shard, turn, .. } => {
             ticket.turn = Some((shard, turn));
@@ -659,6 +678,11 @@ pub(crate) fn part(thread: &Rc<Thread>, connection: &Rc<Connection>) {
     let failed = |seq| Failed { seq, code: Code::Draining, retry_after_millis: 1_000 };
     let open = connection.tickets.borrow().numbers();
     for number in open {
+        let form = connection.tickets.borrow_mut().get(number).map(|ticket| ticket.form);
+        if matches!(form, Some(Form::Request | Form::RequestEvents)) {
+            door::part(thread, connection, number);
+            continue;
+        }
         let shown = connection.tickets.borrow_mut().get(number).map_or(0, |ticket| ticket.shown);
         fail(thread, connection, number, &failed(shown + 1), "");
     }

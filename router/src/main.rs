@@ -14,6 +14,7 @@ mod crew;
 mod data;
 mod deliver;
 mod descriptors;
+mod door;
 mod drain;
 mod driver;
 mod events;
@@ -47,6 +48,7 @@ mod thread;
 mod tickets;
 mod tls;
 mod upstream;
+mod voice;
 mod watch;
 mod websocket;
 

@@ -3,7 +3,7 @@
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Ignored;
-use clawgate_core::event::{Class, Form, Inbound, Kind, Mode, Scope, Stop, Usage};
+use clawgate_core::event::{Class, Content, Inbound, Kind, Mode, Scope, Stop, Usage};
 use clawgate_core::id::{AgentId, ChannelId, Client, ModelId, ShardId, TurnId};
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
@@ -64,7 +64,7 @@ pub(crate) struct InboundHead {
     class: Class,
     agent: Option<AgentId>,
     receipt: bool,
-    form: Form,
+    content: Content,
     fleeting: bool,
     /// Bytes of id, chat, thread, peer, name and text, one after the other in the batch.
     lens: [u32; 6],
@@ -138,7 +138,7 @@ impl Batch {
             *len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         }
         let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *inbound;
-        let Inbound { receipt, form, fleeting, .. } = *inbound;
+        let Inbound { receipt, content, fleeting, .. } = *inbound;
         let head = InboundHead {
             sent_millis,
             channel,
@@ -149,7 +149,7 @@ impl Batch {
             class,
             agent,
             receipt,
-            form,
+            content,
             fleeting,
             lens,
         };
@@ -166,7 +166,7 @@ fn take<'a>(rest: &mut &'a str, len: u32) -> &'a str {
 fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
     let [id, chat, thread, peer, name, text] = head.lens.map(|len| take(rest, len));
     let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *head;
-    let InboundHead { receipt, form, fleeting, .. } = *head;
+    let InboundHead { receipt, content, fleeting, .. } = *head;
     Inbound {
         id,
         chat,
@@ -183,7 +183,7 @@ fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
         class,
         agent,
         receipt,
-        form,
+        content,
         fleeting,
     }
 }

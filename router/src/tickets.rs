@@ -17,6 +17,10 @@ pub(crate) enum Form {
     Envelope,
     /// HTTP: server-sent events.
     Events,
+    /// HTTP: a whole request to a model, answered by one body in the client's own format.
+    Request,
+    /// HTTP: the same, answered by a stream in that format.
+    RequestEvents,
     /// HTTP: a platform's webhook, acknowledged once all of its messages are admitted.
     Webhook,
     /// HTTP: an operator's call.
@@ -44,6 +48,8 @@ pub(crate) struct Ticket {
     pub(crate) started: bool,
     /// The number of the last piece that was sent.
     pub(crate) shown: u32,
+    /// Events of its stream that were sent, where a client's format numbers them.
+    pub(crate) events: u32,
     /// When it came.
     pub(crate) began: Time,
     /// Messages of a webhook that are not admitted yet, and one for the decoding itself.
@@ -65,6 +71,7 @@ impl Ticket {
             clogged: false,
             started: false,
             shown: 0,
+            events: 0,
             began,
             waits: 0,
             refused: None,

@@ -15,7 +15,7 @@ use clawgate_adapters::websocket::{self as protocol, ClientMessage};
 use clawgate_adapters::{Bad, merged};
 use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Form, Inbound, Kind, Mode, Scope};
+use clawgate_core::event::{Content, Inbound, Kind, Mode, Scope};
 use clawgate_core::id::{AgentId, ShardId};
 use clawgate_core::time::Time;
 use clawgate_wire::websocket::{
@@ -351,7 +351,7 @@ fn on_said(
         class: identity.class,
         agent,
         receipt: said.receipt,
-        form: Form::WORDS,
+        content: Content::WORDS,
         fleeting: false,
     };
     let home = thread.home(&inbound);

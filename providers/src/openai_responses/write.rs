@@ -466,3 +466,14 @@ fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     write_count(out, "total_tokens", count(counts.prompt) + count(counts.completion));
     out.push(b'}');
 }
+
+/// Writes the event of a failure by itself.
+pub(crate) fn write_failure(problem: &Problem<'_>, sequence: u64, out: &mut Vec<u8>) {
+    sse::begin_data(out, Some("error"), None);
+    out.extend_from_slice(b"{\"type\":\"error\"");
+    write_count(out, "sequence_number", sequence);
+    write_field(out, "code", problem.code);
+    write_field(out, "message", problem.message);
+    out.extend_from_slice(b",\"param\":null}");
+    sse::end_data(out);
+}

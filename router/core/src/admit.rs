@@ -4,7 +4,7 @@ use crate::bounds::{Count, Lease};
 use crate::codes::Code;
 use crate::dedup::{At, Mark, Share};
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
-use crate::event::{Class, Form, Inbound, Mode, Scope, Stop};
+use crate::event::{Class, Content, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
 use crate::id::{AgentId, Client};
 use crate::limits::Limits;
@@ -62,14 +62,14 @@ pub(crate) struct Message<'a> {
     pub(crate) desk: u16,
     pub(crate) name: &'a str,
     pub(crate) text: &'a str,
-    pub(crate) form: Form,
+    pub(crate) content: Content,
     pub(crate) errand: Option<Errand>,
 }
 
 impl<'a> Message<'a> {
     const fn of(inbound: &Inbound<'a>) -> Self {
-        let Inbound { mode, class, name, text, form, .. } = *inbound;
-        Self { client: Client::NOBODY, mode, class, desk: NOWHERE, name, text, form, errand: None }
+        let Inbound { mode, class, name, text, content, .. } = *inbound;
+        Self { client: Client::NOBODY, mode, class, desk: NOWHERE, name, text, content, errand: None }
     }
 }
 
@@ -179,7 +179,7 @@ impl Shard {
                 }
             }
         }
-        let said = if inbound.form.is_words() { inbound.text } else { "" };
+        let said = if inbound.content.is_words() { inbound.text } else { "" };
         self.publish(Notice::Received, session, Some(turn), said, out);
         if self.listening {
             let name = self.places.desk(desk).map_or("", |desk| &desk.name);
@@ -395,7 +395,7 @@ impl Shard {
             (session.current != NONE, session.waiting.len(), session.memory == Memory::Warm)
         });
         // What needs no past waits for none.
-        let warm = warm || !known.inbound.form.is_words();
+        let warm = warm || !known.inbound.content.is_words();
         let Some(desk) = self.places.desk(place) else { return Err(Answer::Refused(Code::NotFound, 0)) };
         if busy && session.is_some_and(|session| !self.has_room(session, place, known.inbound)) {
             return Err(Answer::Refused(Code::SessionFull, self.session_wait(place, behind)));
@@ -465,7 +465,7 @@ impl Shard {
             class: message.class,
             state: State::Waiting,
             errand: message.errand,
-            form: message.form,
+            content: message.content,
             holds: Holds::default(),
             desk: message.desk,
             line: NOWHERE,
@@ -560,7 +560,7 @@ impl Shard {
 fn check_shape(limits: &Limits, inbound: &Inbound<'_>) -> Result<(), Answer> {
     let refused = |code| Err(Answer::Refused(code, 0));
     let name_max = usize::from(limits.name_bytes_max);
-    let text_max = if inbound.form.is_words() { limits.text_bytes_max } else { limits.request_bytes_max };
+    let text_max = if inbound.content.is_words() { limits.text_bytes_max } else { limits.request_bytes_max };
     if (text_max as usize) < inbound.text.len() || name_max < inbound.id.len() {
         return refused(Code::TooLarge);
     }

@@ -57,7 +57,7 @@ impl Shard {
                 }
                 let limits = &self.plan.limits;
                 let limit =
-                    if turn.form.is_words() { limits.reply_bytes_max } else { limits.request_bytes_max };
+                    if turn.content.is_words() { limits.reply_bytes_max } else { limits.request_bytes_max };
                 if show(turn, call.turn, text, limit, out) {
                     self.on_too_long(slot, out);
                     return;
@@ -192,7 +192,7 @@ impl Shard {
         }
         self.keep_history(slot, out);
         let Some(turn) = self.turns.at(slot) else { return };
-        let said = if turn.form.is_words() { &*turn.reply } else { "" };
+        let said = if turn.content.is_words() { &*turn.reply } else { "" };
         self.publish(Notice::Generated, turn.session, Some(slot), said, out);
         // What must not be lost is answered as it is on disk: a crash must not lead to another answer than the one that
         // was heard.
@@ -224,7 +224,7 @@ impl Shard {
         }
         let mut prompt = chars(turn.text());
         if let Some(session) = self.sessions.at(turn.session) {
-            let past = self.keeps_history(turn.desk) && turn.form.is_words();
+            let past = self.keeps_history(turn.desk) && turn.content.is_words();
             let history = session.history.as_ref().filter(|_| past);
             prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
             let context = session.context.as_ref();
@@ -244,7 +244,7 @@ impl Shard {
     /// What was said in a turn that was answered in full joins the session's history.
     fn keep_history(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
-        if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets || !turn.form.is_words() {
+        if !self.keeps_history(turn.desk) || !turn.keeps || turn.forgets || !turn.content.is_words() {
             return;
         }
         let limits = &self.plan.limits;
@@ -381,7 +381,7 @@ impl Shard {
 /// was passed on.
 fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effects) -> bool {
     let room = bytes_max.saturating_sub(turn.reply_bytes) as usize;
-    if room < text.len() && !turn.form.is_words() {
+    if room < text.len() && !turn.content.is_words() {
         // Half of what a program reads is nothing to it.
         return true;
     }

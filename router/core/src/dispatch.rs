@@ -96,7 +96,7 @@ impl Shard {
         let first = turn.calls == 0;
         // Listeners are told whole answers, also of turns that are streamed.
         let heard = history || turn.lsn != 0 || self.listening;
-        turn.keeps = turn.mode != Mode::Stream || (heard && turn.form.is_words());
+        turn.keeps = turn.mode != Mode::Stream || (heard && turn.content.is_words());
         if !first && turn.line == place {
             turn.tries = turn.tries.saturating_add(1);
             self.counters.retries += 1;

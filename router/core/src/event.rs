@@ -56,9 +56,9 @@ pub enum Mode {
 
 /// What a message's text is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Form(pub u8);
+pub struct Content(pub u8);
 
-impl Form {
+impl Content {
     /// What somebody wrote.
     pub const WORDS: Self = Self(0);
 
@@ -120,7 +120,7 @@ pub struct Inbound<'a> {
     /// What a platform sends ([`Mode::Deliver`]) is treated so always.
     pub receipt: bool,
     /// What the text is.
-    pub form: Form,
+    pub content: Content,
     /// The session was made up for this message: it is forgotten when nothing else came for it.
     pub fleeting: bool,
 }

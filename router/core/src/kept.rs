@@ -7,7 +7,7 @@ use crate::admit::{Message, SOON};
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Outcome};
-use crate::event::{Form, Inbound, Mode, Stop, Usage};
+use crate::event::{Content, Inbound, Mode, Stop, Usage};
 use crate::home::session_hash;
 use crate::id::{Client, ModelId};
 use crate::index::Index;
@@ -130,7 +130,16 @@ impl Shard {
             return true;
         };
         let errand = Some(Errand::Recite);
-        let message = Message { client, mode, class, desk: NOWHERE, name: "", text: "", form: Form::WORDS, errand };
+        let message = Message {
+            client,
+            mode,
+            class,
+            desk: NOWHERE,
+            name: "",
+            text: "",
+            content: Content::WORDS,
+            errand,
+        };
         let slot = self.turn_for(session, message);
         if !self.prompt_recital(slot, mark)
             && let Some(turn) = self.turns.at_mut(slot)

@@ -36,7 +36,7 @@ impl Shard {
     /// The first turn of a session waits for its places, or before that for what the store knows of the session.
     pub(crate) fn come_forward(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at_mut(slot) else { return };
-        let (place, forgetful) = (turn.session, turn.errand.is_some() || !turn.form.is_words());
+        let (place, forgetful) = (turn.session, turn.errand.is_some() || !turn.content.is_words());
         let Some(session) = self.sessions.at_mut(place) else { return };
         if session.memory == Memory::Warm || forgetful {
             self.queue_up(slot);

@@ -2,7 +2,7 @@
 use crate::admit::Message;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Saved};
-use crate::event::{Class, Form, Operation};
+use crate::event::{Class, Content, Operation};
 use crate::history::{Context, Unset};
 use crate::id::{AgentId, Client, SessionId, Uid};
 use crate::load::Memory;
@@ -159,7 +159,10 @@ impl Shard {
         }
         let (mode, errand) = (session.mode, Some(Errand::Outbound));
         let (client, class, desk) = (Client::NOBODY, Class::Normal, NOWHERE);
-        let turn = self.turn_for(slot, Message { client, mode, class, desk, name: "", text, form: Form::WORDS, errand });
+        let turn = self.turn_for(
+            slot,
+            Message { client, mode, class, desk, name: "", text, content: Content::WORDS, errand },
+        );
         let written = self.is_written(mode, false);
         self.accept(turn, written, out);
         if written {

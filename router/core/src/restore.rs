@@ -4,7 +4,7 @@ use crate::admit::Message;
 use crate::codes::Code;
 use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects, Outcome};
-use crate::event::{Form, Inbound, Mode, Restored, Scope};
+use crate::event::{Content, Inbound, Mode, Restored, Scope};
 use crate::home::session_hash;
 use crate::id::{ChannelId, Client, Uid};
 use crate::log::Await;
@@ -59,7 +59,16 @@ impl Shard {
         }
         self.turns_lease.force(&self.bounds.turns);
         let Accepted { mode, class, name, text, .. } = *accepted;
-        let message = Message { client: Client::NOBODY, mode, class, desk, name, text, form: Form::WORDS, errand };
+        let message = Message {
+            client: Client::NOBODY,
+            mode,
+            class,
+            desk,
+            name,
+            text,
+            content: Content::WORDS,
+            errand,
+        };
         let slot = self.turn_for(session, message);
         let hash = self.sessions.at(session).map_or(0, |session| session.hash);
         let mark = Mark::new(&self.secret, hash, accepted.id);

@@ -2,7 +2,7 @@
 use crate::breaker::Pass;
 use crate::dedup::Mark;
 use crate::effect::Outcome;
-use crate::event::{Class, Form, Mode, Stop, Usage};
+use crate::event::{Class, Content, Mode, Stop, Usage};
 use crate::id::{Client, Uid};
 use crate::limits::Limits;
 use crate::list::{Link, Linked};
@@ -203,7 +203,7 @@ pub(crate) struct Turn {
     pub(crate) state: State,
     pub(crate) errand: Option<Errand>,
     /// What its text is.
-    pub(crate) form: Form,
+    pub(crate) content: Content,
     pub(crate) holds: Holds,
     /// The agent's and the model's places on this shard; [`NOWHERE`] for none.
     pub(crate) desk: u16,

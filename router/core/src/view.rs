@@ -1,14 +1,14 @@
 //! What the shell reads from a shard: borrowed views, never a handle to change it.
 use crate::breaker;
 use crate::counters::Counters;
-use crate::event::{Class, Form, Scope};
+use crate::event::{Class, Content, Scope};
 use crate::home::session_hash;
 use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::plan::RunningMode;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::time::Time;
-use crate::turn::{self, Turn};
+use crate::turn;
 use alloc::vec::Vec;
 
 /// Who said a message of the history.
@@ -90,7 +90,7 @@ pub struct Prompt<'a> {
     /// What was said before, oldest first; without the message itself. Empty where the agent keeps none.
     pub history: Past<'a>,
     /// What the text is.
-    pub form: Form,
+    pub content: Content,
     /// Who wrote the message, as people see it; may be empty.
     pub name: &'a str,
     /// The message.
@@ -211,7 +211,7 @@ impl Shard {
         let turn = self.turn(turn)?;
         let session = self.sessions.at(turn.session)?;
         let desk = self.places.desk(turn.desk);
-        let past = turn.form.is_words();
+        let past = turn.content.is_words();
         let history = session.history.as_ref().filter(|_| past && desk.is_some_and(|desk| desk.history));
         let context = session.context.as_ref().filter(|_| past);
         Some(Prompt {
@@ -219,16 +219,17 @@ impl Shard {
             address: self.address_of(session),
             variables: context.map_or_else(Variables::default, |context| context.iter()),
             history: history.map_or_else(Past::default, |history| history.iter()),
-            form: turn.form,
+            content: turn.content,
             name: turn.name(),
             text: turn.text(),
         })
     }
 
-    /// The message that a turn answers, for whoever needs nothing else of its prompt; `None` once the turn is over.
+    /// The message that a turn answers and what it is, for whoever needs nothing else of its prompt; `None` once the turn
+    /// is over.
     #[must_use]
-    pub fn message(&self, turn: TurnId) -> Option<&str> {
-        self.turn(turn).map(Turn::text)
+    pub fn message(&self, turn: TurnId) -> Option<(Content, &str)> {
+        self.turn(turn).map(|turn| (turn.content, turn.text()))
     }
 
     /// Where the answers of this session go; of one that an effect says is forgotten until the next event.

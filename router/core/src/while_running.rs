@@ -29,7 +29,7 @@ use crate::breaker::Verdict;
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Notice, Outcome};
-use crate::event::{Form, Inbound, Mode};
+use crate::event::{Content, Inbound, Mode};
 use crate::id::Client;
 use crate::plan::{DropPolicy, RunningMode};
 use crate::record::{Uids, uid_bytes};
@@ -47,7 +47,7 @@ struct Part<'a> {
     desk: u16,
     delivered: bool,
     written: bool,
-    form: Form,
+    content: Content,
     name: &'a str,
     text: &'a str,
 }
@@ -58,7 +58,7 @@ impl<'a> Part<'a> {
             desk: turn.desk,
             delivered: turn.mode == Mode::Deliver,
             written: turn.lsn != 0,
-            form: turn.form,
+            content: turn.content,
             name: turn.name(),
             text: turn.text(),
         }
@@ -94,7 +94,7 @@ impl<'a> Joined<'a> {
         };
         let bytes = if joined.same { joined.plain } else { joined.named };
         let alike = (self.first.desk, self.first.delivered) == (part.desk, part.delivered);
-        let words = self.first.form.is_words() && part.form.is_words();
+        let words = self.first.content.is_words() && part.content.is_words();
         let fits = bytes <= text_bytes_max as usize && (writable || !joined.written);
         (alike && words && fits).then_some(joined)
     }
@@ -133,7 +133,7 @@ impl Shard {
             return true;
         }
         let interrupts =
-            inbound.form.is_words() && self.running_mode(session, desk) == RunningMode::Interrupt;
+            inbound.content.is_words() && self.running_mode(session, desk) == RunningMode::Interrupt;
         if interrupts && self.is_asked(session.current) {
             return true;
         }
@@ -146,7 +146,7 @@ impl Shard {
                     desk,
                     delivered: inbound.mode == Mode::Deliver,
                     written: self.is_written(inbound.mode, inbound.receipt),
-                    form: inbound.form,
+                    content: inbound.content,
                     name: crate::admit::clip(inbound.name, usize::from(self.plan.limits.name_bytes_max)),
                     text: inbound.text,
                 };
@@ -161,7 +161,7 @@ impl Shard {
 
     /// Is it something that somebody wrote, for a model?
     fn is_asked(&self, slot: u32) -> bool {
-        self.turns.at(slot).is_some_and(|turn| turn.errand.is_none() && turn.form.is_words())
+        self.turns.at(slot).is_some_and(|turn| turn.errand.is_none() && turn.content.is_words())
     }
 
     /// The oldest message that waits and may give way.
@@ -185,7 +185,7 @@ impl Shard {
         let Some(session) = self.sessions.at(place).filter(|session| session.current != slot) else { return };
         let current = session.current;
         // A whole request is answered by itself, after those before it.
-        let words = turn.form.is_words();
+        let words = turn.content.is_words();
         let mode = if words { self.running_mode(session, desk) } else { RunningMode::Followup };
         match mode {
             RunningMode::Steer if self.can_steer(current, slot, session.waiting.len()) => {

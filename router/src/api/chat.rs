@@ -7,7 +7,7 @@ use crate::tickets::Form;
 use clawgate_adapters::Bad;
 use clawgate_adapters::rest::decode_chat;
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Form, Inbound, Kind, Mode, Scope};
+use clawgate_core::event::{Content, Inbound, Kind, Mode, Scope};
 
 /// Is this a body that we read?
 pub(super) fn is_json(call: &Call<'_>) -> bool {
@@ -77,7 +77,7 @@ pub(super) fn chat(call: &mut Call<'_>) {
         class: identity.class,
         agent,
         receipt: false,
-        form: Form::WORDS,
+        content: Content::WORDS,
         fleeting: false,
     };
     thread.submit(connection.client(thread, ticket), &inbound);

@@ -2,6 +2,7 @@
 pub(crate) mod chat;
 mod letters;
 mod refused;
+mod models;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -85,6 +86,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/sessions", needs: Needs::Chat, run: sessions::list },
     Route { method: "GET", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::show },
     Route { method: "POST", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::operate },
+    Route { method: "POST", path: "/v1/chat/completions", needs: Needs::Chat, run: models::chat_completions },
+    Route { method: "POST", path: "/v1/responses", needs: Needs::Chat, run: models::responses },
+    Route { method: "POST", path: "/v1/messages", needs: Needs::Chat, run: models::messages },
+    Route { method: "GET", path: "/v1/models", needs: Needs::Chat, run: models::list },
+    Route { method: "GET", path: "/v1/models/:id", needs: Needs::Chat, run: models::show },
     Route { method: "GET", path: "/api/dlq", needs: Needs::Read, run: letters::list },
     Route { method: "GET", path: "/api/dlq/:id", needs: Needs::Read, run: letters::show },
     Route { method: "POST", path: "/api/dlq/:id", needs: Needs::Read, run: letters::operate },
@@ -213,6 +219,10 @@ fn identify(thread: &Thread, head: &RequestHead<'_>, query: &str) -> Option<Arc<
     if let Some(token) = header.and_then(|value| value.split_once(' ')) {
         return token.0.eq_ignore_ascii_case("bearer").then(|| keys.identify(Some(token.1.trim())))?;
     }
+    // As clients of Anthropic's bring it.
+    if head.headers.count("x-api-key") == 1 {
+        return keys.identify(head.headers.get("x-api-key"));
+    }
     if head.upgrade_websocket {
         if let Some(token) = parameter(query, "token") {
             return keys.identify(Some(&token));
@@ -238,6 +248,13 @@ pub(crate) fn handle(
         http::with(connection, |http| {
             if let Some(exchange) = &mut http.exchange {
                 exchange.origin = Some(origin.into());
+            }
+        });
+    }
+    if let Some(dialect) = models::dialect_of(path) {
+        http::with(connection, |http| {
+            if let Some(exchange) = &mut http.exchange {
+                exchange.dialect = Some(dialect);
             }
         });
     }
@@ -303,10 +320,14 @@ fn take_rate(call: &Call<'_>, needs: Needs) -> bool {
     true
 }
 
+/// What pages may send.
+const ALLOWED_HEADERS: &str =
+    "authorization, content-type, x-api-key, x-session-id, anthropic-version, anthropic-beta";
+
 fn preflight(call: &Call<'_>) {
     let headers = [
         ("access-control-allow-methods", "GET, POST"),
-        ("access-control-allow-headers", "authorization, content-type"),
+        ("access-control-allow-headers", ALLOWED_HEADERS),
         ("access-control-max-age", "600"),
     ];
     http::respond(call.thread, call.connection, 204, "text/plain", &headers, b"");

@@ -1,13 +1,13 @@
 //! Whole requests to a model, in forms that only the shell reads: they have no past, leave none, and stand for themselves.
 use super::durable::keeps;
 use super::*;
-use crate::event::Form;
+use crate::event::Content;
 use crate::plan::{DropPolicy, RunningMode};
 
-const JSON: Form = Form(1);
+const JSON: Content = Content(1);
 
 fn asks<'a>(peer: &'a str, text: &'a str) -> Inbound<'a> {
-    Inbound { form: JSON, ..says(peer, text) }
+    Inbound { content: JSON, ..says(peer, text) }
 }
 
 fn with_history() -> Plan {
@@ -23,12 +23,12 @@ fn a_whole_request_neither_has_a_past_nor_leaves_one() {
     scene.finishes(call(0, 1, 0));
     scene.send(asks("ann", "{}"));
     let prompt = scene.shards[0].prompt(turn(0, 2)).unwrap();
-    assert_eq!((prompt.form, prompt.text, prompt.history.count()), (JSON, "{}", 0));
+    assert_eq!((prompt.content, prompt.text, prompt.history.count()), (JSON, "{}", 0));
     scene.finishes(call(0, 2, 0));
     scene.send(says("ann", "two"));
     let prompt = scene.shards[0].prompt(turn(0, 3)).unwrap();
     let said: Vec<_> = prompt.history.map(|(_, text)| text.to_string()).collect();
-    assert_eq!((prompt.form, said.len(), &*said[0]), (Form::WORDS, 2, "one"));
+    assert_eq!((prompt.content, said.len(), &*said[0]), (Content::WORDS, 2, "one"));
 }
 
 #[test]
@@ -84,7 +84,11 @@ fn of_an_answer_that_is_too_long_no_half_piece_is_shown() {
 fn a_session_made_up_for_one_request_goes_with_it() {
     let mut scene = keeps(with_history(), true);
     let fleeting = Inbound { fleeting: true, ..asks("ann", "{}") };
-    assert_eq!(scene.send(fleeting), ["accepted 0.1 ahead 0", "start 0.1#0 agent 0 model 0"], "nothing is loaded");
+    assert_eq!(
+        scene.send(fleeting),
+        ["accepted 0.1 ahead 0", "start 0.1#0 agent 0 model 0"],
+        "nothing is loaded"
+    );
     let end = scene.finishes(call(0, 1, 0));
     assert_eq!(end.last().unwrap(), "settled 0.1 answered", "nothing is saved: {end:?}");
     assert!(scene.find("ann").is_none());

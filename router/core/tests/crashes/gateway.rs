@@ -430,7 +430,9 @@ impl World {
     }
 
     fn ask_model(&mut self, shard: usize, call: CallId) {
-        let Some(text) = self.life.shards[shard].message(call.turn) else { panic!("a call without a turn") };
+        let Some((_, text)) = self.life.shards[shard].message(call.turn) else {
+            panic!("a call without a turn")
+        };
         let number = number_of(text);
         if self.life.turns.contains_key(&(shard, call.turn)) {
             self.ledger.on_start(number);

@@ -3,7 +3,7 @@
 //! Never looks at the shards: what becomes of a message is the shadow's to judge.
 use crate::dice::Dice;
 use crate::weather::Weather;
-use clawgate_core::event::{Class, Form, Inbound, Kind, Mode, Scope};
+use clawgate_core::event::{Class, Content, Inbound, Kind, Mode, Scope};
 use clawgate_core::id::{AgentId, ChannelId};
 use clawgate_core::limits::Limits;
 use clawgate_core::plan::Plan;
@@ -63,7 +63,7 @@ impl Draft {
             mode: self.mode,
             class: self.person.class,
             receipt: false,
-            form: Form::WORDS,
+            content: Content::WORDS,
             fleeting: false,
         }
     }
@@ -176,7 +176,7 @@ fn words(dice: &mut Dice, n: u64) -> String {
     text
 }
 
-/// Breaks one of the rules of form, or is of a kind that nobody is asked about.
+/// Breaks one of the rules of content, or is of a kind that nobody is asked about.
 fn deform(dice: &mut Dice, draft: &mut Draft, limits: &Limits) {
     let too_long = "x".repeat(usize::from(limits.name_bytes_max) + 1);
     match dice.below(14) {
