@@ -8,6 +8,8 @@ mod chat;
 mod command;
 #[path = "e2e/documents.rs"]
 mod documents;
+#[path = "e2e/doors.rs"]
+mod doors;
 #[path = "e2e/drain.rs"]
 mod drain;
 #[path = "e2e/drivers.rs"]
