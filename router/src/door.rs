@@ -95,7 +95,34 @@ pub(crate) fn part(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32
 
 /// The format of the client whose request is being answered, where it is not ours.
 pub(crate) fn dialect_of(connection: &Connection) -> Option<Kind> {
-    http::with(connection, |http| http.exchange.as_ref().and_then(|exchange| exchange.dialect)).flatten()
+    http::with(connection, |http| Some(http.exchange.as_ref()?.visit.as_ref()?.dialect)).flatten()
+}
+
+/// The request on this connection came to a door, where this format is spoken.
+pub(crate) fn begin(connection: &Connection, dialect: Kind) {
+    http::with(connection, |http| {
+        if let Some(exchange) = &mut http.exchange {
+            exchange.visit = Some(Box::new(Visit { dialect, reserved: None }));
+        }
+    });
+}
+
+/// Until it is answered it takes this of the bound on all requests.
+pub(crate) fn reserve(connection: &Connection, reserved: Reserved) {
+    http::with(connection, |http| {
+        if let Some(visit) = http.exchange.as_mut().and_then(|exchange| exchange.visit.as_mut()) {
+            visit.reserved = Some(reserved);
+        }
+    });
+}
+
+/// What a request at a door has beside any other.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    /// The format of its client.
+    dialect: Kind,
+    /// What it takes of the bound on all of them, until it is dropped.
+    reserved: Option<Reserved>,
 }
 
 /// An error's body in a client's format.

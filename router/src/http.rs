@@ -4,7 +4,7 @@ use crate::api;
 use crate::auth::RateState;
 use crate::clock::{unix_millis, unix_seconds};
 use crate::connection::{Connection, Protocol};
-use crate::door::{self, Reserved};
+use crate::door::{self, Visit};
 use crate::execute;
 use crate::mesh::Reply;
 use crate::reload::Current;
@@ -15,7 +15,6 @@ use clawgate_core::codes::Code;
 use clawgate_core::event::Usage;
 use clawgate_core::id::{ChannelId, ModelId};
 use clawgate_core::time::Time;
-use clawgate_providers::Kind;
 use clawgate_wire::http1::{
     BodyDecoder, CONTINUE, HeadLimits, Length, Refusal, RequestHead, begin_chunk, end_chunk, parse_request,
     write_last_chunk, write_response_head,
@@ -65,10 +64,8 @@ pub(crate) struct Exchange {
     beat: Time,
     /// The channel whose webhook this is, by the configuration that it came under.
     pub(crate) webhook: Option<(Current, ChannelId)>,
-    /// The format of the client, where it is not ours.
-    pub(crate) dialect: Option<Kind>,
-    /// What its whole request takes of the bound on all of them.
-    pub(crate) reserved: Option<Reserved>,
+    /// It came to a door. Boxed, because most do not.
+    pub(crate) visit: Option<Box<Visit>>,
     /// The body of a webhook's acknowledgement.
     pub(crate) ack: bytes::Bytes,
 }
@@ -246,8 +243,7 @@ fn handle(thread: &Rc<Thread>, connection: &Rc<Connection>, head: &[u8], body: &
             streaming: false,
             beat: thread.now(),
             webhook: None,
-            dialect: None,
-            reserved: None,
+            visit: None,
             ack: bytes::Bytes::new(),
         });
     });

@@ -10,8 +10,8 @@ pub(crate) mod webhooks;
 
 use crate::auth::{Identity, rate_state};
 use crate::connection::Connection;
-use crate::http;
 use crate::thread::Thread;
+use crate::{door, http};
 use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_wire::http1::RequestHead;
@@ -252,11 +252,7 @@ pub(crate) fn handle(
         });
     }
     if let Some(dialect) = models::dialect_of(path) {
-        http::with(connection, |http| {
-            if let Some(exchange) = &mut http.exchange {
-                exchange.dialect = Some(dialect);
-            }
-        });
+        door::begin(connection, dialect);
     }
     if head.method == "OPTIONS" {
         return preflight(&call);

@@ -118,11 +118,7 @@ fn ask(call: &mut Call<'_>, kind: Kind) {
     }
     let opened = connection.tickets.borrow_mut().open(form, inbound.thread, "", thread.now());
     let Some(ticket) = opened else { return call.refuse(Code::Busy, Code::Busy.advice()) };
-    http::with(connection, |http| {
-        if let Some(exchange) = &mut http.exchange {
-            exchange.reserved = Some(reserved);
-        }
-    });
+    crate::door::reserve(connection, reserved);
     thread.submit(connection.client(thread, ticket), &inbound);
 }
 
