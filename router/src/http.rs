@@ -458,16 +458,13 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         }
         return;
     };
-    if ticket.form == Form::Webhook {
-        drop(tickets);
-        api::webhooks::reply(thread, connection, number, reply);
-        return;
-    }
     let form = ticket.form;
-    if matches!(form, Form::Request | Form::RequestEvents) {
+    if matches!(form, Form::Webhook | Form::Request | Form::RequestEvents) {
         drop(tickets);
-        door::reply(thread, connection, number, reply, text);
-        return;
+        if form == Form::Webhook {
+            return api::webhooks::reply(thread, connection, number, reply);
+        }
+        return door::reply(thread, connection, number, reply, text);
     }
     match reply {
         Reply::Accepted { shard, turn, .. } => {

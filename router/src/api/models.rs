@@ -73,17 +73,10 @@ fn ask(call: &mut Call<'_>, kind: Kind) {
         thread.refused(Code::Busy);
         return http::respond_error(thread, connection, Code::Busy, Code::Busy.advice(), 1_000);
     };
-    let given = call.head.headers.get(SESSION_HEADER).unwrap_or_default();
-    if !given.is_empty()
-        && let Err(text) = check_id(given)
-    {
-        return call.refuse(Code::InvalidSession, text);
-    }
-    let beta =
-        call.head.headers.get("anthropic-beta").filter(|_| kind == Kind::Anthropic).unwrap_or_default();
-    if limits.core.name_bytes_max as usize <= beta.len() {
-        return call.refuse(Code::TooLarge, "`anthropic-beta` is longer than `limits.nameBytesMax`");
-    }
+    let (given, beta) = match named(call, kind) {
+        Ok(named) => named,
+        Err((code, text)) => return call.refuse(code, text),
+    };
     let (mode, form) =
         if request.stream { (Mode::Stream, Form::RequestEvents) } else { (Mode::Whole, Form::Request) };
     let mut inbound = Inbound {
@@ -105,21 +98,36 @@ fn ask(call: &mut Call<'_>, kind: Kind) {
         content: content_of(kind),
         fleeting: given.is_empty(),
     };
-    let mut own = String::new();
+    let own = if given.is_empty() { own_session(call, &inbound) } else { String::new() };
     if given.is_empty() {
-        // Nobody knows the session: it may as well live on the core of its connection.
-        for _ in 0..TRIES_MAX {
-            own = format!("request-{:016x}", thread.random());
-            if thread.home(&Inbound { thread: &own, ..inbound }) == thread.id {
-                break;
-            }
-        }
         inbound.thread = &own;
     }
     let opened = connection.tickets.borrow_mut().open(form, inbound.thread, "", thread.now());
     let Some(ticket) = opened else { return call.refuse(Code::Busy, Code::Busy.advice()) };
     crate::door::reserve(connection, reserved);
     thread.submit(connection.client(thread, ticket), &inbound);
+}
+
+/// The session that the client names, and what its `anthropic-beta` says; both may be empty.
+fn named<'a>(call: &Call<'a>, kind: Kind) -> Result<(&'a str, &'a str), (Code, &'static str)> {
+    let headers = &call.head.headers;
+    let given = headers.get(SESSION_HEADER).unwrap_or_default();
+    if !given.is_empty() {
+        check_id(given).map_err(|text| (Code::InvalidSession, text))?;
+    }
+    let beta = headers.get("anthropic-beta").filter(|_| kind == Kind::Anthropic).unwrap_or_default();
+    if usize::from(call.thread.gateway().limits.core.name_bytes_max) < beta.len() {
+        return Err((Code::TooLarge, "`anthropic-beta` is longer than `limits.nameBytesMax`"));
+    }
+    Ok((given, beta))
+}
+
+/// A session for one request. Nobody knows it: it may as well live on the core of its connection.
+fn own_session(call: &Call<'_>, inbound: &Inbound<'_>) -> String {
+    let thread = call.thread;
+    let made_up = || format!("request-{:016x}", thread.random());
+    let is_near = |own: &String| thread.home(&Inbound { thread: own, ..*inbound }) == thread.id;
+    (0..TRIES_MAX).map(|_| made_up()).find(is_near).unwrap_or_else(made_up)
 }
 
 /// As much of a name as an error repeats.

@@ -38,7 +38,8 @@ fn with_a_tool() -> Model {
 }
 
 fn call_the_tool(speech: &mut Speech<'_>) {
-    let call = json!({ "index": 0, "id": "call_1", "type": "function", "function": { "name": "weather", "arguments": "" } });
+    let function = json!({ "name": "weather", "arguments": "" });
+    let call = json!({ "index": 0, "id": "call_1", "type": "function", "function": function });
     speech.event(&chunk(&json!({ "role": "assistant", "content": null, "tool_calls": [call] }), None));
     for part in ["{\"ci", "ty\":\"Ro", "me\"}"] {
         let call = json!({ "index": 0, "function": { "arguments": part } });
