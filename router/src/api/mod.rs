@@ -1,8 +1,8 @@
 //! The HTTP API: which path means what, and who may call it. One table of routes, checked against the OpenAPI file.
 pub(crate) mod chat;
 mod letters;
-mod refused;
 mod models;
+mod refused;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
