@@ -25,7 +25,8 @@ pub(super) fn dialect_of(path: &str) -> Option<Kind> {
     match path.strip_prefix("/v1/")? {
         "messages" => Some(Kind::Anthropic),
         "responses" => Some(Kind::OpenAiResponses),
-        _ => Some(Kind::OpenAiChat),
+        "chat/completions" | "models" => Some(Kind::OpenAiChat),
+        other => other.starts_with("models/").then_some(Kind::OpenAiChat),
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) struct LimitsSection {
     #[schemars(range(min = 1, max = 16_777_216))]
     text_bytes_max: u32,
     /// Bytes of one whole request to a model (`/v1/chat/completions` and the like), and of its answer as the client reads
-    /// it.
+    /// it; no more than `bodyBytesMax` and `outboxBytesMax`.
     #[schemars(range(min = 1_024, max = 67_108_864))]
     request_bytes_max: u32,
     /// Bytes of all whole requests that are not answered yet, and of the answers that they may have at once.
@@ -341,7 +341,8 @@ impl LimitsSection {
             turns_max: self.turns_max,
             session_waiting_max: self.session_waiting_max,
             text_bytes_max: self.text_bytes_max,
-            request_bytes_max: self.request_bytes_max,
+            // A request that is longer than a body does not come, and an answer that is longer than an outbox does not go.
+            request_bytes_max: self.request_bytes_max.min(self.body_bytes_max).min(self.outbox_bytes_max),
             reply_bytes_max: self.reply_bytes_max,
             name_bytes_max: self.name_bytes_max,
             history_messages_max: self.history_messages_max,
@@ -371,8 +372,6 @@ impl LimitsSection {
         let pairs = [
             ("outboxHighBytes", self.outbox_high_bytes, "outboxBytesMax", self.outbox_bytes_max),
             ("replyBytesMax", self.reply_bytes_max, "outboxBytesMax", self.outbox_bytes_max),
-            ("requestBytesMax", self.request_bytes_max, "outboxBytesMax", self.outbox_bytes_max),
-            ("requestBytesMax", self.request_bytes_max, "bodyBytesMax", self.body_bytes_max),
             ("textBytesMax", self.text_bytes_max, "bodyBytesMax", self.body_bytes_max),
             ("textBytesMax", self.text_bytes_max, "frameBytesMax", self.frame_bytes_max),
             (

@@ -10,7 +10,7 @@ const KEY: &str = "sk-canary-door-key-1234";
 
 fn with_model(model: &Model, more: Value) -> Gateway {
     let mut config = json!({
-        "models": { "sim": model.config(json!({})) },
+        "models": { "sim": model.config(json!({ "breaker": { "callsMin": 1_000 } })) },
         "agents": { "main": { "models": ["sim"], "attemptsMax": 1 } },
         "limits": { "backoffMinMillis": 1, "backoffMaxMillis": 5 },
     });
@@ -287,15 +287,16 @@ fn whole_requests_have_a_bound_together() {
 
 #[test]
 fn who_leaves_stops_the_model() {
-    let model = Model::held(5);
+    let model = Model::start(|_, speech| {
+        speech.begin();
+        speech.token("word");
+        speech.fall_silent()
+    });
     let gateway = with_model(&model, json!({}));
     let mut client = gateway.connect();
     client.post("/v1/chat/completions", &[], &hello(true));
-    model.await_asked(1);
-    model.release(1);
     assert_eq!(client.head().status, 200);
     assert!(client.piece().is_some());
     client.leave();
-    model.release(4);
-    model.seen.wait("the model is left", |seen| seen.left.first().copied());
+    assert_eq!(model.seen.wait("the model is left", |seen| seen.left.first().copied()), 1);
 }
