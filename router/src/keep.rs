@@ -13,11 +13,13 @@ use crate::store::{
     Answer, Confirmed, DeadLetter, Key, Loaded, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
 };
 use crate::thread::Thread;
+use clawgate_core::codes::Code;
 use clawgate_core::effect::{Dead, Effects, Saved};
 use clawgate_core::event::{Event, Scope, Sight, Stored};
 use clawgate_core::id::{SessionId, ShardId, Uid};
 use clawgate_core::log::JournalState;
 use clawgate_core::plan::RunningMode;
+use clawgate_core::record::{Accepted, Record};
 use clawgate_core::time::Time;
 use clawgate_core::view::{Address, Role};
 use std::cell::{Cell, RefCell};
@@ -264,8 +266,8 @@ pub(crate) fn save(
         }
         Saved::Seen { mark, unix_millis } => (Op::Seen { mark: mark_bytes(mark), unix_millis }, None),
         Saved::Dead(dead) => {
-            keeper.taken_up.borrow_mut().retain(|uid| *uid != dead.uid.0);
-            let Some(letter) = letter_of(thread, session, &dead, effects) else { return };
+            let Some(letter) = letter_of(&dead, effects) else { return };
+            keeper.taken_up.borrow_mut().retain(|uid| *uid != letter.uid);
             (Op::Dead(Box::new(letter)), None)
         }
         Saved::Revived { uid } => return keeper.drop_letter(uid.0),
@@ -330,29 +332,40 @@ fn row_of(thread: &Thread, session: SessionId, revision: u64, history_from: u64)
     })
 }
 
-fn letter_of(thread: &Thread, session: SessionId, dead: &Dead, effects: &Effects) -> Option<DeadLetter> {
-    let shard = thread.shard.borrow();
-    let address = shard.address(session)?;
-    let text = |span| effects.text(span).to_owned();
-    Some(DeadLetter {
-        uid: dead.uid.0,
-        channel: shard.channel_name(session).to_owned(),
-        scope: address.scope,
-        peer: address.peer.to_owned(),
-        chat: address.chat.to_owned(),
-        thread: address.thread.to_owned(),
-        name: text(dead.name),
-        event: String::new(),
-        text: text(dead.text),
-        outbound: dead.outbound,
-        reply: dead.answered.then(|| text(dead.reply)),
-        next_part: u32::from(dead.parts),
-        code: dead.code.name().to_owned(),
-        detail: text(dead.detail),
-        attempts: u32::from(dead.attempts),
-        accepted_millis: dead.unix_millis,
+fn letter_of(dead: &Dead, effects: &Effects) -> Option<DeadLetter> {
+    let Dead { record, code, attempts, answered, parts, detail, reply } = *dead;
+    let Some(Record::Accepted(accepted)) = Record::decode(effects.bytes(record)) else { return None };
+    let reply = answered.then(|| effects.text(reply));
+    Some(letter(&accepted, code, (attempts, effects.text(detail)), reply, parts))
+}
+
+/// A dead letter as the store has it.
+pub(crate) fn letter(
+    accepted: &Accepted<'_>,
+    code: Code,
+    (attempts, detail): (u16, &str),
+    reply: Option<&str>,
+    parts: u16,
+) -> DeadLetter {
+    DeadLetter {
+        uid: accepted.uid.0,
+        channel: accepted.channel.to_owned(),
+        scope: accepted.scope,
+        peer: accepted.peer.to_owned(),
+        chat: accepted.chat.to_owned(),
+        thread: accepted.thread.to_owned(),
+        name: accepted.name.to_owned(),
+        event: accepted.id.to_owned(),
+        text: accepted.text.to_owned(),
+        outbound: accepted.outbound,
+        reply: reply.map(str::to_owned),
+        next_part: u32::from(parts),
+        code: code.name().to_owned(),
+        detail: detail.to_owned(),
+        attempts: u32::from(attempts),
+        accepted_millis: accepted.unix_millis,
         failed_millis: unix_millis(),
-    })
+    }
 }
 
 /// Asks the store for a session.

@@ -11,7 +11,7 @@ use crate::journal::{self, Journals, past};
 use crate::keep::{self, Confirmations, Keeper, mark_bytes, mark_words};
 use crate::recall::{self, Rest};
 use crate::side::Side;
-use crate::store::{Answer, CursorRow, DeadLetter, Health, Key, Op, Query, Said, SessionRow, State, Store};
+use crate::store::{Answer, CursorRow, Health, Key, Op, Query, Said, SessionRow, State, Store};
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::dedup::mark;
@@ -283,12 +283,16 @@ impl Reading<'_> {
             }
             Fact::Said { ref accepted, reply } => self.said(accepted, reply),
             Fact::Dead { ref accepted, code, attempts, detail, reply, parts } => {
-                let letter = letter(accepted, code, (attempts, detail), reply, parts);
+                let letter = keep::letter(accepted, code, (attempts, detail), reply, parts);
                 self.push(Op::Dead(Box::new(letter)));
             }
             Fact::Ended { ref accepted, ending } => {
                 let mark = mark(&self.secret, self.hash(accepted), accepted.id);
                 self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
+            }
+            Fact::Mark { mark, unix_millis } => {
+                self.share_of(mark[0]).marks.push((mark, unix_millis));
+                self.push(Op::Seen { mark: mark_bytes(mark), unix_millis });
             }
             Fact::Revived(uid) => self.push(Op::DeadDrop { uid: uid.0 }),
             Fact::Forgot(ref forgot) => self.forgot(forgot),
@@ -344,17 +348,10 @@ impl Reading<'_> {
         })));
     }
 
-    /// Gives a turn to the shard that it lives on; one whose channel is gone becomes a dead letter.
+    /// Gives a turn to the shard that it lives on.
     fn share(&mut self, left: Left) -> bool {
         let Some(restored) = left.restored() else { return false };
         let accepted = restored.accepted;
-        if self.gateway.channel(accepted.channel).is_none() {
-            let reply = restored.reply.map(|(_, text)| text);
-            let why = "the channel is no longer configured";
-            let letter = letter(&accepted, Code::NotFound, (0, why), reply, restored.parts);
-            self.push(Op::Dead(Box::new(letter)));
-            return false;
-        }
         if restored.history && restored.reply.is_some() {
             // What was said is saved again. Without its session nobody would find it, and that may never have been saved.
             self.push(Op::Session(Box::new(bare_session(&accepted))));
@@ -419,34 +416,6 @@ fn bare_session(accepted: &Accepted<'_>) -> SessionRow {
         active_millis: accepted.unix_millis,
         history_from: 0,
         revision: 1,
-    }
-}
-
-fn letter(
-    accepted: &Accepted<'_>,
-    code: Code,
-    (attempts, detail): (u16, &str),
-    reply: Option<&str>,
-    parts: u16,
-) -> DeadLetter {
-    DeadLetter {
-        uid: accepted.uid.0,
-        channel: accepted.channel.to_owned(),
-        scope: accepted.scope,
-        peer: accepted.peer.to_owned(),
-        chat: accepted.chat.to_owned(),
-        thread: accepted.thread.to_owned(),
-        name: accepted.name.to_owned(),
-        event: accepted.id.to_owned(),
-        text: accepted.text.to_owned(),
-        outbound: accepted.outbound,
-        reply: reply.map(str::to_owned),
-        next_part: u32::from(parts),
-        code: code.name().to_owned(),
-        detail: detail.to_owned(),
-        attempts: u32::from(attempts),
-        accepted_millis: accepted.unix_millis,
-        failed_millis: unix_millis(),
     }
 }
 

@@ -169,7 +169,7 @@ impl Shard {
             let lsn = self.write_accepted(turn, inbound.id, out);
             self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
             if let Some(mark) = known.mark {
-                self.log.wait_to_save(lsn, lsn, Await::Seen { mark: mark.words(), floor: lsn });
+                self.log.wait_to_save(lsn, lsn, Await::Seen { mark: mark.words() });
                 self.dedup.is_kept(mark, lsn, self.log.unsaved_from());
                 if let Some(turn) = self.turns.at_mut(turn) {
                     turn.mark = mark;
@@ -494,7 +494,7 @@ impl Shard {
             call: Call::default(),
             delivering: Delivering::default(),
             verdict: Outcome::Answered,
-            why: None,
+            rare: None,
             timer: Key::NONE,
             armed: Time::ZERO,
         });

@@ -83,6 +83,7 @@ codes! {
     UpstreamRateLimited 4005 "UPSTREAM_RATE_LIMITED" 429 0   "The model's provider limits the rate; wait for Retry-After."
     DeliveryFailed      4006 "DELIVERY_FAILED"      502 0    "The platform did not take the answer."
     Cancelled           4007 "CANCELLED"            499 0    "The turn was cancelled by its client or an operator."
+    ChannelGone         4008 "CHANNEL_GONE"         409 0    "The message's channel is no longer configured. Operators: configure it again, or drop the dead letter."
     Internal            5000 "INTERNAL"             500 1011 "A fault of the gateway; please report it."
     JournalFailed       5001 "JOURNAL_FAILED"       503 0    "The journal cannot be written, so that nothing new is acknowledged; operators: see the log and the disk."
     StoreUnavailable    5002 "STORE_UNAVAILABLE"    503 0    "The store did not say in time what it knows of the session, or whether the message was seen before; try again."

@@ -231,6 +231,11 @@ impl Dedup {
         self.unsaved.push_back((last, lsn));
     }
 
+    /// The id is told by another record of the journal, because the first one was lost.
+    pub(crate) fn is_moved(&mut self, from: u64, to: u64) {
+        self.unsaved.iter_mut().filter(|(_, lsn)| *lsn == from).for_each(|(_, lsn)| *lsn = to);
+    }
+
     /// Takes in one of an earlier run that there is no room for: the store has it.
     pub(crate) fn remember_older(&mut self, mark: Mark, at: At, share: &Share) {
         let gone = self.filter.insert(mark.hash(), at, share.filter_bytes_max);

@@ -107,7 +107,8 @@ impl Shard {
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let post = self.sessions.at(turn.session).map(|session| session.post);
         let Some(channel) = post.and_then(|post| self.places.post(post)).and_then(|post| post.id) else {
-            self.give_up_delivery(slot, out);
+            self.keep_why(slot, Code::ChannelGone.advice());
+            self.give_up_delivery(slot, Code::ChannelGone, out);
             return;
         };
         let plan = self.plan.channel(channel);
@@ -150,7 +151,7 @@ impl Shard {
             }
             Delivery::Refused { detail } => {
                 self.keep_why(id.slot, detail);
-                self.give_up_delivery(id.slot, out);
+                self.give_up_delivery(id.slot, Code::DeliveryFailed, out);
             }
         }
     }
@@ -203,7 +204,7 @@ impl Shard {
         delivering.burnt = delivering.burnt.saturating_add(1);
         let burnt = delivering.burnt;
         if attempts_max <= burnt || delivering.attempt == u16::MAX {
-            self.give_up_delivery(slot, out);
+            self.give_up_delivery(slot, Code::DeliveryFailed, out);
             return;
         }
         let pause = self.backoff(burnt).max(after.min(longest));
@@ -213,14 +214,14 @@ impl Shard {
         self.arm(slot);
     }
 
-    /// The platform does not take it. A turn that failed before keeps its first reason.
-    fn give_up_delivery(&mut self, slot: u32, out: &mut Effects) {
+    /// The platform does not take it, or there is none. A turn that failed before keeps its first reason.
+    fn give_up_delivery(&mut self, slot: u32, code: Code, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         let verdict = match turn.verdict {
             Outcome::Dead(code) => Outcome::Dead(code),
             Outcome::Answered | Outcome::Failed(_) | Outcome::Cancelled | Outcome::Merged => {
-                self.publish_failure(slot, Code::DeliveryFailed, out);
-                Outcome::Dead(Code::DeliveryFailed)
+                self.publish_failure(slot, code, out);
+                Outcome::Dead(code)
             }
         };
         self.settle(slot, verdict, out);

@@ -521,6 +521,7 @@ impl Shard {
             Some(Errand::Apology(outcome)) => self.apologise(slot, outcome, out),
             Some(Errand::Resume(verdict)) => self.resume(slot, verdict, out),
             Some(Errand::Recite) => self.recite(slot, out),
+            Some(Errand::Fail(code)) => self.fail(slot, code, code.advice(), 0, out),
             None => {}
         }
     }

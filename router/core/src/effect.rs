@@ -104,29 +104,21 @@ pub enum Saved {
     },
 }
 
-/// A dead letter, beside its address.
+/// A dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dead {
-    /// The turn.
-    pub uid: Uid,
-    /// When it was admitted: Unix milliseconds.
-    pub unix_millis: u64,
+    /// The message, as an `Accepted` record: its session may be forgotten by now. See [`Effects::bytes`].
+    pub record: Span,
     /// Why.
     pub code: Code,
     /// Attempts at what failed in the end.
     pub attempts: u16,
-    /// It is what an operator said as the bot.
-    pub outbound: bool,
     /// The answer is known (`reply`); only its delivery failed.
     pub answered: bool,
     /// Parts of the answer that were confirmed.
     pub parts: u16,
     /// Whoever failed in its own words.
     pub detail: Span,
-    /// Who wrote, as people see it.
-    pub name: Span,
-    /// What was written.
-    pub text: Span,
     /// The answer, if it is known.
     pub reply: Span,
 }
@@ -241,7 +233,8 @@ pub enum Effect {
         /// Why it stopped.
         stop: Stop,
     },
-    /// The message is answered together with another of its session, to that one's client.
+    /// The message is answered together with another of its session, to that one's client. Where that is written, it comes
+    /// once it is on disk, and its turn is over before.
     Merged {
         /// Who waits.
         client: Client,
@@ -282,8 +275,8 @@ pub enum Effect {
         /// The text of the part.
         text: Span,
     },
-    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Merged`, `Fail` or the
-    /// last `Delivered`.
+    /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Merged` (unless that
+    /// waits for the disk), `Fail` or the last `Delivered`.
     Settled {
         /// The turn.
         turn: TurnId,

@@ -3,6 +3,9 @@
 //!
 //! A record is needed until its turn is settled *and* the store has confirmed all that was saved because of it. Both
 //! are queues with one watermark each; `Log::released` is the smaller one.
+//!
+//! What is saved once it is on disk may be lost on the way there, where the disk takes nothing for long (see
+//! [`crate::journal::writer`], "What does not fit"): it can be written again, see `Log::take_unwritten`.
 use crate::dedup::At;
 use crate::effect::{Effect, Effects};
 use crate::home::Secret;
@@ -10,6 +13,7 @@ use crate::id::{Client, TurnId, Uid};
 use crate::record::Record;
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 /// How a shard with a past begins.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +55,35 @@ pub(crate) enum Await {
     Operated { client: Client },
     /// A dead letter is tried again: that is acknowledged, and the letter goes.
     Replayed { client: Client, turn: TurnId },
-    /// A dead letter that was tried again was answered before that was known to be on disk: the letter goes.
-    Revived { uid: Uid, floor: u64 },
+    /// A turn is over, and a dead letter comes or goes with that: see [`Log::take_end`].
+    Ended,
     /// An event id is remembered: a message that is not on disk is not known, and may come again.
-    Seen { mark: [u64; 2], floor: u64 },
+    Seen { mark: [u64; 2] },
+    /// It is said that a message is answered together with another one.
+    Merged { client: Client, turn: TurnId, seq: u32, into: TurnId },
     /// The turn's next part is delivered.
     Part { turn: TurnId },
+}
+
+/// Somebody who waits for what is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// The record.
+    pub(crate) lsn: u64,
+    /// Where something is saved then, the record that the save will need; 0 for none.
+    pub(crate) floor: u64,
+    pub(crate) what: Await,
+}
+
+/// A turn that is over by a record that is not on disk yet, as its records say it.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) accepted: Vec<u8>,
+    /// Empty where no answer was known.
+    pub(crate) reply: Vec<u8>,
+    /// Parts of it that were confirmed.
+    pub(crate) parts: u16,
+    pub(crate) settled: Vec<u8>,
 }
 
 /// The books.
@@ -72,7 +99,9 @@ pub(crate) struct Log {
     /// The number of the next record, and of the last one that is on disk.
     next: u64,
     durable: u64,
-    waits: VecDeque<(u64, Await)>,
+    waits: VecDeque<Waiting>,
+    /// Of those who wait for the end of a turn, by the record that they wait for.
+    ends: BTreeMap<u64, Ended>,
     /// Records that are not on disk and after which something is saved, with the record that the save will need.
     unwritten: Floors,
     /// Turns by the record that admitted them. One that is over, or was written again, is left in until it is first.
@@ -125,6 +154,7 @@ impl Log {
             next: 1,
             durable: 0,
             waits: VecDeque::new(),
+            ends: BTreeMap::new(),
             unwritten: Floors::new(),
             live: VecDeque::new(),
             saves: 0,
@@ -169,19 +199,62 @@ impl Log {
         (self.durable + 1 < self.next).then_some(self.next - 1)
     }
 
+    /// The number of the last record.
+    pub(crate) const fn last(&self) -> u64 {
+        self.next - 1
+    }
+
     /// From this record on a turn is needed.
     pub(crate) fn live(&mut self, lsn: u64, turn: TurnId) {
         self.live.push_back((lsn, turn));
     }
 
     pub(crate) fn wait(&mut self, lsn: u64, what: Await) {
-        self.waits.push_back((lsn, what));
+        self.waits.push_back(Waiting { lsn, floor: 0, what });
     }
 
     /// As [`Self::wait`], for something that is saved then, and needs the records from `floor` on until it is confirmed.
     pub(crate) fn wait_to_save(&mut self, lsn: u64, floor: u64, what: Await) {
-        self.wait(lsn, what);
+        self.waits.push_back(Waiting { lsn, floor, what });
         self.unwritten.push(lsn, floor);
+    }
+
+    /// A turn is over by this record; `floor` is the first of those that `ended` repeats.
+    pub(crate) fn wait_for_end(&mut self, lsn: u64, floor: u64, ended: Ended) {
+        self.ends.insert(lsn, ended);
+        self.wait_to_save(lsn, floor, Await::Ended);
+    }
+
+    /// The turn that is over by this record.
+    pub(crate) fn take_end(&mut self, lsn: u64) -> Option<Ended> {
+        self.ends.remove(&lsn)
+    }
+
+    /// All that are over by records that are not on disk, each with the first record that it needs.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (u64, &Ended)> {
+        let waiting = self.waits.iter().filter(|waiting| waiting.what == Await::Ended);
+        waiting.filter_map(|waiting| Some((waiting.floor, self.ends.get(&waiting.lsn)?)))
+    }
+
+    /// Those who wait to save something because of records up to this one, no more of them than this: whoever takes them
+    /// writes them down again.
+    pub(crate) fn take_unwritten(&mut self, lsn: u64, max: usize) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        if self.unwritten.least().is_none_or(|least| lsn < least) {
+            return taken;
+        }
+        self.waits.retain(|waiting| {
+            let stays = waiting.floor == 0 || lsn < waiting.floor || taken.len() == max;
+            if !stays {
+                taken.push(*waiting);
+            }
+            stays
+        });
+        self.unwritten = Floors::new();
+        for waiting in self.waits.iter().filter(|waiting| waiting.floor != 0) {
+            self.unwritten.push(waiting.lsn, waiting.floor);
+        }
+        taken
     }
 
     pub(crate) fn on_durable(&mut self, lsn: u64) {
@@ -202,12 +275,7 @@ impl Log {
         is_new
     }
 
-    /// It is a dead letter again, or was never tried.
-    pub(crate) fn not_revived(&mut self, uid: Uid) {
-        self.reviving.remove(&uid);
-    }
-
-    /// With this save the store knows that a letter was tried again.
+    /// With this save the store knows that a letter was tried again, and what came of it as far as that is known.
     pub(crate) fn on_revived(&mut self, uid: Uid, save: u64) {
         if let Some(known) = self.reviving.get_mut(&uid) {
             *known = save;
@@ -215,12 +283,8 @@ impl Log {
     }
 
     /// The next one who waited for what is on disk.
-    pub(crate) fn next_ready(&mut self) -> Option<Await> {
-        let (lsn, _) = self.waits.front()?;
-        if self.durable < *lsn {
-            return None;
-        }
-        self.waits.pop_front().map(|(_, what)| what)
+    pub(crate) fn next_ready(&mut self) -> Option<Waiting> {
+        self.waits.pop_front_if(|waiting| waiting.lsn <= self.durable)
     }
 
     /// The number of a save that needs the records from `floor` on until it is confirmed; none where it is 0.
@@ -320,12 +384,13 @@ mod tests {
         let second = log.append(&cursor, &mut out);
         log.wait(second, Await::Repeated { client });
         assert_eq!((first, second, log.behind()), (11, 12, Some(12)));
-        assert_eq!(log.next_ready(), None);
+        let ready = |log: &mut Log| log.next_ready().map(|waiting| waiting.what);
+        assert_eq!(ready(&mut log), None);
         log.on_durable(11);
-        assert_eq!(log.next_ready(), Some(Await::Ack { client, turn: TURN }));
-        assert_eq!(log.next_ready(), None);
+        assert_eq!(ready(&mut log), Some(Await::Ack { client, turn: TURN }));
+        assert_eq!(ready(&mut log), None);
         log.on_durable(99);
-        assert_eq!((log.next_ready(), log.behind()), (Some(Await::Repeated { client }), None));
+        assert_eq!((ready(&mut log), log.behind()), (Some(Await::Repeated { client }), None));
         let Effect::Append { lsn: 11, record } = out.list()[0] else { panic!("{:?}", out.list()) };
         assert_eq!(Record::decode(out.bytes(record)), Some(cursor));
     }
@@ -353,5 +418,30 @@ mod tests {
         assert_eq!(log.released(|_, _| false), 19);
         log.append(&cursor, &mut out);
         assert_eq!(log.released(|_, _| false), 20, "the journal waits until that is on disk");
+    }
+
+    #[test]
+    fn what_waits_to_be_saved_can_be_written_elsewhere() {
+        let (mut log, mut out) = (log(), Effects::new());
+        let cursor = Record::Cursor { channel: "c", value: "1" };
+        for _ in 0..9 {
+            log.append(&cursor, &mut out);
+        }
+        let seen = |n| Await::Seen { mark: [n, n] };
+        log.wait(11, Await::Repeated { client: Client::default() });
+        log.wait_to_save(12, 12, seen(1));
+        log.wait_to_save(14, 13, seen(2));
+        log.wait_to_save(15, 15, seen(3));
+        assert_eq!(log.take_unwritten(11, 9), []);
+        let taken: Vec<_> = log.take_unwritten(14, 9).iter().map(|waiting| waiting.what).collect();
+        assert_eq!(taken, [seen(1), seen(2)]);
+        assert_eq!(log.released(|_, _| false), 14, "they keep nothing back");
+        log.wait_to_save(19, 18, seen(1));
+        log.on_durable(15);
+        assert_eq!(log.next_ready().map(|waiting| waiting.lsn), Some(11));
+        assert_eq!(log.next_ready().map(|waiting| waiting.what), Some(seen(3)));
+        assert_eq!(log.next_ready(), None);
+        log.on_all_ready();
+        assert_eq!(log.released(|_, _| false), 17);
     }
 }

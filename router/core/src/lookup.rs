@@ -246,8 +246,20 @@ impl Shard {
         }
         let Some(waiting) = self.lookups.waiting.get_mut(&lookup) else { return };
         waiting.word = word;
-        let hash = waiting.hash;
-        while let Some(Waiting { client, word, message, .. }) = self.lookups.pop_ready(hash) {
+        let (hash, mut ready) = (waiting.hash, VecDeque::new());
+        while let Some(waiting) = self.lookups.pop_ready(hash) {
+            ready.push_back(waiting);
+        }
+        while let Some(Waiting { client, word, message, .. }) = ready.pop_front() {
+            let (id, mode) = (message.borrow().id, message.rest.mode);
+            let is_same =
+                |later: &&mut Waiting| later.message.borrow().id == id && later.message.rest.mode == mode;
+            let again = ready.iter_mut().rfind(|later| !id.is_empty() && is_same(later));
+            // Whoever asks again may have lost the first connection: the answer is for the one that asked last.
+            let client = match again {
+                Some(later) => core::mem::replace(&mut later.client, client),
+                None => client,
+            };
             let inbound = message.borrow();
             let answer = match word {
                 Word::Seen => Err(Answer::Duplicate),

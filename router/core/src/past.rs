@@ -50,6 +50,13 @@ pub enum Fact<'a> {
     },
     /// A session was reset, or closed: what facts before this one say of it is forgotten.
     Forgot(Forgot<'a>),
+    /// An event id was seen, of which nothing else is known.
+    Mark {
+        /// Its mark.
+        mark: [u64; 2],
+        /// When: Unix milliseconds.
+        unix_millis: u64,
+    },
     /// A channel was read up to here.
     Cursor {
         /// Its name.
@@ -81,22 +88,22 @@ impl Left {
         Some(Restored { accepted, reply, history, parts: self.parts })
     }
 
-    /// Is the answer there, if there should be one?
+    /// Bytes of its message.
+    fn asked(&self) -> u32 {
+        match Record::decode(&self.accepted) {
+            Some(Record::Accepted(accepted)) => u32::try_from(accepted.text.len()).unwrap_or(u32::MAX),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Is the answer of a dead letter that is tried again there, if there should be one? Where it is not, the letter is
+    /// there still.
     fn is_whole(&self) -> bool {
         let answered = match Record::decode(&self.accepted) {
-            Some(Record::Accepted(accepted)) => accepted.answered,
+            Some(Record::Accepted(accepted)) => accepted.replayed && accepted.answered,
             Some(_) | None => false,
         };
         !answered || !self.reply.is_empty()
-    }
-
-    /// Tells what follows if no shard can take the turn up, because its channel or agent is gone.
-    pub fn give_up(&self, code: Code, tell: &mut impl FnMut(Fact<'_>)) {
-        let outcome = match Record::decode(&self.accepted) {
-            Some(Record::Accepted(accepted)) if accepted.mode != Mode::Deliver => Outcome::Failed(code),
-            Some(_) | None => Outcome::Dead(code),
-        };
-        tell_end(self, outcome, 0, "", tell);
     }
 }
 
@@ -124,6 +131,8 @@ impl Past {
                 if !accepted.id.is_empty() {
                     tell(Fact::Seen(accepted));
                 }
+                let unix_millis = accepted.unix_millis;
+                accepted.seen.iter().for_each(|mark| tell(Fact::Mark { mark, unix_millis }));
                 let left = self.left.entry(accepted.uid).or_default();
                 left.accepted = bytes.into();
                 if accepted.replayed && !accepted.answered {
@@ -134,12 +143,18 @@ impl Past {
                 if accepted.replayed && left.is_whole() {
                     tell(Fact::Revived(accepted.uid));
                 }
-                // Their messages are part of this one: with it they are over, whether they were settled or not.
+                // Their messages are part of this one: with it they are over, whether they were settled or not, and none is
+                // a dead letter any more.
                 for uid in accepted.took.iter() {
                     self.left.remove(&uid);
+                    tell(Fact::Revived(uid));
                 }
             }
-            Record::Reply { uid, .. } => self.add(uid, |left| {
+            Record::Reply { uid, asked, .. } => self.add(uid, |left| {
+                if left.asked() != asked {
+                    // It is to more messages than are known to be answered by this turn: those stand for themselves.
+                    return;
+                }
                 let was_whole = left.is_whole();
                 left.reply = bytes.into();
                 if !was_whole {
@@ -149,9 +164,10 @@ impl Past {
             Record::Delivered { uid, part, .. } => {
                 self.add(uid, |left| left.parts = left.parts.max(part.saturating_add(1)));
             }
+            // Only the record that took it in ends it: that may have been lost where this one was not.
+            Record::Settled { outcome: Outcome::Merged, .. } => {}
             Record::Settled { uid, outcome, attempts, detail } => match self.left.remove(&uid) {
                 Some(left) => tell_end(&left, outcome, attempts, detail, tell),
-                None if outcome == Outcome::Merged => {}
                 None => self.orphans += 1,
             },
             Record::Cursor { channel, value } => tell(Fact::Cursor { channel, value }),
@@ -159,6 +175,7 @@ impl Past {
                 self.last = self.last.max(forgot.uid);
                 tell(Fact::Forgot(forgot));
             }
+            Record::Seen { mark, unix_millis } => tell(Fact::Mark { mark, unix_millis }),
         }
         true
     }
@@ -238,7 +255,7 @@ mod tests {
     }
 
     fn reply(uid: u64, verdict: Outcome, history: bool) -> Record<'static> {
-        Record::Reply { uid: Uid(uid), verdict, history, text: "so" }
+        Record::Reply { uid: Uid(uid), verdict, history, asked: 2, text: "so" }
     }
 
     fn delivered(uid: u64, part: u16) -> Record<'static> {
@@ -269,6 +286,7 @@ mod tests {
                     Fact::Ended { accepted, ending } => format!("ended {} {ending:?}", accepted.id),
                     Fact::Cursor { channel, value } => format!("cursor {channel} {value}"),
                     Fact::Forgot(forgot) => format!("forgot {} closed {}", forgot.peer, forgot.closed),
+                    Fact::Mark { mark, unix_millis } => format!("mark {mark:?} {unix_millis}"),
                 });
             });
             assert!(took);
@@ -351,5 +369,46 @@ mod tests {
         let left: Vec<_> = past.into_left().collect();
         assert!(!left[0].restored().unwrap().accepted.replayed, "its letter is gone by then");
         assert!(!Past::new().take(&[77], &mut |_| {}));
+    }
+
+    #[test]
+    fn an_answer_to_more_than_is_known_to_be_joined_is_none() {
+        const TOOK: [[u8; 8]; 1] = [crate::record::uid_bytes(Uid(1))];
+        let joined = Accepted { took: crate::record::Uids::new(&TOOK), text: "hi\nho", ..accepted(2, "") };
+        let answer = Record::Reply {
+            uid: Uid(2),
+            verdict: Outcome::Answered,
+            history: false,
+            asked: 5,
+            text: "to both",
+        };
+        let all = [
+            Record::Accepted(accepted(1, "")),
+            Record::Accepted(accepted(2, "")),
+            Record::Accepted(joined),
+            answer,
+        ];
+        let texts = |records: &[Record<'_>]| {
+            let left: Vec<_> = fold(records).0.into_left().collect();
+            let text = |left: &Left| {
+                let restored = left.restored().unwrap();
+                format!("{} {:?}", restored.accepted.text, restored.reply.map(|(_, reply)| reply))
+            };
+            left.iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&all), ["hi\nho Some(\"to both\")"]);
+        assert_eq!(texts(&[all[0], all[1], answer]), ["hi None", "hi None"], "the record between was lost");
+    }
+
+    #[test]
+    fn a_letter_is_one_until_its_answer_is_beside_it_and_another_turn_is_never_lost() {
+        let answered = Accepted { answered: true, ..accepted(1, "") };
+        let tried = Accepted { answered: true, replayed: true, ..accepted(2, "") };
+        let (past, facts) = fold(&[Record::Accepted(answered), Record::Accepted(tried)]);
+        assert_eq!(facts, [""; 0]);
+        let left: Vec<_> = past.into_left().map(|left| left.restored().unwrap().accepted.uid).collect();
+        assert_eq!(left, [Uid(1)], "written again, and the answer was lost: it is given again");
+        let (past, facts) = fold(&[Record::Accepted(tried), reply(2, Outcome::Answered, false)]);
+        assert_eq!((past.into_left().count(), facts), (1, alloc::vec![String::from("revived 2")]));
     }
 }

@@ -107,6 +107,11 @@ impl Places {
         self.posts.get(usize::from(place))
     }
 
+    /// The place of the channel of this name, also of one that the plan does not name.
+    pub(crate) fn post_named(&mut self, name: &str) -> u16 {
+        place_of(&mut self.posts, |post| *post.name == *name, || Post { name: name.into(), id: None })
+    }
+
     pub(crate) fn desk(&self, place: u16) -> Option<&Desk> {
         self.desks.get(usize::from(place))
     }

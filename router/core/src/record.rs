@@ -26,7 +26,7 @@ pub struct Accepted<'a> {
     pub outbound: bool,
     /// It was a dead letter, and takes that one's place.
     pub replayed: bool,
-    /// Its answer is known: a [`Record::Reply`] follows, and without that this record counts for nothing.
+    /// Its answer is known: a [`Record::Reply`] follows. Of a dead letter this record counts for nothing without that.
     pub answered: bool,
     /// The channel's name.
     pub channel: &'a str,
@@ -47,6 +47,33 @@ pub struct Accepted<'a> {
     /// Turns whose messages are part of this text. This one record ends them: a reader that finds it answers none of them
     /// by itself, whether their own `Settled` was written or not.
     pub took: Uids<'a>,
+    /// Marks of the event ids of the messages in it whose own records may be lost. They stand here and nowhere else, so that
+    /// no message is known without its text, and none is read without being known.
+    pub seen: Marks<'a>,
+}
+
+/// Marks of event ids, as a record holds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks<'a>(&'a [[u8; 16]]);
+
+impl<'a> Marks<'a> {
+    /// These, each as the bytes of [`mark_bytes`].
+    #[must_use]
+    pub const fn new(bytes: &'a [[u8; 16]]) -> Self {
+        Self(bytes)
+    }
+
+    /// Each.
+    pub fn iter(&self) -> impl Iterator<Item = [u64; 2]> {
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        self.0.iter().map(move |bytes| [word(&bytes[..8]), word(&bytes[8..])])
+    }
+}
+
+/// A mark as [`Marks`] hold it.
+#[must_use]
+pub const fn mark_bytes(mark: [u64; 2]) -> [u8; 16] {
+    ((mark[1] as u128) << 64 | mark[0] as u128).to_le_bytes()
 }
 
 /// Turns by their names for ever, as a record holds them.
@@ -87,6 +114,9 @@ pub enum Record<'a> {
         verdict: Outcome,
         /// The session's agent remembers it.
         history: bool,
+        /// Bytes of the message that it answers. Where the record was lost by which others were joined with it, this is
+        /// no answer to what is known.
+        asked: u32,
         /// The answer.
         text: &'a str,
     },
@@ -119,6 +149,13 @@ pub enum Record<'a> {
     },
     /// An operator had a session forget what was said.
     Forgot(Forgot<'a>),
+    /// An event id was seen, and its message is over: written where the record of that was lost on the way to the disk.
+    Seen {
+        /// Its mark.
+        mark: [u64; 2],
+        /// When: Unix milliseconds.
+        unix_millis: u64,
+    },
 }
 
 /// A session was reset, or closed: what records before this one say of it must not come back.
@@ -158,17 +195,19 @@ const DELIVERED: u8 = 3;
 const SETTLED: u8 = 4;
 const CURSOR: u8 = 5;
 const FORGOT: u8 = 6;
+const SEEN: u8 = 7;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Accepted(ref accepted) => encode_accepted(accepted, out),
-            Self::Reply { uid, verdict, history, text } => {
+            Self::Reply { uid, verdict, history, asked, text } => {
                 out.push(REPLY);
                 put(out, &uid.0.to_le_bytes());
                 put_outcome(out, verdict);
                 out.push(u8::from(history));
+                put(out, &asked.to_le_bytes());
                 put_text(out, text);
             }
             Self::Delivered { uid, part, message } => {
@@ -190,6 +229,10 @@ impl<'a> Record<'a> {
                 put_text(out, value);
             }
             Self::Forgot(ref forgot) => encode_forgot(forgot, out),
+            Self::Seen { mark, unix_millis } => {
+                out.push(SEEN);
+                mark.iter().chain([&unix_millis]).for_each(|word| put(out, &word.to_le_bytes()));
+            }
         }
     }
 
@@ -203,6 +246,7 @@ impl<'a> Record<'a> {
                 uid: from.uid()?,
                 verdict: from.outcome()?,
                 history: from.flag()?,
+                asked: u32::from_le_bytes(from.take()?),
                 text: from.text()?,
             },
             DELIVERED => Self::Delivered { uid: from.uid()?, part: from.short()?, message: from.text()? },
@@ -214,6 +258,7 @@ impl<'a> Record<'a> {
             },
             CURSOR => Self::Cursor { channel: from.text()?, value: from.text()? },
             FORGOT => Self::Forgot(decode_forgot(&mut from)?),
+            SEEN => Self::Seen { mark: [from.long()?, from.long()?], unix_millis: from.long()? },
             _ => return None,
         };
         from.rest.is_empty().then_some(record)
@@ -231,10 +276,13 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
         Mode::Whole => 1,
         Mode::Deliver => 2,
     };
-    let Accepted { channel, agent, id, chat, thread, peer, name, text, took, .. } = *accepted;
-    let has_taken = !took.0.is_empty();
-    let flags =
-        u8::from(outbound) | u8::from(replayed) << 1 | u8::from(has_taken) << 2 | u8::from(answered) << 3;
+    let Accepted { channel, agent, id, chat, thread, peer, name, text, took, seen, .. } = *accepted;
+    let (has_taken, has_seen) = (!took.0.is_empty(), !seen.0.is_empty());
+    let flags = u8::from(outbound)
+        | u8::from(replayed) << 1
+        | u8::from(has_taken) << 2
+        | u8::from(answered) << 3
+        | u8::from(has_seen) << 4;
     put(out, &[scope, mode, class as u8, flags]);
     for text in [channel, agent, id, chat, thread, peer, name, text] {
         put_text(out, text);
@@ -242,6 +290,10 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
     if has_taken {
         put_len(out, took.0.len());
         put(out, took.0.as_flattened());
+    }
+    if has_seen {
+        put_len(out, seen.0.len());
+        put(out, seen.0.as_flattened());
     }
 }
 
@@ -260,7 +312,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         2 => Class::Vip,
         _ => return None,
     };
-    let flags = from.byte().filter(|flags| *flags <= 15)?;
+    let flags = from.byte().filter(|flags| *flags <= 31)?;
     Some(Accepted {
         uid,
         unix_millis,
@@ -278,7 +330,8 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         peer: from.text()?,
         name: from.text()?,
         text: from.text()?,
-        took: if flags & 4 == 0 { Uids::default() } else { from.uids()? },
+        took: if flags & 4 == 0 { Uids::default() } else { Uids(from.list()?) },
+        seen: if flags & 16 == 0 { Marks::default() } else { Marks(from.list()?) },
     })
 }
 
@@ -395,11 +448,11 @@ impl<'a> Reader<'a> {
     }
 
     /// At least one, as is written.
-    fn uids(&mut self) -> Option<Uids<'a>> {
+    fn list<const N: usize>(&mut self) -> Option<&'a [[u8; N]]> {
         let len = self.take().map(u32::from_le_bytes).filter(|len| *len != 0)?;
-        let (uids, rest) = self.rest.split_at_checked((len as usize).checked_mul(8)?)?;
+        let (list, rest) = self.rest.split_at_checked((len as usize).checked_mul(N)?)?;
         self.rest = rest;
-        Some(Uids(uids.as_chunks().0))
+        Some(list.as_chunks().0)
     }
 
     fn outcome(&mut self) -> Option<Outcome> {
@@ -422,7 +475,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn each() -> [Record<'static>; 11] {
+    fn each() -> [Record<'static>; 13] {
         let uid = Uid(0x0102_0304_0506_0708);
         let accepted = Accepted {
             uid,
@@ -442,14 +495,23 @@ mod tests {
             name: "Żółw",
             text: "good evening 🌆",
             took: Uids::default(),
+            seen: Marks::default(),
         };
         const TOOK: [[u8; 8]; 2] = [uid_bytes(Uid(5)), uid_bytes(Uid(u64::MAX))];
+        const SEEN: [[u8; 16]; 2] = [mark_bytes([1, 2]), mark_bytes([u64::MAX, 3])];
         [
             Record::Accepted(accepted),
             Record::Accepted(Accepted { outbound: true, replayed: false, ..Accepted::default() }),
             Record::Accepted(Accepted { took: Uids::new(&TOOK), ..accepted }),
+            Record::Accepted(Accepted { took: Uids::new(&TOOK), seen: Marks::new(&SEEN), ..accepted }),
             Record::Settled { uid, outcome: Outcome::Merged, attempts: 0, detail: "" },
-            Record::Reply { uid, verdict: Outcome::Failed(Code::ReplyTooLong), history: true, text: "so" },
+            Record::Reply {
+                uid,
+                verdict: Outcome::Failed(Code::ReplyTooLong),
+                history: true,
+                asked: 2,
+                text: "so",
+            },
             Record::Delivered { uid, part: 258, message: "4711" },
             Record::Settled { uid, outcome: Outcome::Dead(Code::DeliveryFailed), attempts: 3, detail: "403" },
             Record::Settled { uid, outcome: Outcome::Cancelled, attempts: 0, detail: "" },
@@ -470,6 +532,7 @@ mod tests {
                 mode: "collect",
             }),
             Record::Forgot(Forgot { uid, closed: true, channel: "api", peer: "ann", ..Forgot::default() }),
+            Record::Seen { mark: [7, u64::MAX], unix_millis: 1_790_000_000_123 },
         ]
     }
 
@@ -480,6 +543,13 @@ mod tests {
             record.encode(&mut bytes);
             assert_eq!(Record::decode(&bytes), Some(record));
         }
+    }
+
+    #[test]
+    fn marks_come_out_as_they_went_in() {
+        let marks = [[0x0102_0304_0506_0708, u64::MAX], [0, 7]];
+        let bytes = marks.map(mark_bytes);
+        assert!(Marks::new(&bytes).iter().eq(marks));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::event::{Content, Inbound, Mode, Restored, Scope};
 use crate::home::session_hash;
-use crate::id::{ChannelId, Client, Uid};
+use crate::id::{Client, Uid};
 use crate::log::Await;
 use crate::record::Accepted;
 use crate::session::Session;
@@ -14,6 +14,7 @@ use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::split::{self, Cursor};
 use crate::turn::{Errand, NOWHERE};
+use alloc::vec::Vec;
 
 impl Shard {
     pub(crate) fn on_restore(&mut self, client: Client, restored: &Restored<'_>, out: &mut Effects) {
@@ -38,22 +39,27 @@ impl Shard {
 
     fn restore(&mut self, client: Client, restored: &Restored<'_>, out: &mut Effects) -> Result<(), Code> {
         let accepted = &restored.accepted;
-        let channel = self.places.posts.iter().position(|post| *post.name == *accepted.channel);
-        let channel = channel.and_then(|at| self.places.posts[at].id).ok_or(Code::NotFound)?;
-        let session = self.restore_session(channel, accepted, out)?;
+        let is_gone =
+            !self.places.posts.iter().any(|post| post.id.is_some() && *post.name == *accepted.channel);
+        let is_asked = client != Client::NOBODY;
+        if is_gone && is_asked {
+            return Err(Code::ChannelGone);
+        }
+        let session = self.restore_session(accepted, out);
         if self.has_turn(session, accepted.uid) {
             return Err(Code::Duplicate);
         }
-        let desk = self.restore_desk(session, accepted, restored.reply.is_some());
+        let desk =
+            if is_gone { NOWHERE } else { self.restore_desk(session, accepted, restored.reply.is_some()) };
         let errand = match restored.reply {
             Some((verdict, _)) => Some(Errand::Resume(verdict)),
+            // What was acknowledged ends, in words, where nobody is left to answer it.
+            None if is_gone => Some(Errand::Fail(Code::ChannelGone)),
             None if accepted.outbound => Some(Errand::Outbound),
-            None => None,
+            None if desk == NOWHERE && is_asked => return Err(Code::NotFound),
+            None => (desk == NOWHERE).then_some(Errand::Fail(Code::NotFound)),
         };
-        if errand.is_none() && desk == NOWHERE {
-            return Err(Code::NotFound);
-        }
-        if client != Client::NOBODY && !self.log.revive(accepted.uid) {
+        if is_asked && !self.log.revive(accepted.uid) {
             // It was answered since, and the store has not heard of that.
             return Err(Code::Duplicate);
         }
@@ -73,11 +79,15 @@ impl Shard {
         let hash = self.sessions.at(session).map_or(0, |session| session.hash);
         let mark = Mark::new(&self.secret, hash, accepted.id);
         if let Some(turn) = self.turns.at_mut(slot) {
-            // The store may have a dead letter of its name, of an end that did not reach the disk.
+            // With the power a disk that is not synced at once may have lost an end that the store knows: then there is a
+            // dead letter of its name.
             let may_be_dead = client == Client::NOBODY && accepted.mode == Mode::Deliver;
             (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
             turn.outbound = accepted.outbound;
             turn.set_id(accepted.id);
+            // Who waits for an answer together with others asks for it by his own message.
+            let marks: Vec<Mark> = accepted.seen.iter().map(Mark::from_words).collect();
+            turn.take_in(&marks);
             turn.history = restored.history;
             if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
                 turn.mark = mark;
@@ -94,11 +104,13 @@ impl Shard {
         self.accept(slot, self.log.journal, out);
         if self.log.journal {
             self.write_again(slot, out);
-            let lsn = self.turns.at(slot).map_or(0, |turn| turn.lsn);
-            if client == Client::NOBODY {
-                self.mend_store(slot, out);
+            if is_asked {
+                let floor = self.turns.at(slot).map_or(0, |turn| turn.lsn);
+                let replayed = Await::Replayed { client, turn: self.turn_id(slot) };
+                // All of it, its answer too: without that the record counts for nothing.
+                self.log.wait_to_save(self.log.last(), floor, replayed);
             } else {
-                self.log.wait_to_save(lsn, lsn, Await::Replayed { client, turn: self.turn_id(slot) });
+                self.mend_store(slot, out);
             }
         }
         self.set_off_waiting(slot, out);
@@ -106,11 +118,13 @@ impl Shard {
     }
 
     /// The store may have heard less of a turn than the journal, or more: an answer that was not saved yet; a dead letter
-    /// of an end that did not reach the disk.
+    /// of an end that the disk lost.
     fn mend_store(&mut self, slot: u32, out: &mut Effects) {
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let (uid, floor, history) = (turn.uid, turn.lsn, turn.history);
         if core::mem::take(&mut turn.replayed) {
+            // Until the store knows, nobody can try that letter again.
+            self.log.revive(uid);
             self.save_revived(uid, floor, out);
         }
         if history {
@@ -118,24 +132,17 @@ impl Shard {
         }
     }
 
-    fn restore_session(
-        &mut self,
-        channel: ChannelId,
-        accepted: &Accepted<'_>,
-        out: &mut Effects,
-    ) -> Result<u32, Code> {
-        let Accepted { scope, peer, chat, thread, .. } = *accepted;
-        let post = self.places.post_of(channel).ok_or(Code::NotFound)?;
-        let name = &self.plan.channel(channel).name;
-        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
+    fn restore_session(&mut self, accepted: &Accepted<'_>, out: &mut Effects) -> u32 {
+        let Accepted { channel, scope, mode, peer, chat, thread, .. } = *accepted;
+        let post = self.places.post_named(channel);
+        let hash = session_hash(&self.secret, channel, scope, peer, chat, thread);
         if let Some(slot) = self.lookup(hash, post, scope, peer, chat, thread) {
-            return Ok(slot);
+            return slot;
         }
         self.sessions_lease.force(&self.bounds.sessions);
-        let inbound =
-            Inbound { channel, scope, peer, chat, thread, mode: accepted.mode, ..Inbound::default() };
+        let inbound = Inbound { scope, peer, chat, thread, mode, ..Inbound::default() };
         let session = Session::new(hash, post, &inbound, self.now, self.log.store);
-        Ok(self.insert_session(session, out))
+        self.insert_session(session, out)
     }
 
     /// The agent that was to answer, if there still is one of its name; else the one that would be asked now.
@@ -189,7 +196,8 @@ impl Shard {
         let (parts, session, replayed) = (turn.delivering.part, turn.session, turn.replayed);
         let post = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
         let Some(channel) = post else {
-            self.deliver_from(slot, verdict, Cursor::default(), 0, out);
+            // What people have read already is known to whoever tries the letter again.
+            self.deliver_from(slot, verdict, Cursor::default(), parts, out);
             return;
         };
         let plan = self.plan.channel(channel);

@@ -1,11 +1,13 @@
 //! One admitted message and all that is done to answer it. What a turn is, not what happens to it.
 use crate::breaker::Pass;
+use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::Outcome;
 use crate::event::{Class, Content, Mode, Stop, Usage};
 use crate::id::{Client, Uid};
 use crate::limits::Limits;
 use crate::list::{Link, Linked};
+use crate::record::mark_bytes;
 use crate::split::Cursor;
 use crate::time::Time;
 use crate::timers::Key;
@@ -45,6 +47,8 @@ pub(crate) enum Errand {
     Resume(Outcome),
     /// Its answer was given before, or is being given to another client, and its client asks for it again.
     Recite,
+    /// It is of an earlier run, and nobody can answer it any more.
+    Fail(Code),
 }
 
 /// What a turn has taken of the bounds, beside its own unit.
@@ -183,6 +187,15 @@ pub(crate) struct Receipt {
     took: Vec<Mark>,
 }
 
+/// What most turns have nothing of.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Turns whose messages are part of its own: as long as it may be written again, so is that.
+    pub(crate) took: Vec<[u8; 8]>,
+    /// Whoever failed in its own words, for the dead letters.
+    pub(crate) why: Box<str>,
+}
+
 /// One turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -250,8 +263,8 @@ pub(crate) struct Turn {
     pub(crate) delivering: Delivering,
     /// How it ends once all is delivered.
     pub(crate) verdict: Outcome,
-    /// Whoever failed in its own words, for the dead letters.
-    pub(crate) why: Option<Box<str>>,
+    /// What most turns have nothing of.
+    pub(crate) rare: Option<Box<Rare>>,
     pub(crate) timer: Key,
     /// When the timer fires; the turn's own deadline may have moved on since.
     pub(crate) armed: Time,
@@ -296,6 +309,26 @@ impl Turn {
         (self.mark == mark || self.took().contains(&mark)) && self.errand != Some(Errand::Recite)
     }
 
+    /// Turns whose messages are part of its own.
+    pub(crate) fn joined(&self) -> &[[u8; 8]] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.took)
+    }
+
+    /// The event ids of all its messages, but for one that its record tells itself.
+    pub(crate) fn marks(&self) -> Vec<[u8; 16]> {
+        let own = Some(&self.mark).filter(|mark| self.id().is_empty() && **mark != Mark::default());
+        self.took().iter().chain(own).map(|mark| mark_bytes(mark.words())).collect()
+    }
+
+    /// Whoever failed in its own words.
+    pub(crate) fn why(&self) -> &str {
+        self.rare.as_ref().map_or("", |rare| &rare.why)
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Attempts at what it does now: at the part that is delivered, or at its models.
     pub(crate) fn attempts(&self) -> u16 {
         match self.state {
@@ -308,7 +341,7 @@ impl Turn {
     pub(crate) fn known_verdict(&self) -> Option<Outcome> {
         match self.errand {
             Some(Errand::Resume(verdict)) => Some(verdict),
-            Some(Errand::Outbound | Errand::Apology(_) | Errand::Recite) | None => {
+            Some(Errand::Outbound | Errand::Apology(_) | Errand::Recite | Errand::Fail(_)) | None => {
                 (self.state == State::Delivering).then_some(self.verdict)
             }
         }

@@ -16,9 +16,10 @@
 //! **What is on disk.** Merging must neither lose a message nor answer it twice, wherever a crash cuts the journal. The
 //! turn that goes on is written again, with the whole text and the names of those that it took in: *one* record. Before
 //! it each message stands for itself, and is answered by itself after a crash; with it the joined text is answered, and
-//! the others are over by the same record. Their own `Settled` follow, so that a reader need not look further; whether
-//! those were written changes nothing. The messages' own records are older than that one, so no segment that holds it
-//! outlives them by losing it: journals drop their oldest first. If none of them was written, nothing is; if any was,
+//! the others are over by the same record, and their event ids are known by it. Their own `Settled` follow and mean nothing to a reader, who may find them
+//! where the disk lost that record. The messages' own records are older than that one, so no segment that holds it
+//! outlives them by losing it: journals drop their oldest first. Where it is lost with a disk that takes nothing, the
+//! turn is written again with the same names. If none of them was written, nothing is; if any was,
 //! the turn that goes on is from then on a written one, and goes on even if its client leaves. Where the journal takes
 //! nothing, written messages are not merged.
 //!
@@ -31,8 +32,9 @@ use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Notice, Outcome};
 use crate::event::{Content, Inbound, Mode};
 use crate::id::Client;
+use crate::log::Await;
 use crate::plan::{DropPolicy, RunningMode};
-use crate::record::{Uids, uid_bytes};
+use crate::record::uid_bytes;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::slots::NONE;
@@ -231,6 +233,7 @@ impl Shard {
                 let behind = self.sessions.at(turn.session).map_or(0, |session| session.waiting.len());
                 let wait = self.session_wait(turn.desk, behind);
                 self.tell(slot, Code::SessionFull, "", wait, out);
+                self.keep_failure(slot, Code::SessionFull);
                 self.settle_waiting(slot, Outcome::Failed(Code::SessionFull), out);
             }
             // Nobody apologises for it: that would wait where there is no room.
@@ -307,6 +310,7 @@ impl Shard {
             written |= turn.lsn != 0;
             class = class.max(Some(turn.class));
             if slot != into {
+                took.extend_from_slice(turn.joined());
                 took.push(uid_bytes(turn.uid));
                 marks.extend_from_slice(turn.took());
                 marks.extend(Some(turn.mark).filter(|mark| *mark != Mark::default()));
@@ -318,13 +322,15 @@ impl Shard {
         // One that stands in a queue stands in that of its class.
         turn.class = class.filter(|_| turn.state == State::Waiting).unwrap_or(turn.class);
         let before = core::mem::replace(&mut turn.words, words);
-        self.texts.give(before);
+        let id = Box::<str>::from(turn.id());
         if written {
-            let id = self.turns.at(into).map(|turn| Box::<str>::from(turn.id())).unwrap_or_default();
-            self.write_joined(into, &id, Uids::new(&took), out);
+            took.extend_from_slice(turn.joined());
+            turn.rare().took = took;
         }
+        self.texts.give(before);
+        let lsn = if written { self.write_accepted(into, &id, out) } else { 0 };
         for &slot in run.iter().filter(|&&slot| slot != into) {
-            self.end_merged(slot, into, out);
+            self.end_merged(slot, into, lsn, out);
         }
     }
 
@@ -351,13 +357,19 @@ impl Shard {
         (words, name_len)
     }
 
-    fn end_merged(&mut self, slot: u32, into: u32, out: &mut Effects) {
+    /// `lsn` is the record that says so, 0 if none does.
+    fn end_merged(&mut self, slot: u32, into: u32, lsn: u64, out: &mut Effects) {
         let Some(turn) = self.turns.at(slot) else { return };
         match turn.mode {
             Mode::Stream | Mode::Whole => {
                 let (client, seq) = (turn.client, turn.seq.saturating_add(1));
                 let (turn, into) = (self.turn_id(slot), self.turn_id(into));
-                out.push(Effect::Merged { client, turn, seq, into });
+                if lsn == 0 {
+                    out.push(Effect::Merged { client, turn, seq, into });
+                } else {
+                    // A client that has heard it asks for no more: until that is on disk its message may stand for itself.
+                    self.log.wait(lsn, Await::Merged { client, turn, seq, into });
+                }
             }
             Mode::Deliver => {}
         }

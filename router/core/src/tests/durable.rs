@@ -186,13 +186,19 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
     scene.delivered(turn(0, 1), 0, 0, OK);
     durable(&mut scene, 3);
     assert_eq!(
-        scene.delivered(turn(0, 1), 1, 0, Delivery::Refused { detail: "blocked" })[..2],
-        [
-            "append 4 settled dead DELIVERY_FAILED 1 blocked",
-            "save 2 dead DELIVERY_FAILED 1 \"blocked\" \"hi\" answered true 1 \
-             \"a long answer, and the rest of it\""
-        ]
+        scene.delivered(turn(0, 1), 1, 0, Delivery::Refused { detail: "blocked" }),
+        ["append 4 settled dead DELIVERY_FAILED 1 blocked", "settled 0.1 dead DELIVERY_FAILED"],
+        "who finds a letter must not find its message answered after a crash"
     );
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.shard().released(), 0, "nor must what says so be forgotten");
+    assert_eq!(
+        durable(&mut scene, 4),
+        ["save 2 dead DELIVERY_FAILED 1 \"blocked\" \"accepted  hi with 1 id\" answered true 1 \
+         \"a long answer, and the rest of it\""]
+    );
+    scene.event(Event::Saved { save: 2 });
+    assert_eq!(scene.shard().released(), 4);
     let text = "a long answer, and the rest of it";
     let accepted = Accepted { replayed: true, ..accepted() };
     let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
@@ -245,6 +251,63 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
 }
 
 #[test]
+fn what_is_lost_on_the_way_to_the_disk_is_written_again_also_when_it_is_over() {
+    let mut scene = keeps(plan(), false);
+    answered(&mut scene, "hello");
+    durable(&mut scene, 2);
+    scene.event(Event::Saved { save: 1 });
+    scene.send(Inbound { id: "e2", ..posts("bob", "ho") });
+    scene.delivered(turn(0, 1), 0, 0, Delivery::Refused { detail: "blocked" });
+    // The disk takes nothing from record 3 on: the journal asks for all of it.
+    let lines = scene.event(Event::Carry { lsn: 4 });
+    assert_eq!(
+        lines,
+        [
+            "append 5 accepted  ho with 1 id",
+            "append 6 accepted  hi with 1 id",
+            "append 7 reply answered hello",
+            "append 8 settled dead DELIVERY_FAILED 1 blocked"
+        ],
+        "what runs, and what would be a dead letter by now"
+    );
+    assert_eq!(scene.shard().released(), 4, "the journal can drop what it has");
+    let saves = durable(&mut scene, 8);
+    assert!(saves[0] == "durable 1.1" && saves[1].starts_with("save 2 dead DELIVERY_FAILED"), "{saves:?}");
+    assert_eq!(saves[2..], ["save 3 seen"]);
+    assert_eq!(scene.shard().released(), 4);
+    scene.event(Event::Saved { save: 3 });
+    assert_eq!(scene.shard().released(), 4, "one turn runs");
+}
+
+#[test]
+fn what_is_left_of_a_channel_that_is_gone_ends_in_words() {
+    let mut scene = keeps(plan(), false);
+    let gone = Accepted { channel: "gone", ..accepted() };
+    let asked = Restored { accepted: gone, reply: None, history: false, parts: 0 };
+    assert_eq!(
+        restore(&mut scene, asked),
+        [
+            "accepted 0.1 ahead 0".to_string(),
+            "append 1 accepted  hi".to_string(),
+            "save 1 revived".to_string(),
+            format!("append 2 settled dead CHANNEL_GONE 0 {}", Code::ChannelGone.advice()),
+            "settled 0.1 dead CHANNEL_GONE".to_string()
+        ]
+    );
+    assert!(durable(&mut scene, 2)[0].starts_with("save 2 dead CHANNEL_GONE 0 "));
+    let text = "a long answer, and the rest of it";
+    let replied = Restored { reply: Some((Outcome::Answered, text)), parts: 1, ..asked };
+    let lines = restore(&mut scene, replied);
+    assert_eq!(lines.last().unwrap(), "settled 0.2 dead CHANNEL_GONE");
+    assert!(durable(&mut scene, 9)[0].contains("answered true 1"), "what was read stays known");
+    let client = Client { ticket: 5, ..Client::default() };
+    let lines = scene.event(Event::Restore { client, restored: &replied });
+    assert_eq!(lines, ["operated CHANNEL_GONE"], "and cannot be tried again");
+    let asks = Restored { accepted: Accepted { mode: Mode::Whole, ..gone }, ..asked };
+    assert_eq!(restore(&mut scene, asks).last().unwrap(), "settled 0.3 failed CHANNEL_GONE");
+}
+
+#[test]
 fn old_records_are_written_again_when_the_journal_asks() {
     let mut scene = keeps(plan(), false);
     answered(&mut scene, "hello");
@@ -253,7 +316,7 @@ fn old_records_are_written_again_when_the_journal_asks() {
     assert_eq!(scene.shard().released(), 0);
     assert_eq!(
         scene.event(Event::Carry { lsn: 2 }),
-        ["append 3 accepted  hi", "append 4 reply answered hello"]
+        ["append 3 accepted  hi with 1 id", "append 4 reply answered hello"]
     );
     durable(&mut scene, 4);
     assert_eq!(scene.shard().released(), 2);

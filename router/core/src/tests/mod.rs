@@ -303,7 +303,9 @@ fn written(bytes: &[u8]) -> String {
         Some(Record::Accepted(accepted)) => {
             let took = accepted.took.iter().count();
             let took = if took == 0 { String::new() } else { format!(" for {took} more") };
-            format!("accepted {} {}{took}", accepted.id, accepted.text)
+            let seen = accepted.seen.iter().count();
+            let seen = if seen == 0 { String::new() } else { format!(" with {seen} id") };
+            format!("accepted {} {}{took}{seen}", accepted.id, accepted.text)
         }
         Some(Record::Reply { verdict, text, .. }) => format!("reply {} {text}", outcome(verdict)),
         Some(Record::Delivered { part, message, .. }) => format!("delivered {part} {message}"),
@@ -315,6 +317,7 @@ fn written(bytes: &[u8]) -> String {
             let what = if forgot.closed { "closed" } else { "reset" };
             format!("forgot {} {what}", forgot.peer)
         }
+        Some(Record::Seen { .. }) => "seen".to_string(),
         None => "nothing".to_string(),
     }
 }
@@ -325,11 +328,11 @@ fn kept(saved: Saved, out: &Effects) -> String {
         Saved::Session { .. } => "session".to_string(),
         Saved::Closed { .. } => "closed".to_string(),
         Saved::Seen { .. } => "seen".to_string(),
-        Saved::Dead(Dead { code, attempts, answered, parts, detail, text, reply, .. }) => format!(
+        Saved::Dead(Dead { record, code, attempts, answered, parts, detail, reply }) => format!(
             "dead {} {attempts} {:?} {:?} answered {answered} {parts} {:?}",
             code.name(),
             out.text(detail),
-            out.text(text),
+            written(out.bytes(record)),
             out.text(reply)
         ),
         Saved::Revived { .. } => "revived".to_string(),

@@ -231,11 +231,11 @@ fn at_the_cap_the_oldest_gives_way_and_is_told_or_becomes_a_dead_letter() {
     scene.send(posts("bob", "two"));
     assert_eq!(
         scene.send(posts("bob", "three"))[2..],
-        [
-            "append 4 settled dead SESSION_FULL 0 ",
-            "save 1 dead SESSION_FULL 0 \"\" \"two\" answered false 0 \"\"",
-            "settled 3.1 dead SESSION_FULL"
-        ]
+        ["append 4 settled dead SESSION_FULL 0 ", "settled 3.1 dead SESSION_FULL"]
+    );
+    assert_eq!(
+        durable(&mut scene, 4).last().unwrap(),
+        "save 1 dead SESSION_FULL 0 \"\" \"accepted  two\" answered false 0 \"\""
     );
     scene.send(Inbound { receipt: true, ..says("cyd", "one") });
     scene.send(Inbound { receipt: true, ..says("cyd", "two") });
@@ -320,14 +320,14 @@ fn a_steered_turn_is_written_with_all_that_it_took_in() {
             "accepted 1.1 ahead 1",
             "append 1 accepted e2 two",
             "cancel 0.1#0",
-            "append 2 accepted  one\ntwo for 1 more",
-            "merged 1.1 1 into 0.1",
+            "append 2 accepted  one\ntwo for 1 more with 1 id",
             "append 3 settled merged 0 ",
             "settled 1.1 merged",
             "start 0.1#1 agent 0 model 0"
         ]
     );
-    assert_eq!(durable(&mut scene, 3), ["durable 1.1", "save 1 seen"], "the receipt comes as ever");
+    assert_eq!(durable(&mut scene, 1), ["durable 1.1", "save 1 seen"], "the receipt comes as ever");
+    assert_eq!(durable(&mut scene, 2), ["merged 1.1 1 into 0.1"], "and then what became of it");
     assert_eq!(
         scene.event(Event::Left { turn: turn(0, 1) }),
         [""; 0],
@@ -335,6 +335,17 @@ fn a_steered_turn_is_written_with_all_that_it_took_in() {
     );
     scene.finishes(call(0, 1, 1));
     assert_eq!(durable(&mut scene, 4).last().unwrap(), "settled 0.1 answered");
+}
+
+#[test]
+fn a_turn_that_took_others_in_is_written_again_with_their_names() {
+    let mut scene = keeps(plan_of(RunningMode::Steer, 0, DropPolicy::Newest), false);
+    scene.send(posts("ann", "one"));
+    scene.send(posts("ann", "two"));
+    assert_eq!(scene.send(posts("ann", "three"))[3], "append 6 accepted  one\ntwo\nthree for 2 more");
+    // The disk lost all behind the messages themselves.
+    let lines = scene.event(Event::Carry { lsn: 7 });
+    assert!(lines.contains(&"append 8 accepted  one\ntwo\nthree for 2 more".to_string()), "{lines:?}");
 }
 
 #[test]
@@ -358,9 +369,9 @@ fn a_message_that_was_taken_in_hears_the_answer_of_the_one_that_took_it() {
     scene.send(asks("e3", "three"));
     durable(&mut scene, 3);
     scene.finishes(call(0, 1, 0));
-    let lines = durable(&mut scene, 4);
+    durable(&mut scene, 4);
+    let lines = durable(&mut scene, 100);
     assert!(lines.contains(&"merged 1.1 1 into 2.1".to_string()), "{lines:?}");
-    durable(&mut scene, 100);
     // Its answer goes to its own client first; who asks meanwhile is after that.
     assert_eq!(scene.send(asks("e2", "two")), ["accepted 0.2 ahead 1"]);
     scene.text(call(2, 1, 0), "to both");
@@ -384,9 +395,9 @@ fn a_turn_whose_client_left_answers_who_repeats_what_it_took_in() {
     let mut scene = keeps(plan_of(RunningMode::Steer, 0, DropPolicy::Newest), false);
     let asks = |id, text| Inbound { id, receipt: true, ..says("ann", text) };
     scene.send(asks("e1", "one"));
-    let lines = scene.send(asks("e2", "two"));
+    scene.send(asks("e2", "two"));
+    let lines = durable(&mut scene, 100);
     assert!(lines.contains(&"merged 1.1 1 into 0.1".to_string()), "{lines:?}");
-    durable(&mut scene, 100);
     scene.event(Event::Left { turn: turn(0, 1) });
     assert_eq!(scene.send(asks("e2", "two")), ["attached 0.1 false"]);
     scene.finishes(call(0, 1, 1));

@@ -1,6 +1,7 @@
 //! One life of the process: its shards, their journals, and what is carried out for them. It ends at any effect.
-use super::ledger::{PART_CHARS, number_of};
+use super::ledger::{PART_CHARS, number_of, numbers_of};
 use super::people::{Place, Purpose};
+use super::restart::letter_of;
 use super::store::{Letter, Op};
 use super::world::{Act, World};
 use clawgate_core::codes::Code;
@@ -12,7 +13,7 @@ use clawgate_core::id::{AgentId, CallId, Client, SessionId, TurnId, Uid};
 use clawgate_core::journal::format::Name;
 use clawgate_core::journal::writer::{Deed, State, Writer};
 use clawgate_core::log::JournalState;
-use clawgate_core::plan::Plan;
+use clawgate_core::plan::{Plan, RunningMode};
 use clawgate_core::record::{Accepted, Record};
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
@@ -34,6 +35,7 @@ pub(crate) enum Wish {
     Set,
     Assign,
     Stop,
+    Mode(Option<RunningMode>),
 }
 
 /// What the platform says of a post.
@@ -70,7 +72,7 @@ pub(crate) struct Life {
     pub(crate) writers: Vec<Writer>,
     pub(crate) states: Vec<JournalState>,
     pub(crate) inputs: VecDeque<(usize, Input)>,
-    /// The messages that journalled turns answer.
+    /// The messages that turns were made for.
     pub(crate) turns: BTreeMap<(usize, TurnId), usize>,
     /// What the event that is handled is about, where its effects do not say.
     pub(crate) about: Option<usize>,
@@ -188,6 +190,7 @@ impl World {
             Wish::Set => Operation::Set { name: "lang", value: "pl" },
             Wish::Assign => Operation::Assign(AgentId(0)),
             Wish::Stop => Operation::Stop,
+            Wish::Mode(mode) => Operation::Mode(mode),
         };
         if matches!(wish, Wish::Reset | Wish::Close) {
             self.ledger.on_forgotten(client, session, matches!(wish, Wish::Close));
@@ -213,7 +216,7 @@ impl World {
             ..Accepted::default()
         };
         let reply = letter.reply.as_deref().map(|reply| (Outcome::Answered, reply));
-        self.life.about = Some(number_of(&letter.text));
+        self.life.about = Some(self.ledger.own_number(uid, &letter.text));
         let restored = Restored { accepted, reply, history: false, parts: letter.parts };
         self.handle(shard, Event::Restore { client, restored: &restored });
     }
@@ -277,7 +280,10 @@ impl World {
                 self.ledger.on_deliver(uid, part, out.text(text));
                 self.post(shard, turn, uid, (part, attempt));
             }
-            Effect::Accepted { client, turn, durable, .. } => self.on_accepted(shard, client, turn, durable),
+            Effect::Accepted { client, turn, durable, again, .. } => {
+                self.on_accepted(shard, client, turn, (durable, again));
+            }
+            Effect::Merged { client, .. } => self.on_merged(client),
             Effect::Attached { client, turn, durable, .. } => self.on_attached(shard, client, turn, durable),
             Effect::Durable { client, .. } => self.on_acknowledged(client, false),
             Effect::Duplicate { client } => self.on_acknowledged(client, true),
@@ -301,7 +307,7 @@ impl World {
             | Effect::Resume { .. }
             | Effect::Publish { .. }
             | Effect::Breaker { .. } => {}
-            Effect::Ignored { .. } | Effect::Merged { .. } => panic!("that does not happen here: {effect:?}"),
+            Effect::Ignored { .. } => panic!("that does not happen here: {effect:?}"),
         }
     }
 
@@ -316,20 +322,22 @@ impl World {
     fn count(&mut self, outcome: Outcome) {
         self.marks.hit(match outcome {
             Outcome::Answered => "answered",
-            Outcome::Failed(_) => "failed",
             Outcome::Cancelled => "cancelled",
+            Outcome::Dead(Code::ChannelGone) | Outcome::Failed(Code::ChannelGone) => "channel gone",
+            Outcome::Dead(Code::SessionFull) | Outcome::Failed(Code::SessionFull) => "gave way",
+            Outcome::Failed(_) => "failed",
             Outcome::Dead(_) => "dead letter",
             Outcome::Merged => "merged",
         });
     }
 
-    fn on_accepted(&mut self, shard: usize, client: Client, turn: TurnId, durable: bool) {
+    fn on_accepted(&mut self, shard: usize, client: Client, turn: TurnId, (durable, again): (bool, bool)) {
         // One that waited for the store is admitted in another's event.
         let about = match self.purpose(client) {
             Some(Purpose::Update(number) | Purpose::Receipt(number) | Purpose::Plain(number)) => Some(number),
             Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay) | None => self.life.about,
         };
-        if durable && let Some(number) = about {
+        if !again && let Some(number) = about {
             self.life.turns.insert((shard, turn), number);
         }
         if let Some(Purpose::Receipt(number) | Purpose::Plain(number)) = self.purpose(client) {
@@ -373,10 +381,11 @@ impl World {
             Saved::Closed { revision } => Op::Closed { session: known(), revision },
             Saved::Seen { mark, unix_millis } => Op::Seen { mark, unix_millis },
             Saved::Dead(dead) => {
-                let reply = dead.answered.then(|| text(dead.reply));
-                let (outbound, parts, text) = (dead.outbound, dead.parts, text(dead.text));
-                let letter = Letter { session: known(), outbound, text, reply, parts };
-                Op::Dead { uid: dead.uid, letter }
+                let Some(Record::Accepted(accepted)) = Record::decode(out.bytes(dead.record)) else {
+                    panic!("a dead letter without a message")
+                };
+                let reply = dead.answered.then(|| out.text(dead.reply));
+                Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, dead.parts) }
             }
             Saved::Revived { uid } => Op::Revived { uid },
         };
@@ -386,6 +395,9 @@ impl World {
             return;
         }
         self.trace.line(format_args!("{shard}   save {save} {op:?}"));
+        if needed {
+            self.ledger.check_save(&op);
+        }
         self.store.take(op, Some((shard, save)));
     }
 
@@ -430,15 +442,15 @@ impl World {
     }
 
     fn ask_model(&mut self, shard: usize, call: CallId) {
-        let Some((_, text)) = self.life.shards[shard].message(call.turn) else {
-            panic!("a call without a turn")
-        };
-        let number = number_of(text);
-        if self.life.turns.contains_key(&(shard, call.turn)) {
-            self.ledger.on_start(number);
+        // One that was admitted with others may be over in the same event.
+        let Some((_, text)) = self.life.shards[shard].message(call.turn) else { return };
+        let numbers = numbers_of(text);
+        if let Some(number) = self.life.turns.get(&(shard, call.turn)) {
+            self.ledger.on_start(*number, &numbers);
         }
         let first = self.now + self.dice.millis(0, 40);
         self.calls += 1;
+        self.ledger.asked.insert(self.calls, numbers);
         if self.dice.chance(30) {
             self.marks.hit("models that say nothing");
             return;
@@ -452,7 +464,7 @@ impl World {
         }
         let mut at = first;
         let words = self.dice.index(PART_CHARS as usize / 3);
-        let answer = format!("a{number}.{} {}", self.calls, "so it is. ".repeat(words));
+        let answer = format!("a{} {}", self.calls, "so it is. ".repeat(words));
         for piece in [&answer[..answer.len() / 2], &answer[answer.len() / 2..]] {
             self.later(at, Act::Input(shard, Input::Text { call, text: piece.to_owned() }));
             at = at + self.dice.millis(0, 30);
@@ -504,7 +516,9 @@ impl World {
             }
             Deed::Carry { lsn } => {
                 self.marks.hit("carried");
+                self.ledger.is_carrying = true;
                 self.handle(shard, Event::Carry { lsn });
+                self.ledger.is_carrying = false;
                 let released = self.life.shards[shard].released();
                 self.life.writers[shard].release(released);
                 self.life.writers[shard].carried(now);

@@ -1,6 +1,6 @@
 //! What was promised, to whom, and what became of it: the shadow model. It reads the records that shards write and the
 //! effects that they ask for, and shares no code with them but the form of the records.
-use clawgate_core::codes::Code;
+use super::store::Op;
 use clawgate_core::effect::Outcome;
 use clawgate_core::event::Mode;
 use clawgate_core::id::{Client, Uid};
@@ -42,6 +42,8 @@ pub(crate) struct Message {
     pub(crate) is_overlapped: bool,
     /// A model was asked.
     is_begun: bool,
+    /// It was over before any record of it reached the disk, and that it was seen did.
+    pub(crate) is_past: bool,
     /// This life knows how it ended: the client that asks again must hear that.
     pub(crate) is_kept: bool,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Message {
 pub(crate) enum Told {
     Answer(String),
     Failure,
+    /// That it is answered together with another one.
+    Merged,
     /// That it was admitted before, and nothing else.
     Known,
 }
@@ -69,7 +73,13 @@ struct Post {
 /// A turn, by its name for ever.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turn {
+    /// Its own message.
     pub(crate) number: usize,
+    /// All that it answers, as it was written last, and as that is on disk.
+    pub(crate) numbers: Vec<usize>,
+    kept_numbers: Vec<usize>,
+    /// The turn that answers it together with its own.
+    into: Option<Uid>,
     pub(crate) session: usize,
     pub(crate) is_delivered: bool,
     pub(crate) is_outbound: bool,
@@ -97,12 +107,20 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// Is nothing more to be done for it?
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over.is_some() || self.settled.is_some() && !self.reviving
     }
 
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(crate) fn is_merged(&self) -> bool {
+        self.into.is_some()
+    }
+
+    fn is_answered(&self) -> bool {
         self.over.or(self.settled) == Some(Outcome::Answered)
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.over.or(self.settled) == Some(Outcome::Cancelled)
     }
 
     /// That a dead letter is tried again is on disk.
@@ -123,10 +141,12 @@ impl Turn {
 /// A record, as far as it matters here.
 #[derive(Clone, Debug)]
 enum Written {
-    /// `revives`: it takes up a dead letter. `answered`: its answer follows.
+    /// `revives`: it takes up a dead letter. `answered`: its answer follows. And what it answers, and what it took in.
     Accepted {
         revives: bool,
         answered: bool,
+        numbers: Vec<usize>,
+        took: Vec<Uid>,
     },
     Reply(Outcome, String),
     Delivered(u16),
@@ -147,6 +167,7 @@ struct Open {
 pub(crate) struct Found {
     pub(crate) reply: Option<(Outcome, String)>,
     pub(crate) parts: u16,
+    pub(crate) numbers: Vec<usize>,
 }
 
 /// All of it.
@@ -155,18 +176,37 @@ pub(crate) struct Ledger {
     pub(crate) messages: Vec<Message>,
     pub(crate) turns: BTreeMap<Uid, Turn>,
     open: Vec<Open>,
+    /// Event ids that were written down alone, by shard and record.
+    seen: Vec<(usize, u64, [u64; 2])>,
+    /// The messages of all event ids.
+    pub(crate) ids: BTreeMap<[u64; 2], usize>,
     /// Parts that people read twice, because a process died before it knew that they were posted.
     pub(crate) doubled: u64,
     /// What was said before an operator had a session forget it: as long as he has not heard that it is done.
     forgetting: Vec<(Client, Vec<Uid>)>,
     /// He has.
     pub(crate) forgotten: BTreeSet<Uid>,
+    /// What each call of a model was asked, by its number.
+    pub(crate) asked: BTreeMap<u64, Vec<usize>>,
+    /// The journal lost records, and a shard writes down again what is not safe: also what is over.
+    pub(crate) is_carrying: bool,
 }
 
 /// The message that a text is of: its number stands behind its first letter.
 pub(crate) fn number_of(text: &str) -> usize {
     let digits: String = text.chars().skip(1).take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("a text that nobody wrote: {text:?}"))
+}
+
+/// The messages that a text is made of.
+pub(crate) fn numbers_of(text: &str) -> Vec<usize> {
+    text.lines().map(number_of).collect()
+}
+
+/// The call of a model that an answer is of.
+fn call_of(answer: &str) -> Option<u64> {
+    let digits: String = answer.strip_prefix('a')?.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }
 
 impl Ledger {
@@ -180,6 +220,7 @@ impl Ledger {
             is_overlapped: false,
             is_failure_moot: false,
             is_begun: false,
+            is_past: false,
             is_kept: false,
         });
         self.messages.len() - 1
@@ -198,9 +239,11 @@ impl Ledger {
             Record::Forgot(_) => return,
             Record::Accepted(accepted) => {
                 let revives = self.on_accepted(&accepted);
-                (accepted.uid, Written::Accepted { revives, answered: accepted.answered })
+                let (numbers, took) = (numbers_of(accepted.text), accepted.took.iter().collect());
+                (accepted.uid, Written::Accepted { revives, answered: accepted.answered, numbers, took })
             }
             Record::Reply { uid, verdict, text, .. } => {
+                self.check_answers(uid, verdict, text);
                 if let Some(turn) = self.turns.get_mut(&uid) {
                     let is_known = turn.reply.as_ref().is_some_and(|(_, known)| known == text);
                     if !is_known {
@@ -212,34 +255,80 @@ impl Ledger {
             Record::Delivered { uid, part, .. } => (uid, Written::Delivered(part)),
             Record::Settled { uid, outcome, .. } => (uid, Written::Settled(outcome)),
             Record::Cursor { .. } => panic!("nobody polls here"),
+            Record::Seen { mark, .. } => return self.seen.push((shard, lsn, mark)),
         };
         assert!(self.turns.contains_key(&uid), "a record of a turn that was never admitted");
         self.open.push(Open { shard, lsn, uid, what });
     }
 
+    /// An answer is to all that its turn answers, and to nothing else.
+    fn check_answers(&self, uid: Uid, verdict: Outcome, text: &str) {
+        let (Some(turn), Some(asked)) = (self.turns.get(&uid), self.asked_by(text)) else { return };
+        if verdict == Outcome::Answered {
+            assert_eq!(*asked, turn.numbers, "{} is answered with what was said to others", turn.number);
+        }
+    }
+
+    /// What a model was asked that answered so.
+    pub(crate) fn asked_by(&self, answer: &str) -> Option<&Vec<usize>> {
+        self.asked.get(&call_of(answer)?)
+    }
+
+    /// The message that a turn of this name was made for.
+    pub(crate) fn own_number(&self, uid: Uid, text: &str) -> usize {
+        let numbers = numbers_of(text);
+        // One that was not written until another joined it: it is the last of those that were not, because the turn that
+        // runs comes before what joins it, and what was collected goes on as the last.
+        let unknown = || numbers.iter().rev().find(|number| self.messages[**number].uid.is_none());
+        self.turns.get(&uid).map(|turn| turn.number).or(unknown().copied()).unwrap_or(numbers[0])
+    }
+
     fn on_accepted(&mut self, accepted: &clawgate_core::record::Accepted<'_>) -> bool {
-        let number = number_of(accepted.text);
+        let (uid, numbers) = (accepted.uid, numbers_of(accepted.text));
+        let number = self.own_number(uid, accepted.text);
+        self.check_numbers(uid, number, &numbers, &mut accepted.took.iter());
+        for taken in accepted.took.iter() {
+            // What it had taken in is named again, and is its own already.
+            if let Some(turn) = self.turns.get_mut(&taken) {
+                turn.into.get_or_insert(uid);
+            }
+        }
         let message = &mut self.messages[number];
         if let Some(other) = message.uid {
-            assert_eq!(other, accepted.uid, "message {number} is admitted twice");
+            assert_eq!(other, uid, "message {number} is admitted twice");
         }
-        message.uid = Some(accepted.uid);
+        message.uid = Some(uid);
         let session = message.session;
-        let turn = self.turns.entry(accepted.uid).or_default();
+        let turn = self.turns.entry(uid).or_default();
         if turn.accepted {
             assert_eq!(turn.number, number, "a name for ever is given twice");
-        }
-        (turn.number, turn.session) = (number, session);
-        turn.is_delivered = accepted.mode == Mode::Deliver;
-        if turn.accepted {
             assert_eq!(turn.is_outbound, accepted.outbound, "who spoke in {number} is forgotten");
         }
+        (turn.number, turn.numbers, turn.session) = (number, numbers, session);
+        turn.is_delivered = accepted.mode == Mode::Deliver;
         (turn.is_outbound, turn.agent) = (accepted.outbound, accepted.agent.to_owned());
+        if self.is_carrying && turn.is_over() {
+            return turn.reviving;
+        }
         if accepted.replayed && turn.is_over() {
+            let ended = turn.over.or(turn.settled);
+            assert!(matches!(ended, Some(Outcome::Dead(_))), "{number} is no dead letter and tried again");
             (turn.over, turn.is_replayed, turn.reviving) = (None, true, true);
         }
         assert!(!turn.is_over(), "message {number} is over and admitted again");
         turn.reviving
+    }
+
+    /// A turn answers what it did before and what it took in; beside that only what was never written.
+    fn check_numbers(&self, uid: Uid, own: usize, numbers: &[usize], took: &mut dyn Iterator<Item = Uid>) {
+        let before = self.turns.get(&uid).map_or_else(|| vec![own], |turn| turn.numbers.clone());
+        let taken = took.filter_map(|taken| self.turns.get(&taken)).flat_map(|turn| turn.numbers.clone());
+        let owed: BTreeSet<usize> = before.into_iter().chain(taken).collect();
+        let mut rest: Vec<usize> = numbers.to_vec();
+        rest.retain(|number| !owed.contains(number));
+        assert_eq!(owed.len() + rest.len(), numbers.len(), "{own} answers {numbers:?}, and should {owed:?}");
+        let is_plain = |number: &usize| self.messages[*number].uid.is_none();
+        assert!(rest.iter().all(is_plain), "{own} answers {numbers:?}, and was to answer {owed:?}");
     }
 
     /// All records of a shard up to this one are on disk.
@@ -253,40 +342,79 @@ impl Ledger {
     fn is_on_disk(&mut self, open: &Open) {
         let Some(turn) = self.turns.get_mut(&open.uid) else { panic!("a turn without a name") };
         match &open.what {
-            Written::Accepted { revives, answered } => {
+            Written::Accepted { revives, answered, numbers, took } => {
                 turn.accepted = true;
+                turn.kept_numbers.clone_from(numbers);
                 turn.awaits_reply = *revives && *answered;
                 if *revives && !answered {
                     turn.revive();
+                }
+                for taken in took {
+                    if let Some(turn) = self.turns.get_mut(taken) {
+                        turn.settled = Some(Outcome::Merged);
+                    }
                 }
             }
             Written::Reply(verdict, text) => {
                 if std::mem::take(&mut turn.awaits_reply) {
                     turn.revive();
                 }
-                turn.reply = Some((*verdict, text.clone()));
+                let asked = self.asked.get(&call_of(text).unwrap_or(0));
+                // Where what others joined it with was lost, it is no answer to what is known.
+                if *verdict != Outcome::Answered || asked.is_none_or(|asked| *asked == turn.kept_numbers) {
+                    turn.reply = Some((*verdict, text.clone()));
+                }
             }
             Written::Delivered(part) => turn.parts = turn.parts.max(part + 1),
+            // That it is answered with another one says that one's record.
+            Written::Settled(Outcome::Merged) => {}
             Written::Settled(outcome) => turn.settled = Some(*outcome),
         }
     }
 
     /// A sender is told that its message is safe.
     pub(crate) fn on_ack(&mut self, number: usize) {
-        let is_safe = self.turn_of(number).is_some_and(|turn| turn.accepted);
+        let is_past = self.messages[number].is_past;
+        let is_safe = is_past || self.turn_of(number).is_some_and(|turn| turn.accepted);
         assert!(is_safe, "message {number} is acknowledged and not on disk");
         self.messages[number].acked = true;
     }
 
-    /// A model is asked.
-    pub(crate) fn on_start(&mut self, number: usize) {
-        self.messages[number].is_begun = true;
+    /// A model is asked by the turn of this message.
+    pub(crate) fn on_start(&mut self, number: usize, asked: &[usize]) {
+        asked.iter().for_each(|number| self.messages[*number].is_begun = true);
         let Some(turn) = self.turn_of(number) else { return };
+        // What joined it in the same event is not written yet as this is carried out, and the call is cancelled then.
+        let has_all = turn.numbers.iter().all(|number| asked.contains(number));
+        assert!(has_all, "{number} asks for {asked:?} and answers {:?}", turn.numbers);
         assert!(
             turn.reply.is_none() || turn.reviving,
             "the answer of {number} is known, and a model is asked again"
         );
         assert!(!turn.is_over(), "{number} is over, and a model is asked");
+    }
+
+    /// The store is told no more than the disk knows.
+    pub(crate) fn check_save(&self, op: &Op) {
+        match op {
+            Op::Dead { uid, .. } => {
+                let is_known = self.turns.get(uid).and_then(|turn| turn.settled);
+                assert!(
+                    matches!(is_known, Some(Outcome::Dead(_))),
+                    "a letter goes ahead of the disk: {op:?}"
+                );
+            }
+            Op::Said { uid, reply, .. } => {
+                let known = self.turns.get(uid).and_then(|turn| turn.reply.as_ref());
+                let is_known = known.is_some_and(|(_, text)| text == reply);
+                assert!(is_known, "what was said goes ahead of the disk: {op:?}");
+            }
+            Op::Session { .. }
+            | Op::Closed { .. }
+            | Op::Seen { .. }
+            | Op::Revived { .. }
+            | Op::Ended { .. } => {}
+        }
     }
 
     /// A shard asks to post a part.
@@ -340,17 +468,20 @@ impl Ledger {
             }
         }
         turn.over = Some(outcome);
-        self.messages[number].is_kept = true;
+        // Whoever hears that it is answered with another one asks for no more.
+        self.messages[number].is_kept = outcome != Outcome::Merged;
     }
 
     /// The process died. Of each turn one part may be in doubt, and nobody remembers what was not on disk.
     pub(crate) fn on_crash(&mut self) {
         self.forgetting.clear();
-        for message in &mut self.messages {
+        for number in 0..self.messages.len() {
+            let is_failed = self.messages[number].told == Some(Told::Failure);
+            let is_open = || self.answered_by(number).is_none_or(|turn| turn.settled.is_none());
+            let is_moot = is_failed && is_open();
+            let message = &mut self.messages[number];
             message.is_kept = false;
-            let turn = message.uid.and_then(|uid| self.turns.get(&uid));
-            let is_open = turn.is_none_or(|turn| turn.settled.is_none());
-            message.is_failure_moot |= message.told == Some(Told::Failure) && is_open;
+            message.is_failure_moot |= is_moot;
         }
         for turn in self.turns.values_mut() {
             let mut doubts = 0_u32;
@@ -374,11 +505,18 @@ impl Ledger {
                 self.is_on_disk(&open);
             }
         }
+        for (shard, lsn, mark) in std::mem::take(&mut self.seen) {
+            if let Some(number) = self.ids.get(&mark).filter(|_| present.contains(&(shard, lsn))) {
+                self.messages[*number].is_past = true;
+            }
+        }
         let mut gone = Vec::new();
+        let mut merged = Vec::new();
         for (uid, turn) in &mut self.turns {
             (turn.reviving, turn.awaits_reply) = (false, false);
             let over = turn.over.take();
             let number = turn.number;
+            let answered = std::mem::replace(&mut turn.numbers, turn.kept_numbers.clone());
             match (found.get(uid), turn.accepted && turn.settled.is_none()) {
                 (Some(found), true) => {
                     assert_eq!(
@@ -386,29 +524,39 @@ impl Ledger {
                         "the answer of {number} is another one after the start"
                     );
                     assert_eq!(found.parts, turn.parts, "{number} goes on from another part");
+                    assert_eq!(found.numbers, turn.numbers, "{number} answers others after the start");
                 }
                 (Some(_), false) if turn.accepted => panic!("{number} was over, and comes back"),
                 (Some(_), false) => panic!("{number} is there and was never written"),
                 // It was over, and all records of it are gone: nobody needed them.
-                (None, true) if over.is_some() => turn.settled = over,
+                (None, true) if over.is_some() => {
+                    turn.settled = over;
+                    if over == Some(Outcome::Merged) {
+                        merged.push((*uid, answered));
+                    } else {
+                        turn.numbers = answered;
+                    }
+                }
                 (None, true) => panic!("message {number} was on disk and is lost"),
                 (None, false) if turn.accepted => {}
                 (None, false) => gone.push(*uid),
             }
         }
         assert!(found.keys().all(|uid| self.turns.contains_key(uid)), "something was never admitted");
+        for (uid, numbers) in merged {
+            let has_all = |other: &Turn| numbers.iter().all(|number| other.numbers.contains(number));
+            let is_there = self.turns.iter().any(|(other, turn)| *other != uid && has_all(turn));
+            assert!(is_there, "{uid:?} was to be answered with another one and is lost: {numbers:?}");
+        }
+        for turn in self.turns.values_mut().filter(|turn| turn.settled != Some(Outcome::Merged)) {
+            turn.into = None;
+        }
         for uid in gone {
             if let Some(turn) = self.turns.remove(&uid) {
-                self.messages[turn.number].uid = None;
+                // Its own record was lost, and that of one which took it in was not.
+                let has = |(_, other): &(&Uid, &Turn)| other.numbers.contains(&turn.number);
+                self.messages[turn.number].uid = self.turns.iter().find(has).map(|(uid, _)| *uid);
             }
-        }
-    }
-
-    /// A turn of an earlier life finds no channel or agent any more.
-    pub(crate) fn on_not_restored(&mut self, uid: Uid) {
-        if let Some(turn) = self.turns.get_mut(&uid) {
-            let outcome = if turn.is_delivered { Outcome::Dead } else { Outcome::Failed };
-            turn.over = Some(outcome(Code::NotFound));
         }
     }
 
@@ -434,6 +582,12 @@ impl Ledger {
     pub(crate) fn on_has_forgotten(&mut self, client: Client) {
         let done = self.forgetting.extract_if(.., |(of, _)| *of == client);
         self.forgotten.extend(done.flat_map(|(_, said)| said));
+    }
+
+    /// The turn that a message is answered by in the end.
+    pub(crate) fn answered_by(&self, number: usize) -> Option<&Turn> {
+        let is = |turn: &&Turn| turn.settled != Some(Outcome::Merged) && turn.numbers.contains(&number);
+        self.turns.values().find(is)
     }
 
     /// Turns that must be dead letters.

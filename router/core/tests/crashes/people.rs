@@ -4,9 +4,11 @@ use super::gateway::{Input, Wish};
 use super::ledger::{Kind, Told};
 use super::world::{Act, World};
 use clawgate_core::codes::Code;
+use clawgate_core::dedup::mark;
 use clawgate_core::event::{Inbound, Mode, Scope};
 use clawgate_core::home::{home, session_hash};
 use clawgate_core::id::{ChannelId, Client, TurnId};
+use clawgate_core::plan::RunningMode;
 
 /// Conversations on platforms, of clients with receipts, and of clients without.
 const DELIVERED: usize = 9;
@@ -50,7 +52,7 @@ pub(crate) fn places() -> Vec<Place> {
     let place = |n: usize| {
         let is_group = n < DELIVERED && n % 4 == 3;
         Place {
-            channel: if n < DELIVERED && n % 3 == 2 { "app" } else { "web" },
+            channel: if n < DELIVERED + RECEIPTS && n % 3 == 2 { "app" } else { "web" },
             scope: if is_group { Scope::Group } else { Scope::Direct },
             chat: if n < DELIVERED { format!("c{n}") } else { String::new() },
             thread: if n % 5 == 4 { "t".to_owned() } else { String::new() },
@@ -119,7 +121,7 @@ impl World {
         let session = self.dice.index(self.places.len());
         let kind = match session {
             _ if session < DELIVERED => Kind::Update,
-            _ if session < DELIVERED + RECEIPTS => Kind::Receipt,
+            _ if session < DELIVERED + RECEIPTS && !self.dice.chance(100) => Kind::Receipt,
             _ => Kind::Plain,
         };
         let number = self.ledger.add(kind, session);
@@ -137,6 +139,7 @@ impl World {
             self.later(again, Act::Resend(number));
         }
         if self.channel(&self.places[session]).is_none() {
+            self.come_back(number);
             return;
         }
         let client = self.ticket(match kind {
@@ -148,6 +151,10 @@ impl World {
             let comes_back = self.listeners[number].comes_back;
             self.listeners[number] = Listener { client: Some(client), comes_back, ..Listener::default() };
         }
+        let (id, _) = self.words(number);
+        let Place { channel, scope, chat, thread, peer } = &self.places[session];
+        let hash = session_hash(&self.secret, channel, *scope, peer, chat, thread);
+        self.ledger.ids.insert(mark(&self.secret, hash, &id), number);
         let shard = self.home_of(session);
         self.push(shard, Input::Inbound { client, number });
     }
@@ -258,14 +265,13 @@ impl World {
         let Some((number, listener)) = self.listener(client) else { return };
         listener.heard.push_str(text);
         let heard = std::mem::take(&mut self.listeners[number]).heard;
-        assert!(
-            heard.starts_with(&format!("a{number}.")),
-            "the answer of {number} is another one's: {heard:?}"
-        );
+        let asked = self.ledger.asked_by(&heard);
+        let is_asked = asked.is_some_and(|asked| asked.contains(&number));
+        assert!(is_asked, "the answer of {number} is another one's: {heard:?} to {asked:?}");
         if self.ledger.messages[number].kind != Kind::Receipt {
             return;
         }
-        let turn = self.ledger.turn_of(number);
+        let turn = self.ledger.answered_by(number);
         let known = turn.and_then(|turn| turn.reply.as_ref()).map(|(_, text)| text.as_str());
         assert_eq!(known, Some(heard.as_str()), "what the client of {number} heard is not what is on disk");
         let told = &mut self.ledger.messages[number].told;
@@ -277,8 +283,14 @@ impl World {
 
     pub(crate) fn on_fail(&mut self, client: Client, code: Code) {
         let Some((number, _)) = self.listener(client) else { return };
-        if code == Code::Cancelled && self.ledger.turn_of(number).is_some_and(|turn| turn.is_answered()) {
+        let is_cancelled = self.ledger.answered_by(number).is_some_and(|turn| turn.is_cancelled());
+        if code == Code::Cancelled && !is_cancelled {
             // An operator closed the session while the answer was said again: it can be asked for once more.
+            self.hang_up(number);
+            return;
+        }
+        if code == Code::Duplicate {
+            // What it became part of is not over, or not kept.
             self.hang_up(number);
             return;
         }
@@ -286,6 +298,16 @@ impl World {
         let told = &mut self.ledger.messages[number].told;
         assert!(!matches!(told, Some(Told::Answer(_))), "{number} was answered, and fails");
         *told = Some(Told::Failure);
+    }
+
+    /// It is answered together with another one, to that one's client.
+    pub(crate) fn on_merged(&mut self, client: Client) {
+        let Some((number, _)) = self.listener(client) else { return };
+        self.marks.hit("told that it is merged");
+        self.listeners[number] = Listener::default();
+        let told = &mut self.ledger.messages[number].told;
+        assert!(!matches!(told, Some(Told::Answer(_))), "{number} was answered, and is merged");
+        *told = Some(Told::Merged);
     }
 
     pub(crate) fn on_acknowledged(&mut self, client: Client, is_repetition: bool) {
@@ -310,11 +332,16 @@ impl World {
 
     /// All that a client hears is that its message was admitted before.
     fn on_known(&mut self, number: usize) {
+        let turn = self.ledger.turn_of(number);
+        let is_open = turn.is_some_and(|turn| turn.number == number && !turn.is_over() && !turn.is_merged());
+        if is_open || self.ledger.messages[number].is_kept {
+            // That its first connection is gone was still on its way as it asked, or it ended since: it asks once more, and
+            // is not at rest before it has heard.
+            self.marks.hit("asked before it had left");
+            self.hang_up(number);
+            return;
+        }
         self.listeners[number] = Listener::default();
-        assert!(
-            !self.ledger.messages[number].is_kept,
-            "how {number} ended is known, and its client is not told"
-        );
         self.marks.hit("told nothing but that it was admitted");
         let told = &mut self.ledger.messages[number].told;
         if told.is_none() {
@@ -332,13 +359,14 @@ impl World {
     /// Somebody operates.
     pub(crate) fn operate(&mut self) {
         let session = self.dice.index(DELIVERED + 2);
-        let wish = match self.dice.weighted(&[1, 1, 12, 4, 2, 2]) {
+        let wish = match self.dice.weighted(&[1, 1, 12, 4, 2, 2, 4]) {
             0 => Wish::Reset,
             1 => Wish::Close,
             2 => Wish::Send,
             3 => Wish::Set,
             4 => Wish::Assign,
-            _ => Wish::Stop,
+            5 => Wish::Stop,
+            _ => Wish::Mode(self.dice.pick(&RunningMode::ALL.map(Some)).filter(|_| self.dice.chance(700))),
         };
         let is_send = matches!(wish, Wish::Send);
         if is_send && DELIVERED <= session {
@@ -372,6 +400,7 @@ impl World {
             (Some(Purpose::Send(number)), None) => self.ledger.on_ack(number),
             (Some(Purpose::Replay), None) => self.marks.hit("replayed"),
             (Some(Purpose::Operation), None) => self.ledger.on_has_forgotten(client),
+            (Some(Purpose::Replay), Some(Code::ChannelGone)) => self.marks.hit("not replayed: channel gone"),
             _ => {}
         }
     }

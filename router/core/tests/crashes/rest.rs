@@ -56,19 +56,23 @@ impl World {
 
     fn check_ends(&self) {
         for (number, message) in self.ledger.messages.iter().enumerate() {
-            let turn = self.ledger.turn_of(number);
+            let turn = self.ledger.answered_by(number);
             match message.kind {
                 Kind::Update => assert!(message.acked, "update {number} was never acknowledged"),
                 Kind::Receipt => {
                     let told = message.told.as_ref();
                     assert!(told.is_some(), "the client of {number} was never told");
                     let answered = turn.is_some_and(|turn| turn.settled == Some(Outcome::Answered));
+                    assert!(
+                        told != Some(&Told::Merged) || turn.is_some(),
+                        "{number} was merged with nothing"
+                    );
                     let failed = told == Some(&Told::Failure) && !message.is_failure_moot;
                     assert!(!(answered && failed), "{number} was answered, and called failed");
                 }
                 Kind::Plain | Kind::Operator => {}
             }
-            if message.acked {
+            if message.acked && !message.is_past {
                 let settled = turn.and_then(|turn| turn.settled);
                 assert!(settled.is_some(), "{number} was acknowledged and never ended");
             }
@@ -92,16 +96,17 @@ impl World {
             assert!(back.is_none(), "{back:?} was forgotten, and came back");
         }
         for (uid, turn) in &self.ledger.turns {
-            let message = &self.ledger.messages[turn.number];
-            let is_cancelled = matches!(turn.settled, Some(Outcome::Cancelled) | None);
-            if message.is_overlapped || is_cancelled {
+            let is_cancelled = matches!(turn.settled, Some(Outcome::Cancelled | Outcome::Merged) | None);
+            let is_overlapped = |number: &usize| self.ledger.messages[*number].is_overlapped;
+            if turn.numbers.iter().any(is_overlapped) || is_cancelled {
                 continue;
             }
             let row = rows.get(&(turn.session, *uid));
             let wanted = match &turn.reply {
                 Some((Outcome::Answered, reply)) if turn.remembers => {
-                    let (_, text) = self.words(turn.number);
-                    let text = if turn.is_outbound { String::new() } else { text };
+                    let texts: Vec<String> =
+                        turn.numbers.iter().map(|number| self.words(*number).1).collect();
+                    let text = if turn.is_outbound { String::new() } else { texts.join("\n") };
                     Some((text, reply.clone()))
                 }
                 Some(_) | None => None,

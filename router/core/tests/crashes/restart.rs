@@ -1,11 +1,10 @@
 //! The process dies, and another one starts on what is left, with another number of shards.
 use super::gateway::Life;
-use super::ledger::{Found, PART_CHARS, number_of};
+use super::ledger::{Found, PART_CHARS, number_of, numbers_of};
 use super::store::{Letter, Op};
 use super::world::World;
 use crate::dice::Dice;
 use clawgate_core::bounds::Bounds;
-use clawgate_core::codes::Code;
 use clawgate_core::dedup::mark;
 use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{Class, Event};
@@ -16,7 +15,8 @@ use clawgate_core::limits::Limits;
 use clawgate_core::log::{JournalState, Start};
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::plan::{
-    Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
+    Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, GroupPolicy, Model, Plan, RunningMode, Unit,
+    WhileRunning,
 };
 use clawgate_core::record::{Accepted, Forgot, Record};
 use clawgate_core::route::Strategy;
@@ -66,7 +66,17 @@ fn model(name: &str) -> Model {
     }
 }
 
-fn agent(name: &str, history: bool) -> Agent {
+/// What becomes of messages that arrive while one is answered: anything.
+fn while_running(dice: &mut Dice) -> WhileRunning {
+    use RunningMode::{Collect, Followup, Interrupt, Steer};
+    WhileRunning {
+        mode: *dice.pick(&[Followup, Followup, Followup, Collect, Collect, Steer, Steer, Interrupt]),
+        cap: *dice.pick(&[0, 0, 1, 2, 3]),
+        drop: *dice.pick(&[DropPolicy::Newest, DropPolicy::Oldest, DropPolicy::Merge]),
+    }
+}
+
+fn agent(dice: &mut Dice, name: &str, history: bool) -> Agent {
     Agent {
         name: name.into(),
         models: vec![ModelId(0), ModelId(1)],
@@ -75,7 +85,7 @@ fn agent(name: &str, history: bool) -> Agent {
         attempts_max: 2,
         history,
         needs_history: false,
-        while_running: WhileRunning::default(),
+        while_running: while_running(dice),
         wait_target: Duration::ZERO,
         failure_text: history.then(|| "sorry, it did not work".into()),
     }
@@ -96,15 +106,16 @@ fn channel(name: &str, agent: Option<AgentId>) -> Channel {
 }
 
 /// The configuration of a life: now and then a channel or an agent is gone.
-fn plan(has_app: bool, has_bob: bool) -> Plan {
+fn plan(dice: &mut Dice, is_whole: bool) -> Plan {
+    let (has_app, has_bob) = (is_whole || dice.chance(850), is_whole || dice.chance(850));
     let bob = has_bob.then_some(AgentId(1));
     let mut channels = vec![channel("web", None)];
-    let mut agents = vec![agent("ada", true)];
+    let mut agents = vec![agent(dice, "ada", true)];
     if has_app {
         channels.insert(0, channel("app", bob));
     }
     if has_bob {
-        agents.push(agent("bob", false));
+        agents.push(agent(dice, "bob", false));
     }
     Plan {
         limits: LIMITS,
@@ -133,7 +144,7 @@ impl Life {
         Begin { lineage, born, unix_micros, uid_after, is_whole }: Begin,
     ) -> Self {
         let shards = u16::try_from(dice.between(1, 4)).unwrap();
-        let plan = Arc::new(plan(is_whole || dice.chance(850), is_whole || dice.chance(850)));
+        let plan = Arc::new(plan(dice, is_whole));
         let bounds = Arc::new(Bounds::new(&plan, shards));
         let lsn = 1 + dice.below(3);
         let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true };
@@ -182,6 +193,8 @@ impl World {
 
     fn crash(&mut self) {
         self.marks.hit("crash");
+        let left_out = self.life.writers.iter().map(|writer| writer.counts().left_out).sum();
+        self.marks.add("records left out", left_out);
         let has_lied = self.life.was_lied_to && !self.life.older.is_empty();
         let cut = self.settings.mode == Mode::Always && !has_lied && self.dice.chance(500);
         self.trace.line(format_args!("crash {}", if cut { "of the power" } else { "of the process" }));
@@ -230,7 +243,8 @@ impl World {
         let found = left.iter().map(|left| {
             let restored = left.restored().unwrap();
             let reply = restored.reply.map(|(verdict, text)| (verdict, text.to_owned()));
-            (restored.accepted.uid, Found { reply, parts: restored.parts })
+            let numbers = numbers_of(restored.accepted.text);
+            (restored.accepted.uid, Found { reply, parts: restored.parts, numbers })
         });
         self.ledger.on_recovered(&present, &found.collect());
         // The system's clock may have been set back meanwhile.
@@ -304,22 +318,17 @@ impl World {
         let session = session_of(accepted);
         let shard = self.home_of(session);
         self.trace.line(format_args!("{shard} restore {:?} {}", accepted.uid, accepted.text));
-        self.life.about = Some(number_of(accepted.text));
+        self.life.about = Some(self.ledger.own_number(accepted.uid, accepted.text));
         let now = self.local();
         let mut out = Effects::new();
         let event = Event::Restore { client: Client::NOBODY, restored: &restored };
         self.life.shards[shard].handle(now, event, &mut out);
+        // Also where its channel is gone: then it ends in words.
         let is_taken = out.list().iter().any(|effect| matches!(effect, Effect::Accepted { .. }));
         self.out = Effects::new();
         let about = self.life.about;
         self.carry_out_restored(shard, &mut out, about);
-        if !is_taken {
-            self.marks.hit("could not be restored");
-            self.ledger.on_not_restored(accepted.uid);
-            let (secret, mut facts) = (self.secret, Vec::new());
-            left.give_up(Code::NotFound, &mut |fact| facts.extend(told(&secret, fact)));
-            self.tell_store(facts);
-        }
+        assert!(is_taken, "{:?} was acknowledged, and nobody takes it up", accepted.uid);
     }
 }
 
@@ -327,7 +336,8 @@ fn session_of(accepted: &Accepted<'_>) -> usize {
     number_of(if accepted.peer.is_empty() { accepted.chat } else { accepted.peer })
 }
 
-fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16) -> Letter {
+/// A dead letter, as far as a replay needs it.
+pub(crate) fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16) -> Letter {
     Letter {
         session: session_of(accepted),
         outbound: accepted.outbound,
@@ -354,7 +364,7 @@ fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
     let op = match fact {
         Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
         Fact::Ended { accepted, ending } => {
-            let number = number_of(accepted.text);
+            let number = number_of(accepted.id);
             Op::Ended { number, mark: mark(&accepted), ending: ending.map(str::to_owned) }
         }
         Fact::Said { accepted, reply } => {
@@ -366,6 +376,7 @@ fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
         Fact::Dead { accepted, reply, parts, .. } => {
             Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
         }
+        Fact::Mark { mark, unix_millis } => Op::Seen { mark, unix_millis },
         Fact::Revived(uid) => Op::Revived { uid },
         Fact::Forgot(Forgot { uid, from, closed, peer, chat, .. }) => {
             let session = number_of(if peer.is_empty() { chat } else { peer });
