@@ -108,7 +108,7 @@ impl Kept {
         };
         let (store, side) = open_store(config, shared)?;
         let shares = (0..shards).map(|_| Share::default()).collect();
-        let mut reading = Reading { secret, gateway, store: &store, shares, rows: Rows::default(), shared };
+        let mut reading = Reading { secret, store: &store, shares, rows: Rows::default(), shared };
         let (marks, untold) = recall::begin(&store, &gateway.plan.limits, shared.clock);
         for (bytes, at) in marks {
             let words = mark_words(&bytes);
@@ -256,7 +256,6 @@ fn last_uid(store: &Store) -> Uid {
 /// The journal of earlier runs while it is read.
 struct Reading<'a> {
     secret: Secret,
-    gateway: &'a Gateway,
     store: &'a Store,
     shares: Vec<Share>,
     rows: Rows,

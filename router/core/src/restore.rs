@@ -76,28 +76,7 @@ impl Shard {
             errand,
         };
         let slot = self.turn_for(session, message);
-        let hash = self.sessions.at(session).map_or(0, |session| session.hash);
-        let mark = Mark::new(&self.secret, hash, accepted.id);
-        if let Some(turn) = self.turns.at_mut(slot) {
-            // With the power a disk that is not synced at once may have lost an end that the store knows: then there is a
-            // dead letter of its name.
-            let may_be_dead = client == Client::NOBODY && accepted.mode == Mode::Deliver;
-            (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
-            turn.outbound = accepted.outbound;
-            turn.set_id(accepted.id);
-            // Who waits for an answer together with others asks for it by his own message.
-            let marks: Vec<Mark> = accepted.seen.iter().map(Mark::from_words).collect();
-            turn.take_in(&marks);
-            turn.history = restored.history;
-            if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
-                turn.mark = mark;
-            }
-            if let Some((_, reply)) = restored.reply {
-                turn.reply.push_str(reply);
-                turn.reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
-                turn.delivering.part = restored.parts;
-            }
-        }
+        self.fill_restored(slot, client == Client::NOBODY, restored);
         if errand.is_none() {
             self.force_waiting(slot, desk);
         }
@@ -115,6 +94,33 @@ impl Shard {
         }
         self.set_off_waiting(slot, out);
         Ok(())
+    }
+
+    /// All that is known of a turn of an earlier run; `is_past` if it was left there, and nobody asks for it.
+    fn fill_restored(&mut self, slot: u32, is_past: bool, restored: &Restored<'_>) {
+        let accepted = &restored.accepted;
+        let session = self.turns.at(slot).and_then(|turn| self.sessions.at(turn.session));
+        let mark = Mark::new(&self.secret, session.map_or(0, |session| session.hash), accepted.id);
+        if let Some(turn) = self.turns.at_mut(slot) {
+            // With the power a disk that is not synced at once may have lost an end that the store knows: then there is a
+            // dead letter of its name.
+            let may_be_dead = is_past && accepted.mode == Mode::Deliver;
+            (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
+            turn.outbound = accepted.outbound;
+            turn.set_id(accepted.id);
+            // Who waits for an answer together with others asks for it by his own message.
+            let marks: Vec<Mark> = accepted.seen.iter().map(Mark::from_words).collect();
+            turn.take_in(&marks);
+            turn.history = restored.history;
+            if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
+                turn.mark = mark;
+            }
+            if let Some((_, reply)) = restored.reply {
+                turn.reply.push_str(reply);
+                turn.reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
+                turn.delivering.part = restored.parts;
+            }
+        }
     }
 
     /// The store may have heard less of a turn than the journal, or more: an answer that was not saved yet; a dead letter

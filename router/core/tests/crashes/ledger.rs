@@ -148,7 +148,8 @@ enum Written {
         numbers: Vec<usize>,
         took: Vec<Uid>,
     },
-    Reply(Outcome, String),
+    /// And to what.
+    Reply(Outcome, String, Vec<usize>),
     Delivered(u16),
     Settled(Outcome),
 }
@@ -250,7 +251,8 @@ impl Ledger {
                         turn.remembers = turn.agent == "ada" || turn.is_outbound;
                     }
                 }
-                (uid, Written::Reply(verdict, text.to_owned()))
+                let numbers = self.turns.get(&uid).map(|turn| turn.numbers.clone()).unwrap_or_default();
+                (uid, Written::Reply(verdict, text.to_owned(), numbers))
             }
             Record::Delivered { uid, part, .. } => (uid, Written::Delivered(part)),
             Record::Settled { uid, outcome, .. } => (uid, Written::Settled(outcome)),
@@ -355,13 +357,12 @@ impl Ledger {
                     }
                 }
             }
-            Written::Reply(verdict, text) => {
+            Written::Reply(verdict, text, numbers) => {
                 if std::mem::take(&mut turn.awaits_reply) {
                     turn.revive();
                 }
-                let asked = self.asked.get(&call_of(text).unwrap_or(0));
-                // Where what others joined it with was lost, it is no answer to what is known.
-                if *verdict != Outcome::Answered || asked.is_none_or(|asked| *asked == turn.kept_numbers) {
+                // Where the record was lost by which others joined it, it is no answer to what is known.
+                if *numbers == turn.kept_numbers {
                     turn.reply = Some((*verdict, text.clone()));
                 }
             }
