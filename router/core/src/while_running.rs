@@ -17,7 +17,8 @@
 //! turn that goes on is written again, with the whole text and the names of those that it took in: *one* record. Before
 //! it each message stands for itself, and is answered by itself after a crash; with it the joined text is answered, and
 //! the others are over by the same record, and their event ids are known by it. Their own `Settled` follow and mean
-//! nothing to a reader, who may find them where the disk lost that record. The messages' own records are older than that one, so no segment that holds it
+//! nothing to a reader, who may find them where the disk lost that record. The messages' own records are older than
+//! that one, so no segment that holds it
 //! outlives them by losing it: journals drop their oldest first. Where it is lost with a disk that takes nothing, the
 //! turn is written again with the same names. If none of them was written, nothing is; if any was,
 //! the turn that goes on is from then on a written one, and goes on even if its client leaves. Where the journal takes
