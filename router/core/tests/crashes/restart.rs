@@ -28,6 +28,8 @@ use std::time::Duration;
 
 const LIMITS: Limits = Limits {
     sessions_max: 15,
+    // What runs must fit into the journal: what is refused at its bound is only what is new.
+    text_bytes_max: 400,
     turns_max: 60,
     session_waiting_max: 6,
     dedup_ids_max: 60,
