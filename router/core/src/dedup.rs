@@ -1,8 +1,8 @@
 //! Which event ids were seen: the keyed hashes of its conversation and of each id for as long as configured, exactly as
 //! long as there are no more of them than configured. Memory follows what is remembered, in blocks that are used again.
 //!
-//! What has to go before its time is not forgotten where the store has it: the [filter](crate::filter) says which ids
-//! *may* have been seen, and for those the store is asked (see [`crate::lookup`]). An id that the store has not confirmed
+//! What has to go before its time is not forgotten where the store has it: the filter says which ids
+//! *may* have been seen, and for those the store is asked (see `lookup`). An id that the store has not confirmed
 //! stays, whatever the bound: nobody else knows it. The ids of messages that nobody was promised an answer to are not in
 //! the store, and go.
 use crate::filter::Filter;
