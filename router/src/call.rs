@@ -208,9 +208,8 @@ async fn converse(
     loop {
         upstream::take_body(&mut wire, &mut answer, &mut text)?;
         let used = decoder.decode(&mut text, &mut json, &mut |said| {
-            failed |= matches!(said, Said::Ended(End::Failed(_)));
-            let ended = matches!(said, Said::Ended(_));
-            failed |= !hand(thread, call, control, &mut voice, said) && !ended;
+            let finished = matches!(said, Said::Ended(End::Finished(_)));
+            failed |= !hand(thread, call, control, &mut voice, said) && !finished;
         });
         text.drain(..used);
         // Nobody hears what follows a failure: the model must not go on.

@@ -3,8 +3,8 @@
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Ignored;
-use clawgate_core::event::{Class, Content, Inbound, Kind, Mode, Scope, Stop, Usage};
-use clawgate_core::id::{AgentId, ChannelId, Client, ModelId, ShardId, TurnId};
+use clawgate_core::event::{Head, Inbound, Stop, Usage};
+use clawgate_core::id::{AgentId, Client, ModelId, ShardId, TurnId};
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::VecDeque;
@@ -55,17 +55,7 @@ pub(crate) enum Reply {
 /// The parts of an [`Inbound`] that are not text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InboundHead {
-    sent_millis: u64,
-    channel: ChannelId,
-    kind: Kind,
-    scope: Scope,
-    mentioned: bool,
-    mode: Mode,
-    class: Class,
-    agent: Option<AgentId>,
-    receipt: bool,
-    content: Content,
-    fleeting: bool,
+    head: Head,
     /// Bytes of id, chat, thread, peer, name and text, one after the other in the batch.
     lens: [u32; 6],
 }
@@ -131,28 +121,13 @@ impl Batch {
     }
 
     fn put_inbound(&mut self, client: Client, inbound: &Inbound<'_>) {
-        let texts = [inbound.id, inbound.chat, inbound.thread, inbound.peer, inbound.name, inbound.text];
+        let (head, texts) = inbound.split();
         let mut lens = [0u32; 6];
         for (len, text) in lens.iter_mut().zip(texts) {
             self.text.push_str(text);
             *len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         }
-        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *inbound;
-        let Inbound { receipt, content, fleeting, .. } = *inbound;
-        let head = InboundHead {
-            sent_millis,
-            channel,
-            kind,
-            scope,
-            mentioned,
-            mode,
-            class,
-            agent,
-            receipt,
-            content,
-            fleeting,
-            lens,
-        };
+        let head = InboundHead { head, lens };
         self.letters.push(Letter::Inbound { client, head });
     }
 }
@@ -164,28 +139,7 @@ fn take<'a>(rest: &mut &'a str, len: u32) -> &'a str {
 }
 
 fn take_inbound<'a>(rest: &mut &'a str, head: &InboundHead) -> Inbound<'a> {
-    let [id, chat, thread, peer, name, text] = head.lens.map(|len| take(rest, len));
-    let InboundHead { sent_millis, channel, kind, scope, mentioned, mode, class, agent, .. } = *head;
-    let InboundHead { receipt, content, fleeting, .. } = *head;
-    Inbound {
-        id,
-        chat,
-        thread,
-        peer,
-        name,
-        text,
-        sent_millis,
-        channel,
-        kind,
-        scope,
-        mentioned,
-        mode,
-        class,
-        agent,
-        receipt,
-        content,
-        fleeting,
-    }
+    head.head.with(head.lens.map(|len| take(rest, len)))
 }
 
 /// On a cache line of its own: written by others while its owner works.

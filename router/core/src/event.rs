@@ -127,6 +127,103 @@ pub struct Inbound<'a> {
 
 const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");
 
+/// What of an [`Inbound`] is no text: with its texts, kept anywhere, it is the message again.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    sent_millis: u64,
+    channel: ChannelId,
+    kind: Kind,
+    scope: Scope,
+    mentioned: bool,
+    mode: Mode,
+    class: Class,
+    agent: Option<AgentId>,
+    receipt: bool,
+    content: Content,
+    fleeting: bool,
+}
+
+impl<'a> Inbound<'a> {
+    /// The message in two: what is no text, and its texts, in the order that [`Head::with`] wants them. Whoever keeps a
+    /// message longer than the frame that it came in does it by these, so that nothing of it is forgotten on the way.
+    #[must_use]
+    pub const fn split(&self) -> (Head, [&'a str; 6]) {
+        // Without `..`: a new field must be thought of here.
+        let Self {
+            id,
+            chat,
+            thread,
+            peer,
+            name,
+            text,
+            sent_millis,
+            channel,
+            kind,
+            scope,
+            mentioned,
+            mode,
+            class,
+            agent,
+            receipt,
+            content,
+            fleeting,
+        } = *self;
+        let head = Head {
+            sent_millis,
+            channel,
+            kind,
+            scope,
+            mentioned,
+            mode,
+            class,
+            agent,
+            receipt,
+            content,
+            fleeting,
+        };
+        (head, [id, chat, thread, peer, name, text])
+    }
+}
+
+impl Head {
+    /// The message again.
+    #[must_use]
+    pub const fn with<'a>(&self, [id, chat, thread, peer, name, text]: [&'a str; 6]) -> Inbound<'a> {
+        let Self {
+            sent_millis,
+            channel,
+            kind,
+            scope,
+            mentioned,
+            mode,
+            class,
+            agent,
+            receipt,
+            content,
+            fleeting,
+        } = *self;
+        Inbound {
+            id,
+            chat,
+            thread,
+            peer,
+            name,
+            text,
+            sent_millis,
+            channel,
+            kind,
+            scope,
+            mentioned,
+            mode,
+            class,
+            agent,
+            receipt,
+            content,
+            fleeting,
+        }
+    }
+}
+
 /// Something of a model's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {

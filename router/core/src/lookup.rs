@@ -9,7 +9,7 @@ use crate::admit::{Answer, SOON};
 use crate::codes::Code;
 use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects};
-use crate::event::{Inbound, Sight};
+use crate::event::{Head, Inbound, Sight};
 use crate::id::{ChannelId, Client};
 use crate::shard::Shard;
 use crate::time::Time;
@@ -37,43 +37,27 @@ struct Owned {
     texts: Box<str>,
     lens: [u32; 6],
     /// The rest of it; its channel and its agent are found again by their places, for ids may move meanwhile.
-    rest: Inbound<'static>,
+    head: Head,
     post: u16,
     desk: Option<u16>,
 }
 
 impl Owned {
     fn new(inbound: &Inbound<'_>, post: u16, desk: Option<u16>) -> Self {
-        let Inbound { id, chat, thread, peer, name, text, .. } = *inbound;
-        let all = [id, chat, thread, peer, name, text];
+        let (head, all) = inbound.split();
         let mut texts = String::with_capacity(all.iter().map(|text| text.len()).sum());
         all.iter().for_each(|text| texts.push_str(text));
         let lens = all.map(|text| u32::try_from(text.len()).unwrap_or(0));
-        let Inbound { sent_millis, channel, kind, scope, mentioned, mode, class, agent, receipt, .. } =
-            *inbound;
-        let rest = Inbound {
-            sent_millis,
-            channel,
-            kind,
-            scope,
-            mentioned,
-            mode,
-            class,
-            agent,
-            receipt,
-            ..Inbound::default()
-        };
-        Self { texts: texts.into_boxed_str(), lens, rest, post, desk }
+        Self { texts: texts.into_boxed_str(), lens, head, post, desk }
     }
 
     fn borrow(&self) -> Inbound<'_> {
         let mut rest = &*self.texts;
-        let [id, chat, thread, peer, name, text] = self.lens.map(|len| {
+        self.head.with(self.lens.map(|len| {
             let (text, after) = rest.split_at_checked(len as usize).unwrap_or_default();
             rest = after;
             text
-        });
-        Inbound { id, chat, thread, peer, name, text, ..self.rest }
+        }))
     }
 }
 
@@ -251,9 +235,11 @@ impl Shard {
             ready.push_back(waiting);
         }
         while let Some(Waiting { client, word, message, .. }) = ready.pop_front() {
-            let (id, mode) = (message.borrow().id, message.rest.mode);
-            let is_same =
-                |later: &&mut Waiting| later.message.borrow().id == id && later.message.rest.mode == mode;
+            let Inbound { id, mode, .. } = message.borrow();
+            let is_same = |later: &&mut Waiting| {
+                let later = later.message.borrow();
+                (later.id, later.mode) == (id, mode)
+            };
             let again = ready.iter_mut().rfind(|later| !id.is_empty() && is_same(later));
             // Whoever asks again may have lost the first connection: the answer is for the one that asked last.
             let client = match again {

@@ -2,7 +2,7 @@
 //! meanwhile.
 use super::durable::{durable, keeps};
 use super::*;
-use crate::event::Sight;
+use crate::event::{Content, Sight};
 use crate::limits::Limits;
 
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -65,6 +65,17 @@ fn what_comes_after_it_waits_behind_it() {
     assert_eq!(lines[3..], ["accepted 2.1 ahead 1", "append 2 accepted  hi"], "and the repetition is known");
     assert_eq!(durable(&mut scene, 2).last().unwrap(), "duplicate");
     assert_eq!(scene.shard().load().lookups, 0);
+}
+
+#[test]
+fn a_whole_request_that_waits_behind_it_is_still_one() {
+    let mut scene = forgetful(512);
+    scene.send(post("e1", "ann"));
+    let request = Inbound { content: Content(1), ..says("ann", "{}") };
+    assert_eq!(scene.send(request), [""; 0], "it is the same conversation");
+    sighted(&mut scene, 1, Sight::Never);
+    let prompt = scene.shards[0].prompt(turn(1, 1)).unwrap();
+    assert_eq!((prompt.content, prompt.text), (Content(1), "{}"));
 }
 
 #[test]
