@@ -4,7 +4,7 @@
 //! What a field means is its format's. A request that asks for what would be lost is refused here.
 use crate::format::Kind;
 use crate::raw::{Raw, Text};
-use crate::request::{Image, Request, Unsupported};
+use crate::request::{Image, Part, Request, Unsupported};
 use crate::{anthropic, openai_chat, openai_responses};
 use clawgate_core::codes::Code;
 use clawgate_wire::json;
@@ -220,6 +220,23 @@ pub(crate) fn optional<'a, T>(
     read: impl FnOnce(Raw<'a>, At<'_>) -> Result<T, Refusal>,
 ) -> Result<Option<T>, Refusal> {
     object.field(name).map(|value| read(value, at.field(name))).transpose()
+}
+
+/// Reads what was said: a text, or a list of parts, each by the format's own `read`.
+pub(crate) fn parts<'a>(
+    value: Raw<'a>,
+    at: At<'_>,
+    request: &mut Request<'a>,
+    read: fn(Raw<'a>, At<'_>, &mut Request<'a>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    if let Some(text) = value.text() {
+        request.parts.push(Part::Text(text));
+        return Ok(());
+    }
+    if !value.is_array() {
+        return Err(Refusal::kind(at, "a string or an array"));
+    }
+    value.items().enumerate().try_for_each(|(index, part)| read(part, at.item(index), request))
 }
 
 /// Reads an array of strings, or one string.

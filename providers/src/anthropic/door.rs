@@ -2,7 +2,7 @@
 //!
 //! Owns what its blocks mean.
 use crate::door::{
-    At, Object, Refusal, array, count, number, object, optional, required, text, texts, truth,
+    At, Object, Refusal, array, count, number, object, optional, parts, required, text, texts, truth,
 };
 use crate::openai_chat::{effort, no_tool};
 use crate::proof;
@@ -62,7 +62,7 @@ pub(crate) fn read_request<'a>(
     }
     if let Some(system) = body.field("system") {
         let from = request.parts.len();
-        read_blocks(system, top.field("system"), request)?;
+        parts(system, top.field("system"), request, read_block)?;
         let to = request.parts.len();
         request.messages.push(Message { role: Role::System, from, to, raw: Some(system) });
     }
@@ -149,24 +149,9 @@ fn read_message<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Re
         "assistant" => Role::Assistant,
         _ => return Err(Refusal::value(at.field("role"), "user or assistant")),
     };
-    required(value, "content", at, |content, at| read_blocks(content, at, request))?;
+    required(value, "content", at, |content, at| parts(content, at, request, read_block))?;
     request.keep_unknown(value, at, &["role", "content"]);
     request.messages.push(Message { role, from, to: request.parts.len(), raw: Some(value) });
-    Ok(())
-}
-
-/// A text, or a list of blocks.
-fn read_blocks<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Result<(), Refusal> {
-    if let Some(text) = value.text() {
-        request.parts.push(Part::Text(text));
-        return Ok(());
-    }
-    if !value.is_array() {
-        return Err(Refusal::kind(at, "a string or an array"));
-    }
-    for (index, block) in value.items().enumerate() {
-        read_block(block, at.item(index), request)?;
-    }
     Ok(())
 }
 
@@ -239,5 +224,5 @@ fn read_result<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Res
         request.keep_foreign(at.item(index));
         return Ok(());
     }
-    read_blocks(value, at, request)
+    parts(value, at, request, read_block)
 }

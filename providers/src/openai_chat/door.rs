@@ -2,7 +2,7 @@
 //!
 //! Owns what its fields mean. What asks for more than one answer, or for what no answer of ours carries, is refused.
 use crate::door::{
-    At, Object, Refusal, array, count, image, number, object, optional, required, text, texts, truth,
+    At, Object, Refusal, array, count, image, number, object, optional, parts, required, text, texts, truth,
 };
 use crate::raw::{Raw, Text};
 use crate::request::{Choice, Effort, Message, Part, Proof, Request, Role, Shape, Tool};
@@ -193,7 +193,7 @@ fn read_message<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Re
             let id = required(value, "tool_call_id", at, text)?;
             request.parts.push(Part::Result { id, is_error: false, parts: 0 });
             let before = request.parts.len();
-            required(value, "content", at, |content, at| read_content(content, at, request))?;
+            required(value, "content", at, |content, at| parts(content, at, request, read_part))?;
             let count = request.parts.len() - before;
             if let Some(Part::Result { parts, .. }) = request.parts.get_mut(from) {
                 *parts = count;
@@ -202,7 +202,7 @@ fn read_message<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Re
         }
         Role::Assistant => read_assistant(value, at, request)?,
         Role::System | Role::Developer | Role::User => {
-            required(value, "content", at, |content, at| read_content(content, at, request))?;
+            required(value, "content", at, |content, at| parts(content, at, request, read_part))?;
             request.keep_unknown(value, at, &["role", "content"]);
         }
     }
@@ -217,7 +217,7 @@ fn read_assistant<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> 
         request.parts.push(Part::Reasoning { text, proof: Proof::None });
     }
     if let Some(content) = value.field("content") {
-        read_content(content, at.field("content"), request)?;
+        parts(content, at.field("content"), request, read_part)?;
     }
     if let Some(text) = optional(value, "refusal", at, text)? {
         request.parts.push(Part::Refusal(text));
@@ -243,33 +243,23 @@ fn read_assistant<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> 
     Ok(())
 }
 
-/// A text, or a list of parts.
-fn read_content<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Result<(), Refusal> {
-    if let Some(text) = value.text() {
-        request.parts.push(Part::Text(text));
-        return Ok(());
-    }
-    if !value.is_array() {
-        return Err(Refusal::kind(at, "a string or an array"));
-    }
-    for (index, part) in value.items().enumerate() {
-        let at = at.item(index);
-        let kind = required(object(part, at)?, "type", at, text)?;
-        match kind.key() {
-            "text" => {
-                request.parts.push(Part::Text(required(part, "text", at, text)?));
-                request.keep_unknown(part, at, &["type", "text"]);
-            }
-            "refusal" => request.parts.push(Part::Refusal(required(part, "refusal", at, text)?)),
-            "image_url" => {
-                let url = required(part, "image_url", at, object)?;
-                let at = at.field("image_url");
-                request.parts.push(Part::Image(image(required(url, "url", at, text)?)));
-                // How closely it is looked at is a matter of cost.
-                request.keep_unknown(url, at, &["url", "detail"]);
-            }
-            _ => request.keep_foreign(at.field("type")),
+/// A part of a text, or of a list.
+fn read_part<'a>(part: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Result<(), Refusal> {
+    let kind = required(object(part, at)?, "type", at, text)?;
+    match kind.key() {
+        "text" => {
+            request.parts.push(Part::Text(required(part, "text", at, text)?));
+            request.keep_unknown(part, at, &["type", "text"]);
         }
+        "refusal" => request.parts.push(Part::Refusal(required(part, "refusal", at, text)?)),
+        "image_url" => {
+            let url = required(part, "image_url", at, object)?;
+            let at = at.field("image_url");
+            request.parts.push(Part::Image(image(required(url, "url", at, text)?)));
+            // How closely it is looked at is a matter of cost.
+            request.keep_unknown(url, at, &["url", "detail"]);
+        }
+        _ => request.keep_foreign(at.field("type")),
     }
     Ok(())
 }

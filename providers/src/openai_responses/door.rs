@@ -2,7 +2,7 @@
 //!
 //! Owns what its items mean. Nothing is kept here between requests, so that what refers to an earlier one is refused.
 use crate::door::{
-    At, Object, Refusal, array, count, image, number, object, optional, required, text, truth,
+    At, Object, Refusal, array, count, image, number, object, optional, parts, required, text, truth,
 };
 use crate::openai_chat::{choice, effort, no_tool, plain_shape, schema, tool};
 use crate::proof;
@@ -152,7 +152,7 @@ fn read_item<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Resul
         "function_call_output" => {
             let id = required(value, "call_id", at, text)?;
             request.parts.push(Part::Result { id, is_error: false, parts: 0 });
-            required(value, "output", at, |content, at| read_content(content, at, request))?;
+            required(value, "output", at, |content, at| parts(content, at, request, read_part))?;
             let count = request.parts.len() - from - 1;
             if let Some(Part::Result { parts, .. }) = request.parts.get_mut(from) {
                 *parts = count;
@@ -182,7 +182,7 @@ fn read_message<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Re
         "assistant" => Role::Assistant,
         _ => return Err(Refusal::value(at.field("role"), "system, developer, user or assistant")),
     };
-    required(value, "content", at, |content, at| read_content(content, at, request))?;
+    required(value, "content", at, |content, at| parts(content, at, request, read_part))?;
     request.keep_unknown(value, at, &["type", "role", "content", "id", "status", "phase"]);
     Ok(role)
 }
@@ -215,31 +215,21 @@ fn read_thought<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Re
     Ok(())
 }
 
-/// A text, or a list of parts.
-fn read_content<'a>(value: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Result<(), Refusal> {
-    if let Some(text) = value.text() {
-        request.parts.push(Part::Text(text));
-        return Ok(());
-    }
-    if !value.is_array() {
-        return Err(Refusal::kind(at, "a string or an array"));
-    }
-    for (index, part) in value.items().enumerate() {
-        let at = at.item(index);
-        let kind = required(object(part, at)?, "type", at, text)?;
-        match kind.key() {
-            "input_text" | "output_text" | "text" => {
-                request.parts.push(Part::Text(required(part, "text", at, text)?));
-                // Annotations were made by a model, for people.
-                request.keep_unknown(part, at, &["type", "text", "annotations", "logprobs"]);
-            }
-            "refusal" => request.parts.push(Part::Refusal(required(part, "refusal", at, text)?)),
-            "input_image" if part.field("image_url").is_some() => {
-                request.parts.push(Part::Image(image(required(part, "image_url", at, text)?)));
-                request.keep_unknown(part, at, &["type", "image_url", "detail"]);
-            }
-            _ => request.keep_foreign(at.field("type")),
+/// A part of a text, or of a list.
+fn read_part<'a>(part: Raw<'a>, at: At<'_>, request: &mut Request<'a>) -> Result<(), Refusal> {
+    let kind = required(object(part, at)?, "type", at, text)?;
+    match kind.key() {
+        "input_text" | "output_text" | "text" => {
+            request.parts.push(Part::Text(required(part, "text", at, text)?));
+            // Annotations were made by a model, for people.
+            request.keep_unknown(part, at, &["type", "text", "annotations", "logprobs"]);
         }
+        "refusal" => request.parts.push(Part::Refusal(required(part, "refusal", at, text)?)),
+        "input_image" if part.field("image_url").is_some() => {
+            request.parts.push(Part::Image(image(required(part, "image_url", at, text)?)));
+            request.keep_unknown(part, at, &["type", "image_url", "detail"]);
+        }
+        _ => request.keep_foreign(at.field("type")),
     }
     Ok(())
 }
