@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::mock::gateway::{Faults, GatewaySettings};
+use crate::mock::provider::tls::TlsSettings;
 use crate::mock::telegram::BotSettings;
 use crate::mock::{gateway, provider, telegram};
 use crate::report::{EXIT_INVALID, EXIT_USAGE};
@@ -52,7 +53,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Mock {
-    /// A model provider: OpenAI's chat completions, scripted
+    /// Model providers in four formats, scripted: OpenAI's chat completions and responses, Anthropic's messages, Ollama's
+    /// chat
     #[command(after_help = provider::HELP)]
     Provider(ProviderArgs),
     /// Telegram's Bot API
@@ -72,6 +74,12 @@ struct ProviderArgs {
     /// The API key that is asked for; none if empty
     #[arg(long, default_value = "")]
     key: String,
+    /// Where to listen for TLS too, with a certificate that is signed by itself
+    #[arg(long, value_parser = parse_address)]
+    listen_tls: Option<SocketAddr>,
+    /// How long a TLS handshake is kept waiting
+    #[arg(long, default_value = "0s", value_parser = crate::slo::parse_duration)]
+    handshake: u64,
 }
 
 #[derive(Debug, Args)]
@@ -224,10 +232,7 @@ fn complain(text: &str) {
 fn serve(mock: Mock) -> Result<u8, Failure> {
     let served = driver::run(|_| async move {
         let (name, address) = match mock {
-            Mock::Provider(args) => (
-                "provider",
-                provider::serve(args.listen, provider::Settings { key: args.key, script: args.script })?,
-            ),
+            Mock::Provider(args) => ("provider", serve_provider(args)?),
             Mock::Telegram(args) => {
                 let settings = BotSettings {
                     token: args.token,
@@ -248,6 +253,16 @@ fn serve(mock: Mock) -> Result<u8, Failure> {
     });
     let served: std::io::Result<()> = served.and_then(|served| served);
     served.map(|()| 0).map_err(|error| Failure::invalid(error.to_string()))
+}
+
+fn serve_provider(args: ProviderArgs) -> std::io::Result<SocketAddr> {
+    let settings = provider::Settings { key: args.key, script: args.script };
+    let address = provider::serve(args.listen, settings)?;
+    if let Some(listen) = args.listen_tls {
+        let settings = TlsSettings { name: String::new(), handshake_ns: args.handshake };
+        print(&format!("and for TLS on {}", provider::tls::serve(listen, address, settings)?));
+    }
+    Ok(address)
 }
 
 impl From<AbuseArgs> for abuse::Abuse {

@@ -213,6 +213,25 @@ impl Socket {
         if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// When it is closed, the peer sees a reset instead of an end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the descriptor is open for as long as `self.stream` lives, and the kernel reads one linger from `linger`.
+        let set = unsafe {
+            libc::setsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            )
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Tells the peer that nothing more will come, and wakes whoever waits to read.
     pub fn shut_down(&self) {
         // SAFETY: the descriptor is open for as long as `self.stream` lives; shutting down a socket touches no memory.

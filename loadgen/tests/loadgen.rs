@@ -442,8 +442,9 @@ impl Response {
 fn request(address: SocketAddr, method: &str, target: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
-    let request =
-        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).unwrap();
     stream
 }
@@ -487,11 +488,14 @@ fn provider() -> Running {
 }
 
 fn completion(script: &str, stream: bool) -> String {
-    json!({
-        "model": "any", "mock": script, "stream": stream, "stream_options": {"include_usage": true},
+    let mut request = json!({
+        "model": "any", "mock": script, "stream": stream,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Grüße, \"World\"\n🦀"}],
-    })
-    .to_string()
+    });
+    if stream {
+        request["stream_options"] = json!({"include_usage": true});
+    }
+    request.to_string()
 }
 
 const COMPLETIONS: &str = "/v1/chat/completions";
@@ -516,7 +520,8 @@ fn the_provider_answers_in_openais_words_whole_and_streamed() {
     assert_eq!(events.last().unwrap(), "[DONE]");
     let with_usage: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
     assert_eq!((&with_usage["choices"], &with_usage["usage"]["completion_tokens"]), (&json!([]), &json!(5)));
-    let model = json!({"model": "mock:reply=words+tokens=3", "stream": true, "messages": []}).to_string();
+    let hello = json!([{"role": "user", "content": "hello"}]);
+    let model = json!({"model": "mock:reply=words+tokens=3", "stream": true, "messages": hello}).to_string();
     assert_eq!(call(provider.address, "POST", COMPLETIONS, &model).text(), "Messages go in");
     let stats = call(provider.address, "GET", "/stats", "").json();
     assert_eq!(
@@ -528,9 +533,19 @@ fn the_provider_answers_in_openais_words_whole_and_streamed() {
 #[test]
 fn odd_but_legal_framing_says_the_same() {
     let provider = provider();
-    for framing in
-        ["crlf", "no-space", "comments", "bom", "role-late", "usage=null-choices", "usage=with-choices"]
-    {
+    for framing in [
+        "crlf",
+        "no-space",
+        "multi-line",
+        "comments",
+        "bom",
+        "role-late",
+        "unknown",
+        "split=1",
+        "usage=null-choices",
+        "usage=no-choices",
+        "usage=with-choices",
+    ] {
         let stream =
             call(provider.address, "POST", COMPLETIONS, &completion(&format!("{framing},tokens=4"), true));
         assert_eq!((stream.text().as_str(), stream.whole), (TEXT, true), "{framing}");

@@ -163,7 +163,9 @@ impl Server {
             "limits": { "connectionsPerAddressMax": 0, "connectionsMax": 30_000, "subscribersMax": 30_000 },
             "models": { "echo": { "provider": "echo" } },
             // A closed loop of 64 x 16 is more than may wait by default.
-            "agents": { "main": { "models": ["echo"], "history": false, "waitingMax": 100_000, "waitTargetMillis": 0 } },
+            "agents": { "main": {
+                "models": ["echo"], "history": false, "waitingMax": 100_000, "waitTargetMillis": 0,
+            } },
             "route": "main",
         });
         if !setup.driver.is_empty() {
