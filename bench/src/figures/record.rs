@@ -3,6 +3,7 @@
 //! Owns the two files of a folder of `results/`. A later run adds its rows, and the tables are made anew from all rows;
 //! what people, and other tools, wrote around the tables stays.
 use super::{Figure, machine};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -143,17 +144,32 @@ fn print(rows: &[Row]) -> String {
     let mut text = format!("{HEADER}\n");
     for row in rows {
         let Row { figure, run, setting, server, round, metric, value } = row;
+        let (setting, server) = (cell(setting), cell(server));
         let _ = writeln!(text, "{figure},{run},{setting},{server},{round},{metric},{value}");
     }
     text
+}
+
+/// A cell as RFC 4180 has it; no name of ours has a quote in it.
+fn cell(name: &str) -> Cow<'_, str> {
+    if name.contains(',') { format!("\"{name}\"").into() } else { name.into() }
+}
+
+fn cells(line: &str) -> Vec<&str> {
+    let mut is_quoted = false;
+    let ends = |c: char| {
+        is_quoted ^= c == '"';
+        c == ',' && !is_quoted
+    };
+    line.split(ends).map(|cell| cell.trim_matches('"')).collect()
 }
 
 fn parse(text: &str) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for (number, line) in text.lines().enumerate().skip(1) {
         let bad = || format!("raw.csv: line {} is no row of `{HEADER}`", number + 1);
-        let cells: Vec<&str> = line.split(',').collect();
-        let Ok([figure, run, setting, server, round, metric, value]) = <[&str; COLUMNS]>::try_from(cells)
+        let Ok([figure, run, setting, server, round, metric, value]) =
+            <[&str; COLUMNS]>::try_from(cells(line))
         else {
             return Err(bad());
         };
@@ -296,7 +312,9 @@ mod tests {
 
     #[test]
     fn rows_come_back_as_they_were_written() {
-        let rows = table().rows;
+        let mut table = table();
+        table.add("closed", "clawgate, alone", 0, &[("cpu_ns", 1.0)]);
+        let rows = table.rows;
         assert_eq!(parse(&print(&rows)).unwrap(), rows);
         assert!(parse(&format!("{HEADER}\np1,1,closed\n")).unwrap_err().contains("line 2"));
     }
