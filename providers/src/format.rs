@@ -72,7 +72,8 @@ impl Kind {
     }
 
     /// The end of an endpoint's address, behind its base.
-    pub(crate) const fn path(self) -> &'static str {
+    #[must_use]
+    pub const fn path(self) -> &'static str {
         match self {
             Self::OpenAiChat => "/chat/completions",
             Self::OpenAiResponses => "/responses",
@@ -82,7 +83,8 @@ impl Kind {
     }
 
     /// What holds the conversation in a request.
-    pub(crate) const fn conversation(self) -> &'static str {
+    #[must_use]
+    pub const fn conversation(self) -> &'static str {
         match self {
             Self::OpenAiResponses => "input",
             Self::OpenAiChat | Self::Anthropic | Self::Ollama => "messages",

@@ -1,7 +1,7 @@
 //! Calls to models: the request written, the answer read as it comes, pieces handed to the shard. All pieces of one
 //! read leave in one write, because the loop writes once a turn.
 use crate::driver;
-use crate::gateway::{OpenAi, Upstream};
+use crate::gateway::{Remote, Upstream};
 use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
@@ -91,10 +91,10 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     // Silent for good: the shard's deadlines end it.
 }
 
-/// Calls an endpoint that speaks chat completions.
-pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
+/// Calls a model over the network.
+pub(crate) async fn remote(thread: Rc<Thread>, started: Started) {
     let Started { gateway, call, agent, model, control } = started;
-    let Upstream::OpenAi(target) = &gateway.upstreams[usize::from(model.0)] else { return };
+    let Upstream::Remote(target) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
     let mut body = Vec::new();
     let system = gateway.systems.get(usize::from(agent.0)).map_or("", String::as_str);
@@ -111,7 +111,7 @@ pub(crate) async fn openai(thread: Rc<Thread>, started: Started) {
     if control.is_cancelled() {
         return;
     }
-    let Some(origin) = Origin::of(request.uri(), &target.tls, false) else {
+    let Some(origin) = Origin::of(request.uri(), &target.tls, target.connect_age_max) else {
         return failed(&thread, call, &Fault::Unreachable("its address has no host".to_owned()));
     };
     let outcome = converse(&thread, call, target, &origin, &control, voice, (&request, &body)).await;
@@ -142,7 +142,7 @@ pub(crate) fn told(thread: &Thread, call: CallId) -> Option<(String, Voice)> {
 fn write_request(
     thread: &Thread,
     call: CallId,
-    target: &OpenAi,
+    target: &Remote,
     system: &str,
     body: &mut Vec<u8>,
 ) -> Option<Result<(http::Request<()>, Voice), String>> {
@@ -174,7 +174,7 @@ const REST_AGE_MAX: Duration = Duration::from_secs(1);
 async fn converse(
     thread: &Rc<Thread>,
     call: CallId,
-    target: &OpenAi,
+    target: &Remote,
     origin: &Origin,
     control: &Rc<Control>,
     mut voice: Voice,
@@ -243,7 +243,7 @@ fn answer_limits(limits: &crate::config::limits::Limits) -> Limits {
     Limits {
         event_bytes_max: limits.upstream_event_bytes_max,
         body_bytes_max: limits.upstream_body_bytes_max,
-        calls_max: Limits::CALLS_MAX,
+        calls_max: limits.tool_calls_max,
     }
 }
 

@@ -67,8 +67,8 @@ async fn post(
     };
     let limit = gateway.plan.limits.delivery_age_max;
     let deadline = thread.now() + limit;
-    let origin = Origin::of(request.uri(), &gateway.client_tls, true);
-    let Some(origin) = origin else {
+    let origin = Origin::of(request.uri(), &gateway.client_tls, gateway.limits.connect_age_max);
+    let Some(origin) = origin.map(Origin::counted) else {
         return tell(&thread, parcel, Delivery::Refused { detail: "the platform's address has no host" });
     };
     let control = Control::default();

@@ -99,9 +99,9 @@ fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
             let control = thread.upstreams.begin(call);
             driver::spawn(call::scripted(thread.clone(), Started { gateway, call, agent, model, control }));
         }
-        Upstream::OpenAi(_) => {
+        Upstream::Remote(_) => {
             let control = thread.upstreams.begin(call);
-            driver::spawn(call::openai(thread.clone(), Started { gateway, call, agent, model, control }));
+            driver::spawn(call::remote(thread.clone(), Started { gateway, call, agent, model, control }));
         }
     }
 }

@@ -21,11 +21,12 @@ use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, Uid};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
-use clawgate_providers::{Endpoint, Kind, Settings, echo, scripted};
+use clawgate_providers::{Endpoint, Settings, echo, scripted};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The channel of clients that speak our own protocols, always the first.
 pub(crate) const API: ChannelId = ChannelId(0);
@@ -40,14 +41,17 @@ pub(crate) fn is_api(channel: ChannelId) -> bool {
 pub(crate) enum Upstream {
     Echo(echo::Echo),
     Scripted(scripted::Script),
-    OpenAi(Box<OpenAi>),
+    Remote(Box<Remote>),
 }
 
-/// An endpoint that speaks chat completions, and what TLS trusts there.
+/// A model that is called over the network.
 #[derive(Debug)]
-pub(crate) struct OpenAi {
+pub(crate) struct Remote {
     pub(crate) endpoint: Endpoint,
+    /// What TLS trusts there.
     pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// To connect, the TLS handshake included.
+    pub(crate) connect_age_max: Duration,
 }
 
 /// The compiled configuration.
@@ -90,7 +94,7 @@ impl Gateway {
             route: route(&config.route)?,
         };
         let upstreams =
-            config.models.iter().map(|model| upstream(model, &client_tls)).collect::<Result<_, _>>()?;
+            config.models.iter().map(|model| upstream(model, &config.limits, &client_tls)).collect::<Result<_, _>>()?;
         let mut platforms = vec![None];
         for channel in &config.channels {
             platforms.push(Some(platform(channel)?));
@@ -195,7 +199,7 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
 fn model(model: &config::models::Model, limits: &config::limits::Limits) -> plan::Model {
     // Each call has a connection: those for which there is none wait in line, as for any other bound, over all cores.
     let most = match model.provider {
-        config::models::Provider::OpenAi(_) => limits.upstream_connections_max,
+        config::models::Provider::Remote(_) => limits.upstream_connections_max,
         config::models::Provider::Echo { .. } | config::models::Provider::Scripted { .. } => 0,
     };
     let running_max = match (model.running_max, most) {
@@ -236,37 +240,39 @@ fn route(route: &config::route::Route) -> Result<Strategy, String> {
 
 fn upstream(
     model: &config::models::Model,
+    limits: &config::limits::Limits,
     client_tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Upstream, String> {
     Ok(match &model.provider {
         config::models::Provider::Echo { words } => Upstream::Echo(echo::Echo { by_words: *words }),
         config::models::Provider::Scripted { script } => Upstream::Scripted(self::script(script)),
-        config::models::Provider::OpenAi(endpoint) => {
-            let tls = match &endpoint.ca_file {
+        config::models::Provider::Remote(remote) => {
+            let tls = match &remote.ca_file {
                 Some(file) => tls::client_config(Some(file))?,
                 None => client_tls.clone(),
             };
-            let settings = Settings {
-                kind: Kind::OpenAiChat,
-                replay_reasoning: false,
-                base_url: endpoint.base_url.clone(),
-                api_key: endpoint.api_key.as_ref().map(|key| key.expose().to_owned()),
-                model: endpoint.model.clone(),
-                stream: endpoint.stream,
-                temperature: endpoint.temperature,
-                max_tokens: endpoint.max_tokens,
-                headers: endpoint.headers.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())).collect(),
-                extra_body: endpoint
-                    .extra_body
-                    .as_ref()
-                    .map(|body| body.expose().to_owned())
-                    .unwrap_or_default(),
-            };
-            let endpoint = Endpoint::new(&settings)
+            let endpoint = Endpoint::new(&settings(remote))
                 .map_err(|bad| format!("models.{}.{}: {}", model.name, bad.key, bad.text))?;
-            Upstream::OpenAi(Box::new(OpenAi { endpoint, tls }))
+            let connect_age_max = model.connect_age_max.unwrap_or(limits.connect_age_max);
+            Upstream::Remote(Box::new(Remote { endpoint, tls, connect_age_max }))
         }
     })
+}
+
+fn settings(remote: &config::remote::Remote) -> Settings {
+    let extra_body = remote.extra_body.as_ref().map(|body| body.expose().to_owned());
+    Settings {
+        kind: remote.kind,
+        replay_reasoning: remote.replay_reasoning,
+        base_url: remote.base_url.clone(),
+        api_key: remote.api_key.as_ref().map(|key| key.expose().to_owned()),
+        model: remote.model.clone(),
+        stream: remote.stream,
+        temperature: remote.temperature,
+        max_tokens: remote.max_tokens,
+        headers: remote.headers.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())).collect(),
+        extra_body: extra_body.unwrap_or_default(),
+    }
 }
 
 fn script(steps: &[config::models::Step]) -> scripted::Script {

@@ -426,7 +426,7 @@ fn files_of(config: &Config) -> Vec<PathBuf> {
         files.extend([tls.cert.clone(), tls.key.clone()]);
     }
     files.extend(config.models.iter().filter_map(|model| match &model.provider {
-        Provider::OpenAi(endpoint) => endpoint.ca_file.clone(),
+        Provider::Remote(remote) => remote.ca_file.clone(),
         Provider::Echo { .. } | Provider::Scripted { .. } => None,
     }));
     files

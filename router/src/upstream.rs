@@ -38,18 +38,30 @@ pub(crate) struct Origin {
     /// Its connections are counted against the bound of the process. Those of models are not: the shards start no more
     /// calls than there may be, and one that is over may still be read to its end while the next begins.
     pub(crate) counted: bool,
+    /// To connect, the TLS handshake included.
+    pub(crate) connect_age_max: Duration,
 }
 
 impl Origin {
     /// The origin of an absolute URI; `None` for one without a host.
-    pub(crate) fn of(uri: &http::Uri, tls: &Arc<rustls::ClientConfig>, counted: bool) -> Option<Self> {
+    pub(crate) fn of(
+        uri: &http::Uri,
+        tls: &Arc<rustls::ClientConfig>,
+        connect_age_max: Duration,
+    ) -> Option<Self> {
         let secure = uri.scheme_str() == Some("https");
         Some(Self {
             host: uri.host()?.to_owned(),
             port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }),
             tls: secure.then(|| tls.clone()),
-            counted,
+            counted: false,
+            connect_age_max,
         })
+    }
+
+    /// The same, counted.
+    pub(crate) fn counted(self) -> Self {
+        Self { counted: true, ..self }
     }
 
     fn key(&self) -> Key {
@@ -392,12 +404,19 @@ impl Wire {
             let taken = thread.shared.upstream_share(&origin.host, origin.port, max);
             share = Some(Share(taken.ok_or(Fault::Full)?));
         }
-        await_descriptor(thread, control, limits.connect_age_max).await?;
-        let limit = limits.connect_age_max;
+        await_descriptor(thread, control, origin.connect_age_max).await?;
+        let deadline = thread.now() + origin.connect_age_max;
         let mut last = Fault::Unreachable("it has no address".to_owned());
-        for address in resolve(thread, &origin.host, origin.port).await? {
+        let addresses = resolve(thread, &origin.host, origin.port).await?;
+        for (left, address) in (1..=addresses.len()).rev().zip(addresses.iter().copied()) {
             if control.is_cancelled() {
                 return Err(Fault::Cancelled);
+            }
+            thread.touch();
+            // One that answers nothing leaves the others their part of the time.
+            let limit = deadline.since(thread.now()) / u32::try_from(left).unwrap_or(1);
+            if limit.is_zero() {
+                return Err(Fault::Unreachable("it took too long to find".to_owned()));
             }
             match Socket::connect(address, limit).await {
                 Ok(socket) => {
@@ -416,7 +435,7 @@ impl Wire {
                     };
                     control.socket.replace(Some(wire.socket.clone()));
                     if let Some(tls) = &origin.tls {
-                        wire.handshake(thread, tls, &origin.host, control).await?;
+                        wire.handshake(thread, tls, &origin.host, control, deadline).await?;
                     }
                     return Ok(wire);
                 }
@@ -432,8 +451,8 @@ impl Wire {
         config: &Arc<rustls::ClientConfig>,
         host: &str,
         control: &Control,
+        deadline: Time,
     ) -> Result<(), Fault> {
-        let deadline = thread.now() + thread.gateway().limits.connect_age_max;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let mut tls = ClientTls::new(config.clone(), bare).map_err(|broken| Fault::Unreachable(broken.0))?;
         tls.seal(&[], &mut self.sealed);

@@ -1,7 +1,7 @@
 //! The platforms: section `channels`.
 use super::agents::find_agent;
 use super::keys::{ClassName, check_name, check_secret};
-use super::models::{check_url, is_open};
+use super::remote::{check_url, is_open};
 use super::path::Path;
 use super::report::{Report, quoted};
 use super::schema::{either, later, nearest};

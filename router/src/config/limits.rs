@@ -67,6 +67,8 @@ pub(crate) struct Limits {
     pub(crate) upstream_body_bytes_max: usize,
     /// Bytes of one event of an upstream's stream.
     pub(crate) upstream_event_bytes_max: usize,
+    /// Tool calls of one answer.
+    pub(crate) tool_calls_max: u32,
 }
 
 /// Every bound. All have a default; a file names those that it changes.
@@ -228,7 +230,7 @@ pub(super) struct LimitsSection {
     /// An unused connection to a model or platform is kept this long.
     #[schemars(range(min = 0, max = 3_600))]
     upstream_idle_seconds: Seconds,
-    /// To connect to a model or platform, the TLS handshake included.
+    /// To connect to a model or platform, the TLS handshake included. A model may have its own.
     #[schemars(range(min = 0.1, max = 120))]
     connect_seconds: Seconds,
     /// Bytes of a model's or platform's answer that does not stream, and of its errors.
@@ -237,6 +239,9 @@ pub(super) struct LimitsSection {
     /// Bytes of one event of a model's stream.
     #[schemars(range(min = 4_096, max = 67_108_864))]
     upstream_event_bytes_max: u32,
+    /// Tool calls in one answer of a model; an answer with more ends as malformed.
+    #[schemars(range(min = 1, max = 10_000))]
+    tool_calls_max: u32,
 }
 
 impl Default for LimitsSection {
@@ -294,6 +299,7 @@ impl Default for LimitsSection {
             connect_seconds: Seconds::whole(5),
             upstream_body_bytes_max: 4 << 20,
             upstream_event_bytes_max: 1 << 20,
+            tool_calls_max: clawgate_providers::Limits::CALLS_MAX,
         }
     }
 }
@@ -332,6 +338,7 @@ impl LimitsSection {
             connect_age_max: self.connect_seconds.duration(),
             upstream_body_bytes_max: bytes(self.upstream_body_bytes_max),
             upstream_event_bytes_max: bytes(self.upstream_event_bytes_max),
+            tool_calls_max: self.tool_calls_max,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) mod limits;
 mod mask;
 pub(crate) mod models;
 mod path;
+mod providers;
+pub(crate) mod remote;
 mod report;
 pub(crate) mod route;
 mod schema;

@@ -1,0 +1,267 @@
+//! A model that is called over the network: where it is, what it speaks, and what is sent with each request.
+use super::models::ModelEntry;
+use super::path::Path;
+use super::providers::Known;
+use super::report::{Report, quoted};
+use super::secret::Secret;
+use super::server::pem_file;
+use clawgate_providers::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path as FilePath, PathBuf};
+
+/// A model that is called over the network.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Remote {
+    /// The provider's name in the configuration (`kimi`).
+    pub(crate) provider: String,
+    /// What it speaks.
+    pub(crate) kind: Kind,
+    /// Absolute, without a slash at its end: `https://api.openai.com/v1`.
+    pub(crate) base_url: String,
+    /// Sent as the format wants it.
+    pub(crate) api_key: Option<Secret>,
+    /// The model's name at the upstream.
+    pub(crate) model: String,
+    /// Ask for a stream.
+    pub(crate) stream: bool,
+    /// Sampling temperature.
+    pub(crate) temperature: Option<f64>,
+    /// Tokens of an answer.
+    pub(crate) max_tokens: Option<u32>,
+    /// It gets its reasoning of earlier messages back.
+    pub(crate) replay_reasoning: bool,
+    /// Further request headers; names are lower-case tokens, values printable ASCII.
+    pub(crate) headers: Vec<(String, Secret)>,
+    /// Further fields of the request: the text of a JSON object. It may hold secrets.
+    pub(crate) extra_body: Option<Secret>,
+    /// PEM: certificates to trust instead of the public ones.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// JSON that we only pass on.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct ExtraBody(serde_json::Map<String, serde_json::Value>);
+
+impl ExtraBody {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// Which of its texts are secrets, only the provider knows.
+impl Serialize for ExtraBody {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let hidden: serde_json::Map<_, _> =
+            self.0.iter().map(|(key, value)| (key.clone(), without_texts(value))).collect();
+        hidden.serialize(serializer)
+    }
+}
+
+fn without_texts(value: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(_) => Value::from(super::secret::HIDDEN),
+        Value::Array(elements) => elements.iter().map(without_texts).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(key, value)| (key.clone(), without_texts(value))).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+impl ModelEntry {
+    pub(super) fn remote(
+        &self,
+        known: &Known,
+        folder: &FilePath,
+        at: &Path,
+        report: &mut Report<'_>,
+    ) -> Remote {
+        let (kind, usual) = self.kind(known, at, report);
+        let base_url = self.base(kind, usual, at, report);
+        self.check_needs(known, at, report);
+        let api_key = self.api_key.clone().filter(|key| !key.expose().is_empty());
+        check_key(api_key.as_ref(), &base_url, at, report);
+        Remote {
+            provider: known.name.to_owned(),
+            kind,
+            base_url,
+            api_key,
+            model: self.model.clone().unwrap_or_default(),
+            stream: self.stream.unwrap_or(true),
+            temperature: self.temperature,
+            max_tokens: self.max_tokens,
+            replay_reasoning: self.replay_reasoning.unwrap_or(known.replays && kind == Kind::OpenAiChat),
+            headers: self.headers(kind, &at.key("headers"), report),
+            extra_body: self.extra_body(kind, &at.key("extraBody"), report),
+            ca_file: self
+                .ca_file
+                .as_ref()
+                .map(|file| pem_file(file, "CERTIFICATE-----", folder, &at.key("caFile"), report)),
+        }
+    }
+
+    /// What it speaks, and where that is spoken if nothing else is said.
+    fn kind(&self, known: &Known, at: &Path, report: &mut Report<'_>) -> (Kind, Option<&'static str>) {
+        let Some(format) = self.format else { return known.formats[0] };
+        let kind = format.kind();
+        let found = known.formats.iter().find(|(other, _)| *other == kind);
+        if found.is_none() {
+            let names: Vec<_> = known.formats.iter().map(|(kind, _)| quoted(kind.name())).collect();
+            let message = format!("{} does not speak it", known.name);
+            report.error(&at.key("format"), message, format!("it speaks {}", names.join(", ")));
+        }
+        found.copied().unwrap_or(known.formats[0])
+    }
+
+    fn base(&self, kind: Kind, usual: Option<&'static str>, at: &Path, report: &mut Report<'_>) -> String {
+        let url = match (&self.base_url, usual) {
+            (Some(url), _) => check_url(url, &at.key("baseUrl"), report),
+            (None, Some(url)) => url.to_owned(),
+            (None, None) => {
+                if !report.is_written(&at.key("baseUrl")) {
+                    let help =
+                        format!("add what stands before `{}`, as \"http://127.0.0.1:8080/v1\"", kind.path());
+                    report.error(&at.key("baseUrl"), "`baseUrl` is missing here", help);
+                }
+                String::new()
+            }
+        };
+        if kind == Kind::Ollama && url.ends_with("/v1") {
+            let help = "leave out `/v1`, or say \"format\": \"openai\"";
+            report.error(&at.key("baseUrl"), "this is where Ollama speaks OpenAI's format", help);
+        }
+        url
+    }
+
+    fn check_needs(&self, known: &Known, at: &Path, report: &mut Report<'_>) {
+        let empty = self.model.as_ref().is_none_or(String::is_empty);
+        if empty && (self.model.is_some() || !report.is_written(&at.key("model"))) {
+            let message = "`model` is missing here";
+            let help = "add the model's name at the provider, as its documentation has it";
+            report.error(&at.key("model"), message, help);
+        }
+        let Some((home, variable)) = known.key else { return };
+        let empty = self.api_key.as_ref().is_none_or(|key| key.expose().is_empty());
+        if empty && (self.api_key.is_some() || !report.is_written(&at.key("apiKey"))) {
+            let message = format!("`apiKey` is missing here: {} wants one", known.name);
+            let help = format!("get one at {home} and write \"apiKey\": \"${{{variable}}}\"");
+            report.error(&at.key("apiKey"), message, help);
+        }
+    }
+
+    fn headers(&self, kind: Kind, at: &Path, report: &mut Report<'_>) -> Vec<(String, Secret)> {
+        let mut headers = Vec::with_capacity(self.headers.len());
+        let key_header = if kind == Kind::Anthropic { "x-api-key" } else { "authorization" };
+        for (name, value) in &self.headers {
+            let at = at.key(name);
+            let lower = name.to_ascii_lowercase();
+            if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
+                report.error(&at, format!("{} is no name of a header", quoted(name)), "write it as `x-team`");
+            } else if OURS.contains(&lower.as_str()) || lower == key_header && self.api_key.is_some() {
+                report.error(&at, format!("the gateway sets {name:?} itself"), "leave it out");
+            } else if !is_header_value(value.expose()) {
+                report.error(
+                    &at,
+                    "a header cannot carry this value",
+                    "use visible ASCII characters and blanks",
+                );
+            }
+            headers.push((lower, value.clone()));
+        }
+        headers
+    }
+
+    fn extra_body(&self, kind: Kind, at: &Path, report: &mut Report<'_>) -> Option<Secret> {
+        let ExtraBody(fields) = &self.extra_body;
+        let (warm, long) = (self.temperature.is_some(), self.max_tokens.is_some());
+        // Where the format has the two of them.
+        let own: &[(&str, &str, bool)] = match kind {
+            Kind::OpenAiChat | Kind::Anthropic => &[
+                ("temperature", "keep this or `temperature`", warm),
+                ("max_tokens", "keep this or `maxTokens`", long),
+            ],
+            Kind::OpenAiResponses => &[
+                ("temperature", "keep this or `temperature`", warm),
+                ("max_output_tokens", "keep this or `maxTokens`", long),
+            ],
+            Kind::Ollama => &[("options", "keep this, or `temperature` and `maxTokens`", warm || long)],
+        };
+        let always = [
+            ("model", "say it by `model`", true),
+            ("stream", "say it by `stream`", true),
+            (kind.conversation(), "the gateway writes them: `system` of an agent comes first", true),
+        ];
+        for (key, instead, is_set) in always.iter().chain(own) {
+            if *is_set && fields.contains_key(*key) {
+                report.error(&at.key(key), format!("{key:?} would be in the request twice"), *instead);
+            }
+        }
+        let text = serde_json::Value::Object(fields.clone()).to_string();
+        (!fields.is_empty()).then(|| Secret::new(text))
+    }
+}
+
+fn check_key(key: Option<&Secret>, base_url: &str, at: &Path, report: &mut Report<'_>) {
+    let Some(key) = key else { return };
+    if is_open(base_url) {
+        let message = "the API key travels there without TLS";
+        report.warning(&at.key("baseUrl"), message, "use https, or an address on this machine");
+    }
+    if !is_header_value(key.expose()) {
+        let message = "a header cannot carry this key: it has white space at an end or control characters";
+        report.error(&at.key("apiKey"), message, "take the key alone, without a line break");
+    }
+}
+
+// Headers that frame the request; a second one would be ambiguous.
+const OURS: &[&str] = &[
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn is_header_value(value: &str) -> bool {
+    let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ' || byte == b'\t';
+    value == value.trim() && value.bytes().all(visible)
+}
+
+/// An address without a slash at its end. Anything that is not one is reported.
+pub(super) fn check_url(url: &str, at: &Path, report: &mut Report<'_>) -> String {
+    let trimmed = url.trim_end_matches('/');
+    let help = "write it as https://host/path, without user, query or fragment";
+    let parsed = trimmed.parse::<http::Uri>().ok();
+    let is_web = |uri: &http::Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+    let Some(uri) = parsed.filter(|uri| is_web(uri) && uri.host().is_some_and(|host| !host.is_empty()))
+    else {
+        report.error(at, "this is not an http or https address", help);
+        return String::new();
+    };
+    let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if user || uri.query().is_some() || url.contains('#') {
+        report.error(at, "an address has no user, query or fragment here", help);
+    }
+    trimmed.to_owned()
+}
+
+/// Does what is sent there travel in the clear, over machines of others?
+pub(super) fn is_open(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let near = match host.parse::<core::net::IpAddr>() {
+        Ok(core::net::IpAddr::V4(address)) => address.is_loopback() || address.is_private(),
+        Ok(core::net::IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
+        // A name without a dot is one of this network: a container, a neighbour.
+        Err(_) => !host.contains('.') || host.ends_with(".local") || host.ends_with(".internal"),
+    };
+    uri.scheme_str() == Some("http") && !near
+}
