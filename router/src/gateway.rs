@@ -93,8 +93,11 @@ impl Gateway {
             models: config.models.iter().map(|of| model(of, &config.limits)).collect(),
             route: route(&config.route)?,
         };
-        let upstreams =
-            config.models.iter().map(|model| upstream(model, &config.limits, &client_tls)).collect::<Result<_, _>>()?;
+        let upstreams = config
+            .models
+            .iter()
+            .map(|model| upstream(model, &config.limits, &client_tls))
+            .collect::<Result<_, _>>()?;
         let mut platforms = vec![None];
         for channel in &config.channels {
             platforms.push(Some(platform(channel)?));

@@ -1,8 +1,8 @@
 //! The platforms: section `channels`.
 use super::agents::find_agent;
 use super::keys::{ClassName, check_name, check_secret};
-use super::remote::{check_url, is_open};
 use super::path::Path;
+use super::remote::{check_url, is_open};
 use super::report::{Report, quoted};
 use super::schema::{either, later, nearest};
 use super::seconds::Seconds;

@@ -1,8 +1,8 @@
 //! The upstreams that can be called: sections `models` and `llm`.
 use super::keys::check_name;
 use super::path::Path;
-pub(super) use super::providers::ProviderName;
 use super::providers::Format;
+pub(super) use super::providers::ProviderName;
 use super::remote::{ExtraBody, Remote};
 use super::report::Report;
 use super::seconds::Seconds;

@@ -101,10 +101,7 @@ const RESPONSES: Kind = Kind::OpenAiResponses;
 
 const OPENAI: Known = Known {
     name: "openai",
-    formats: &[
-        (CHAT, Some("https://api.openai.com/v1")),
-        (RESPONSES, Some("https://api.openai.com/v1")),
-    ],
+    formats: &[(CHAT, Some("https://api.openai.com/v1")), (RESPONSES, Some("https://api.openai.com/v1"))],
     key: Some(("https://platform.openai.com/api-keys", "OPENAI_API_KEY")),
     replays: false,
 };
@@ -176,20 +173,14 @@ const MISTRAL: Known = Known {
 
 const OLLAMA: Known = Known {
     name: "ollama",
-    formats: &[
-        (Kind::Ollama, Some("http://127.0.0.1:11434")),
-        (CHAT, Some("http://127.0.0.1:11434/v1")),
-    ],
+    formats: &[(Kind::Ollama, Some("http://127.0.0.1:11434")), (CHAT, Some("http://127.0.0.1:11434/v1"))],
     key: None,
     replays: false,
 };
 
 const VLLM: Known = Known {
     name: "vllm",
-    formats: &[
-        (CHAT, Some("http://127.0.0.1:8000/v1")),
-        (RESPONSES, Some("http://127.0.0.1:8000/v1")),
-    ],
+    formats: &[(CHAT, Some("http://127.0.0.1:8000/v1")), (RESPONSES, Some("http://127.0.0.1:8000/v1"))],
     key: None,
     replays: false,
 };
@@ -201,12 +192,8 @@ const OPENAI_COMPATIBLE: Known = Known {
     replays: false,
 };
 
-const ANTHROPIC_COMPATIBLE: Known = Known {
-    name: "anthropic-compatible",
-    formats: &[(Kind::Anthropic, None)],
-    key: None,
-    replays: false,
-};
+const ANTHROPIC_COMPATIBLE: Known =
+    Known { name: "anthropic-compatible", formats: &[(Kind::Anthropic, None)], key: None, replays: false };
 
 impl ProviderName {
     /// `None` for those that are not called over the network.

@@ -218,7 +218,8 @@ fn every_format_is_configured_asked_and_read() {
         // The second one remembers the first.
         let second = asked[1].json();
         let said = second["messages"].as_array().or_else(|| second["input"].as_array()).unwrap();
-        let roles: Vec<_> = said.iter().filter(|one| one["role"] != "system").map(|one| &one["role"]).collect();
+        let roles: Vec<_> =
+            said.iter().filter(|one| one["role"] != "system").map(|one| &one["role"]).collect();
         assert_eq!(roles, ["user", "assistant", "user"], "{second}");
         assert!(second.to_string().contains("Be brief."), "{second}");
         assert_eq!(model.server.connections(), 1, "its connection is kept and used again: {dialect:?}");
@@ -246,8 +247,7 @@ fn a_stream_that_goes_wrong_is_no_answer_in_any_format() {
             After::Close
         });
         let gateway = dialect.gateway(&model, json!({}));
-        let codes =
-            ["UPSTREAM_TRUNCATED", "UPSTREAM_TRUNCATED", "UPSTREAM_FAILED", "UPSTREAM_MALFORMED"];
+        let codes = ["UPSTREAM_TRUNCATED", "UPSTREAM_TRUNCATED", "UPSTREAM_FAILED", "UPSTREAM_MALFORMED"];
         for (at, code) in codes.into_iter().enumerate() {
             let (text, last) = ask(&gateway);
             assert_eq!(text, "one two ", "{dialect:?} {at}");
