@@ -16,8 +16,6 @@ mod drain;
 mod drivers;
 #[path = "e2e/durable.rs"]
 mod durable;
-#[path = "e2e/formats.rs"]
-mod formats;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/journal.rs"]
