@@ -112,7 +112,7 @@ pub(super) struct ModelEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2))]
     pub(super) temperature: Option<f64>,
-    /// Tokens of an answer at most; the provider's own default if left out, and 4,096 for Anthropic's format, which has none.
+    /// Tokens of an answer at most; the provider's own default if left out. Anthropic's format has none: there it is 4,096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(super) max_tokens: Option<u32>,

@@ -312,10 +312,6 @@ pub(super) fn later(key: &str, word: &str) -> Option<&'static str> {
         ("groupPolicy", "pairing") => {
             Some("groups are not paired: use \"allowlist\" and name them in `groups`")
         }
-        ("provider", "anthropic") => Some(
-            "Anthropic's own format arrives in a later version; until then use \"openai-compatible\" with \
-             `baseUrl` \"https://api.anthropic.com/v1\"",
-        ),
         (
             "type",
             "slack" | "discord" | "feishu" | "lark" | "googlechat" | "teams" | "msteams" | "whatsapp"
