@@ -45,8 +45,9 @@ pub const fn classify(status: u16, reason: Option<Reason>, wait: Duration) -> (C
         // Some servers tell overload with the status of a bad request.
         (200 | 400 | 500.., Some(Reason::Overloaded)) => (Code::UpstreamFailed, after),
         (200, None) | (408 | 409 | 425, _) => (Code::UpstreamFailed, Retry::Backoff),
-        // A redirect is not followed: the key would go where nobody configured it.
-        (..=399 | 401..=407 | 410, _) => (Code::UpstreamFailed, Retry::Elsewhere),
+        // A redirect is not followed: the key would go where nobody configured it. Who redirects every call is broken.
+        (..=399, _) => (Code::UpstreamFailed, Retry::Backoff),
+        (401..=407 | 410, _) => (Code::UpstreamFailed, Retry::Elsewhere),
         (500.., _) => (Code::UpstreamFailed, after),
         _ => (Code::UpstreamFailed, Retry::Never),
     }
@@ -86,10 +87,10 @@ pub fn unreadable(headers: &Headers<'_>) -> Option<Failure<'static>> {
     (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(COMPRESSED)
 }
 
-/// The answer is compressed, though nobody asked for it.
+/// The answer is compressed, though nobody asked for it. Who does that with every answer is as broken as who sends none.
 pub(crate) const COMPRESSED: Failure<'static> = Failure {
     code: Code::UpstreamMalformed,
-    retry: Retry::Elsewhere,
+    retry: Retry::Backoff,
     detail: "the answer is compressed, which was not asked for",
 };
 
@@ -204,7 +205,7 @@ mod tests {
             (502, "", "<html>", UpstreamFailed, Backoff),
             (503, "Retry-After: 2\r\n", "", UpstreamFailed, secs(2)),
             (529, "retry-after: 30\r\n", "", UpstreamFailed, secs(30)),
-            (302, "", "", UpstreamFailed, Elsewhere),
+            (302, "", "", UpstreamFailed, Backoff),
             (
                 429,
                 "Retry-After: 7\r\n",

@@ -141,8 +141,13 @@ impl Spoken {
             return each(Event::Ended { call, end: event::End::Failed(failure) });
         }
         let text = std::str::from_utf8(&self.out).unwrap_or_default();
-        // What shows nothing yet is heard all the same: the model speaks.
-        let piece = if text.is_empty() { Piece::Reasoning("") } else { Piece::Text(text) };
+        let piece = match said {
+            _ if !text.is_empty() => Piece::Text(text),
+            // Counts may come before anything is said: they do not end the wait for it.
+            Said::Usage(_) => Piece::Alive,
+            // What shows nothing yet is heard all the same: the model speaks.
+            Said::Piece(_) | Said::Call(_) | Said::Thought(_) | Said::Ended(_) => Piece::Reasoning(""),
+        };
         each(Event::Piece { call, piece });
         self.out.clear();
         if let Said::Ended(end) = said {

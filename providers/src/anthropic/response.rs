@@ -223,6 +223,7 @@ impl Reader {
     /// Counts are cumulative, and what a later event leaves out stays as it was.
     fn on_usage(&mut self, usage: Option<Raw<'_>>, out: &mut Out<'_>) {
         let Some(usage) = usage else { return };
+        let mut counted = false;
         for (key, value) in usage.fields() {
             let Some(count) = value.count() else {
                 if key.key() == "output_tokens_details" {
@@ -236,8 +237,13 @@ impl Reader {
                 "output_tokens" => self.counts.output = count,
                 "cache_read_input_tokens" => self.counts.cache_read = count,
                 "cache_creation_input_tokens" => self.counts.cache_created = count,
-                _ => {}
+                _ => continue,
             }
+            counted = true;
+        }
+        // No count is not a count of nothing: it is estimated.
+        if !counted {
+            return;
         }
         let Tokens { input, output, cache_read, cache_created, thinking } = self.counts;
         out.usage(Counts {

@@ -90,7 +90,7 @@ impl Told {
 /// Token by token, each when it is due; what is due together leaves together.
 async fn give_stream(peer: &mut Peer, format: Format, turn: &Turn, told: &mut Told) -> Result<(), Ended> {
     let script = &turn.script;
-    sleep_until(sys::now_ns() + script.header_ns).await;
+    wait_until(peer, sys::now_ns() + script.header_ns, told).await?;
     if script.fault == Some(Fault::Gzip) {
         return give_compressed(peer, format, turn, told).await;
     }
@@ -112,7 +112,7 @@ async fn give_stream(peer: &mut Peer, format: Format, turn: &Turn, told: &mut To
         let due_ns = first_ns + u64::from(told.left.tokens) * script.gap_ns;
         if sys::now_ns() < due_ns {
             told.flush(peer).await?;
-            sleep_until(due_ns).await;
+            wait_until(peer, due_ns, told).await?;
         }
         if peer.socket().peer_left() {
             return Err(told.has_left());
@@ -255,7 +255,8 @@ async fn wait_until_left(
 async fn give_whole(peer: &mut Peer, format: Format, turn: &Turn, told: &mut Told) -> Result<(), Ended> {
     let script = &turn.script;
     let tokens_ns = script.gap_ns * turn.count().saturating_sub(1);
-    driver::sleep(Duration::from_nanos(script.header_ns + script.ttft_ns + tokens_ns)).await;
+    let due_ns = sys::now_ns() + script.header_ns + script.ttft_ns + tokens_ns;
+    wait_until(peer, due_ns, told).await?;
     if peer.socket().peer_left() {
         return Err(told.has_left());
     }
@@ -352,11 +353,18 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Timers know milliseconds: what is due sooner is due now.
-async fn sleep_until(at_ns: u64) {
-    let left_ns = at_ns.saturating_sub(sys::now_ns());
-    if 500_000 < left_ns {
-        driver::sleep(Duration::from_nanos(left_ns)).await;
+/// Waits until something is due, or the reader has left. Timers know milliseconds: what is due sooner is due now.
+async fn wait_until(peer: &Peer, at_ns: u64, told: &Told) -> Result<(), Ended> {
+    const LOOK_NS: u64 = 50_000_000;
+    loop {
+        let left_ns = at_ns.saturating_sub(sys::now_ns());
+        if left_ns <= 500_000 {
+            return Ok(());
+        }
+        driver::sleep(Duration::from_nanos(left_ns.min(LOOK_NS))).await;
+        if LOOK_NS < left_ns && peer.socket().peer_left() {
+            return Err(told.has_left());
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use super::script::{Finish, UsageStyle};
 use super::turn::{Asked, Step, Tool, Turn, word};
 
 pub(super) fn error(refusal: &Refusal) -> Value {
-    json!({"error": refusal.message})
+    // A budget that is spent is told from a rate by these words alone.
+    let words = if refusal.spent { "you have reached your usage limit: " } else { "" };
+    json!({"error": format!("{words}{}", refusal.message)})
 }
 
 /// Reads a request. Fields that Ollama does not know it ignores.
