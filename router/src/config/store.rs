@@ -81,6 +81,10 @@ pub(super) struct StoreSection {
     /// Rows of one transaction.
     #[schemars(range(min = 1, max = 100_000))]
     batch_max: u32,
+    /// A transaction begins so long after the one before, unless `batchMax` or half of what may wait is there sooner: rows
+    /// that come one by one share the disk's work. The first after a pause is written at once.
+    #[schemars(range(min = 0, max = 1_000))]
+    batch_millis: u16,
     /// Questions that wait, most of them for sessions to load. Beyond, turns are refused.
     #[schemars(range(min = 1, max = 1_000_000))]
     reads_waiting_max: u32,
@@ -121,7 +125,8 @@ impl Default for StoreSection {
             connections: 4,
             waiting_max: 16_384,
             waiting_bytes_max: 64 << 20,
-            batch_max: 512,
+            batch_max: 2_048,
+            batch_millis: 50,
             reads_waiting_max: 4_096,
             load_seconds: Seconds::whole(5),
             attempt_seconds: Seconds::whole(15),
@@ -151,6 +156,7 @@ impl StoreSection {
                 ops_max: size(u64::from(self.waiting_max)),
                 bytes_max: size(self.waiting_bytes_max),
                 batch_ops_max: size(u64::from(self.batch_max)),
+                batch_interval: Duration::from_millis(u64::from(self.batch_millis)),
                 reads_max: size(u64::from(self.reads_waiting_max)),
                 connections: usize::from(self.connections),
             },

@@ -51,6 +51,7 @@ pub(super) fn plan(kind: Kind, folder: &Path) -> Plan {
             ops_max: 10_000,
             bytes_max: 64 << 20,
             batch_ops_max: 256,
+            batch_interval: Duration::from_millis(3),
             reads_max: 1_000,
             connections: 2,
         },

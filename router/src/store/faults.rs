@@ -179,6 +179,34 @@ fn rows_that_cannot_be_read_are_left_out_of_lists_and_said_where_asked_for() {
 }
 
 #[test]
+fn rows_gather_until_a_transaction_is_full_or_the_store_closes() {
+    let folder = Folder::new();
+    let mut plan = sqlite_plan(folder.path());
+    // Longer than any run: only what is to end it can.
+    plan.queue.batch_interval = Duration::from_secs(86_400);
+    plan.queue.batch_ops_max = 4;
+    let bench = Bench::start(&plan).unwrap();
+    let row = |uid| vec![say("ana", uid, Role::User, "x")];
+    bench.put(vec![set(session("ana"))]);
+    let batches = || bench.store.counters().batches;
+    assert_eq!(batches(), 1);
+    for uid in 101..=104 {
+        assert!(bench.confirmed.try_recv().is_err());
+        bench.store.write(1, uid, row(uid)).unwrap();
+    }
+    let confirmed: Vec<u64> = (0..4).map(|_| bench.confirmed.recv_timeout(PATIENCE).unwrap().1).collect();
+    assert_eq!((confirmed, batches()), (vec![101, 102, 103, 104], 2));
+    bench.store.write(1, 105, row(105)).unwrap();
+    // Somebody who makes room does not wait for others.
+    bench.ask(Query::ForgetSeen { before_millis: 0 });
+    assert_eq!(bench.confirmed.recv_timeout(PATIENCE).unwrap().1, 105);
+    bench.store.write(1, 106, row(106)).unwrap();
+    bench.close();
+    let bench = Bench::start(&plan).unwrap();
+    assert_eq!(bench.load(&key("ana")).unwrap().history.len(), 6);
+}
+
+#[test]
 fn while_it_cannot_be_written_the_queue_is_bounded_and_then_all_is_written_in_order() {
     let folder = Folder::new();
     let mut plan = sqlite_plan(folder.path());

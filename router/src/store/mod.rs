@@ -100,6 +100,8 @@ pub(crate) struct QueuePlan {
     pub(crate) bytes_max: usize,
     /// Writes of one transaction.
     pub(crate) batch_ops_max: usize,
+    /// A transaction begins no sooner after the one before, unless one is full.
+    pub(crate) batch_interval: Duration,
     /// Questions that wait.
     pub(crate) reads_max: usize,
     /// Questions that are answered at the same time, by a database that is another process.

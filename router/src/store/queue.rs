@@ -181,6 +181,7 @@ pub(super) struct Shared {
     kind: &'static str,
     pub(super) clock: Clock,
     pub(super) batch_ops_max: usize,
+    pub(super) batch_interval: Duration,
     pub(super) archive: Option<PathBuf>,
     /// Held while the file of what was refused is written, or taken away.
     pub(super) aside: Mutex<()>,
@@ -228,6 +229,7 @@ impl Shared {
             kind: plan.kind.name(),
             clock,
             batch_ops_max: queue.batch_ops_max.max(1),
+            batch_interval: queue.batch_interval,
             archive: plan.archive.clone(),
             aside: Mutex::default(),
             archive_is_read: AtomicBool::new(false),
@@ -287,6 +289,12 @@ impl Shared {
         }
         self.write_bell.ring();
         Ok(())
+    }
+
+    /// Is a transaction's worth there, or so much that what comes next may find no room?
+    pub(super) fn is_batch_full(&self) -> bool {
+        self.batch_ops_max.min(self.ops_max / 2) <= self.waiting_ops.load(Ordering::Relaxed)
+            || self.bytes_max / 2 <= self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     fn settle(&self, ops: usize, bytes: usize) {
