@@ -30,6 +30,8 @@ mod models;
 mod overload;
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "e2e/providers.rs"]
+mod providers;
 #[path = "e2e/rates.rs"]
 mod rates;
 #[path = "e2e/reload.rs"]

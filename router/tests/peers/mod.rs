@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod server;
+pub(crate) mod simulator;
 pub(crate) mod socket;
 pub(crate) mod telegram;
 pub(crate) mod time;
