@@ -134,7 +134,8 @@ pub(super) async fn write<B: Backend>(
     shared.end();
 }
 
-/// Waits until `next`, or until there is a reason to begin sooner. A commit costs about the same for one row as for hundreds.
+/// Waits until `next`, or until there is a reason to begin sooner. A commit costs about the same for one row as for
+/// hundreds.
 async fn gather(shared: &Shared, next: Time) {
     let may_wait = || !shared.is_batch_full() && shared.chores.is_empty() && !shared.is_closing();
     while may_wait() {
