@@ -2,6 +2,7 @@
 use crate::breaker;
 use crate::counters::Counters;
 use crate::event::{Class, Content, Scope};
+use crate::history::{take_piece, take_said};
 use crate::home::session_hash;
 use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::plan::RunningMode;
@@ -37,19 +38,15 @@ pub struct Address<'a> {
 
 /// Context variables in the order in which they were set.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Variables<'a> {
-    pub(crate) rest: &'a str,
-    pub(crate) lens: &'a [(u32, u32)],
-}
+pub struct Variables<'a>(pub(crate) &'a str);
 
 impl<'a> Iterator for Variables<'a> {
     type Item = (&'a str, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (&(name, value), lens) = self.lens.split_first()?;
-        let (name, rest) = self.rest.split_at_checked(name as usize)?;
-        let (value, rest) = rest.split_at_checked(value as usize)?;
-        (self.rest, self.lens) = (rest, lens);
+        let (name, rest) = take_piece(self.0)?;
+        let (value, rest) = take_piece(rest)?;
+        self.0 = rest;
         Some((name, value))
     }
 }
@@ -58,21 +55,20 @@ impl<'a> Iterator for Variables<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Past<'a> {
     pub(crate) rest: &'a str,
-    pub(crate) entries: &'a [(Role, u32)],
+    pub(crate) left: u32,
 }
 
 impl<'a> Iterator for Past<'a> {
     type Item = (Role, &'a str);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (&(role, len), entries) = self.entries.split_first()?;
-        let (text, rest) = self.rest.split_at_checked(len as usize)?;
-        (self.rest, self.entries) = (rest, entries);
-        Some((role, text))
+        let (said, rest) = take_said(self.rest)?;
+        (self.rest, self.left) = (rest, self.left.saturating_sub(1));
+        Some(said)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.entries.len(), Some(self.entries.len()))
+        (self.left as usize, Some(self.left as usize))
     }
 }
 
