@@ -566,6 +566,31 @@ fn a_tool_loop_in_every_format() {
     }
 }
 
+/// An estimate is marked in every format, streamed and whole, by a field that clients read past; a count is not.
+#[test]
+fn an_estimate_says_so() {
+    for (kind, estimated) in DOORS.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+        let counts = Counts { prompt: 3, completion: 2, estimated, ..Counts::default() };
+        let request = Request { include_usage: true, stream: true, ..Request::default() };
+        let all = [
+            Said::Piece(Piece::Text("Hello")),
+            Said::Usage(counts),
+            Said::Ended(End::Finished(Stop::Complete)),
+        ];
+        let mut reply = Reply::new(kind, &title(), &request, 1 << 20);
+        let mut streamed = Vec::new();
+        all.iter().for_each(|said| reply.write(said, &mut streamed));
+        let mut answer = Answer::new(1 << 20);
+        all.iter().for_each(|said| answer.push(said).unwrap());
+        let mut whole = Vec::new();
+        assert!(Reply::new(kind, &title(), &Request::default(), 1 << 20).write_whole(&answer, &mut whole));
+        for text in [streamed, whole] {
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(text.matches("\"estimated\":true").count(), usize::from(estimated), "{kind:?}: {text}");
+        }
+    }
+}
+
 /// After a failure nothing follows that a client could take for an end.
 #[test]
 fn a_failure_is_the_last_word() {

@@ -1,8 +1,10 @@
 //! Who calls: API keys, their scopes and their rates; and whether a browser's page may call at all.
 use crate::config;
 use crate::thread::Thread;
+use crate::usage::account::{Account, Budget};
 use clawgate_core::bucket::{Rate, Verdict, take};
 use clawgate_core::event::Class;
+use clawgate_core::id::AccountId;
 use clawgate_core::time::Time;
 use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,6 +27,10 @@ pub(crate) struct Identity {
     bucket: Arc<AtomicU64>,
     /// The key's digest; `None` without keys.
     digest: Option<[u8; 32]>,
+    /// Where its messages are counted.
+    pub(crate) account: AccountId,
+    used: Arc<Account>,
+    budget: Budget,
 }
 
 /// What the rate headers say (row A7).
@@ -36,7 +42,8 @@ pub(crate) struct RateState {
 }
 
 impl Identity {
-    fn new(key: &config::keys::Key, before: Option<&Keys>) -> Self {
+    fn new(key: &config::keys::Key, before: Option<&Keys>, accounts: &mut Accounts) -> Self {
+        let (account, used) = accounts.of(&key.id);
         let bucket = before.and_then(|before| before.holder(&key.digest)).map(|known| known.bucket.clone());
         Self {
             digest: Some(key.digest),
@@ -46,10 +53,14 @@ impl Identity {
             class: key.class,
             rate: key.rate.as_ref().map(rate),
             bucket: bucket.unwrap_or_default(),
+            account,
+            used,
+            budget: key.budget,
         }
     }
 
-    fn anonymous(rates: &config::keys::Rates, before: Option<&Keys>) -> Self {
+    fn anonymous(rates: &config::keys::Rates, before: Option<&Keys>, accounts: &mut Accounts) -> Self {
+        let (account, used) = accounts.of("local");
         let bucket = before.and_then(|before| before.anonymous.as_ref()).map(|known| known.bucket.clone());
         Self {
             digest: None,
@@ -59,7 +70,18 @@ impl Identity {
             class: Class::Normal,
             rate: rates.key.as_ref().map(rate),
             bucket: bucket.unwrap_or_default(),
+            account,
+            used,
+            budget: Budget::default(),
         }
+    }
+
+    /// Takes one message from the day's budget.
+    ///
+    /// # Errors
+    /// It is used up: milliseconds until it is filled again.
+    pub(crate) fn spend(&self) -> Result<(), u32> {
+        self.budget.take(&self.used)
     }
 
     /// May it see what happens in the sessions of `owner` (empty: of a platform's people)?
@@ -105,21 +127,56 @@ pub(crate) fn rate(rate: &config::keys::Rate) -> Rate {
     Rate { burst: rate.requests, per: rate.per }
 }
 
+/// The accounts of all keys that there are or were. An account keeps its number, so that a call that began under another
+/// configuration is charged to the same key.
+#[derive(Clone, Debug)]
+struct Accounts(Vec<Arc<Account>>);
+
+impl Accounts {
+    fn of(&mut self, key: &str) -> (AccountId, Arc<Account>) {
+        let at = self.0.iter().position(|account| &*account.key == key).unwrap_or_else(|| {
+            self.0.push(Account::new(key));
+            self.0.len() - 1
+        });
+        (AccountId(u16::try_from(at).unwrap_or(0)), self.0[at].clone())
+    }
+}
+
 /// All keys. Kept as digests, compared in constant time, each with each.
 #[derive(Debug)]
 pub(crate) struct Keys {
     keys: Vec<([u8; 32], Arc<Identity>)>,
     /// Without keys everyone who reaches us is this one; the configuration made sure that only this machine does.
     anonymous: Option<Arc<Identity>>,
+    accounts: Accounts,
 }
 
 impl Keys {
     /// `before` are the keys that these take the place of.
     pub(crate) fn new(config: &config::Config, before: Option<&Self>) -> Self {
-        let keys: Vec<_> =
-            config.keys.iter().map(|key| (key.digest, Arc::new(Identity::new(key, before)))).collect();
-        let anonymous = keys.is_empty().then(|| Arc::new(Identity::anonymous(&config.rates, before)));
-        Self { keys, anonymous }
+        let nobody = || Accounts(vec![Account::new("")]);
+        let mut accounts = before.map_or_else(nobody, |before| before.accounts.clone());
+        let identity = |key| Arc::new(Identity::new(key, before, &mut accounts));
+        let keys: Vec<_> = config.keys.iter().map(|key| key.digest).zip(config.keys.iter().map(identity)).collect();
+        let anonymous =
+            keys.is_empty().then(|| Arc::new(Identity::anonymous(&config.rates, before, &mut accounts)));
+        Self { keys, anonymous, accounts }
+    }
+
+    /// The account of this number; `None` for nobody's.
+    pub(crate) fn account(&self, account: AccountId) -> Option<&Account> {
+        self.accounts.0.get(usize::from(account.0)).filter(|_| account.0 != 0).map(|account| &**account)
+    }
+
+    /// The account of the key of this name, whether or not there is such a key now.
+    pub(crate) fn account_named(&self, key: &str) -> Option<&Account> {
+        self.accounts.0.iter().skip(1).find(|account| &*account.key == key).map(|account| &**account)
+    }
+
+    /// The account of the first key that speaks for this user; nobody's if there is none.
+    pub(crate) fn account_of(&self, user: &str) -> AccountId {
+        let all = self.keys.iter().map(|(_, identity)| identity).chain(&self.anonymous);
+        all.into_iter().find(|identity| identity.user == user).map_or(AccountId(0), |found| found.account)
     }
 
     fn holder(&self, digest: &[u8; 32]) -> Option<&Arc<Identity>> {

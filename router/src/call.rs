@@ -5,6 +5,7 @@ use crate::gateway::{Remote, Upstream};
 use crate::reload::Current;
 use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
+use crate::usage::Meter;
 use crate::voice::{self, Voice};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Event, Failure, Piece, Retry};
@@ -37,8 +38,9 @@ pub(crate) async fn echo(
     call: CallId,
     echo: Echo,
     (text, mut voice): (String, Voice),
-    control: Rc<Control>,
+    (control, meter): (Rc<Control>, Option<Meter>),
 ) {
+    control.count_by(meter);
     for (step, said) in echo.steps(&text).enumerate() {
         if step % PIECES_A_TURN == 0 {
             driver::sleep(TURN).await;
@@ -63,6 +65,7 @@ async fn flow(thread: &Thread, control: &Control) {
 
 /// Plays a script.
 pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
+    started.count(&thread);
     let Started { gateway, call, model, control, .. } = started;
     let Upstream::Scripted(script) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
@@ -70,6 +73,8 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     if control.is_cancelled() {
         return;
     }
+    control.meter(|meter| meter.heard_by(&voice));
+    control.meter(Meter::answering);
     thread.handle(Event::Piece { call, piece: Piece::Alive });
     let mut step = 0;
     while let Some((pause, said)) = script.step(step, &text) {
@@ -91,8 +96,16 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
     // Silent for good: the shard's deadlines end it.
 }
 
+impl Started {
+    /// What it uses is counted from here on.
+    fn count(&self, thread: &Rc<Thread>) {
+        self.control.count_by(Meter::begin(thread, &self.gateway, self.call, self.agent, self.model));
+    }
+}
+
 /// Calls a model over the network.
 pub(crate) async fn remote(thread: Rc<Thread>, started: Started) {
+    started.count(&thread);
     let Started { gateway, call, agent, model, control } = started;
     let Upstream::Remote(target) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
@@ -108,6 +121,7 @@ pub(crate) async fn remote(thread: Rc<Thread>, started: Started) {
         }
         None => return,
     };
+    control.meter(|meter| meter.heard_by(&voice));
     if control.is_cancelled() {
         return;
     }
@@ -202,6 +216,7 @@ async fn converse(
         thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
         return Ok(());
     }
+    control.meter(Meter::answering);
     let mut decoder = target.endpoint.decoder(answer_limits(&thread.gateway().limits));
     let mut text = Vec::new();
     let (mut failed, mut rest) = (false, None);
@@ -286,6 +301,7 @@ fn hand(thread: &Rc<Thread>, call: CallId, control: &Control, voice: &mut Voice,
     if control.is_cancelled() {
         return false;
     }
+    control.hear(&said);
     voice.hear(call, said, &mut |event| {
         if matches!(event, Event::Ended { .. }) {
             thread.upstreams.end(call);

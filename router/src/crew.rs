@@ -106,6 +106,9 @@ impl Crew {
     /// One failed.
     pub(crate) fn dismiss(self) -> Result<(), String> {
         let failed = self.threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        if let Some(books) = self.shared.books.get() {
+            books.close();
+        }
         if let Some(kept) = self.shared.kept.get() {
             kept.close();
         }

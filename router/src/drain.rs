@@ -7,7 +7,7 @@ use crate::gateway::Shared;
 use crate::journal::Journal;
 use crate::keep::Keeper;
 use crate::thread::Thread;
-use crate::{http, websocket};
+use crate::{http, usage, websocket};
 use clawgate_core::event::Event;
 use clawgate_core::id::ShardId;
 use signal_hook::iterator::backend::Handle;
@@ -183,6 +183,7 @@ async fn drain_task(thread: Rc<Thread>, round: u32, limit: Duration, signals: Ha
         part(&thread, &connection);
     }
     thread.upstreams.cancel_all();
+    usage::flush(&thread);
     if !thread.stop.replace(true) && thread.shared.drain.finishing() {
         signals.close();
     }

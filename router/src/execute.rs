@@ -5,6 +5,7 @@ use crate::events;
 use crate::gateway::Upstream;
 use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
+use crate::usage::Meter;
 use crate::voice::Voice;
 use crate::{call, deliver, driver, http, keep, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
@@ -94,7 +95,9 @@ fn settled(thread: &Rc<Thread>, turn: TurnId, session: SessionId, outcome: Outco
 fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
     let gateway = thread.gateway();
     match &gateway.upstreams[usize::from(model.0)] {
-        Upstream::Echo(echo) => thread.next.borrow_mut().push_back(Next::Echo { call, echo: *echo }),
+        Upstream::Echo(echo) => {
+            thread.next.borrow_mut().push_back(Next::Echo { call, echo: *echo, agent, model });
+        }
         Upstream::Scripted(_) => {
             let control = thread.upstreams.begin(call);
             driver::spawn(call::scripted(thread.clone(), Started { gateway, call, agent, model, control }));
@@ -119,7 +122,8 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
         effects.clear();
     };
     match next {
-        Next::Echo { call, echo } => {
+        Next::Echo { call, echo, agent, model } => {
+            let mut meter = Meter::begin(thread, &thread.gateway(), call, agent, model);
             let mut text = thread.text.take();
             text.clear();
             let content =
@@ -132,12 +136,19 @@ pub(crate) fn advance(thread: &Rc<Thread>, next: Next, effects: &mut Effects) {
                 let Some(told) = call::told(thread, call) else { return };
                 (text, voice) = told;
             }
+            if let Some(meter) = &mut meter {
+                meter.heard_by(&voice);
+                meter.answering();
+            }
             if echo.by_words && ECHO_BYTES_MAX < text.len() {
                 let control = thread.upstreams.begin(call);
-                driver::spawn(call::echo(thread.clone(), call, echo, (text, voice), control));
+                driver::spawn(call::echo(thread.clone(), call, echo, (text, voice), (control, meter)));
                 return;
             }
             echo.say(&text, &mut |said| {
+                if let Some(meter) = &mut meter {
+                    meter.hear(&said);
+                }
                 voice.hear(call, said, &mut hand);
             });
             thread.text.replace(text);

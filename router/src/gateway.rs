@@ -12,6 +12,7 @@ use crate::mesh::Mesh;
 use crate::reload::Reloads;
 use crate::resolve::Resolver;
 use crate::tls;
+use crate::usage::books::Books;
 use clawgate_adapters::{Platform, telegram, webhook};
 use clawgate_core::bounds::Bounds;
 use clawgate_core::bucket::{Rate, Table, Verdict};
@@ -368,6 +369,8 @@ pub(crate) struct Shared {
     /// What outlives the process, once it is ours.
     pub(crate) kept: std::sync::OnceLock<Kept>,
     pub(crate) confirmations: Confirmations,
+    /// What is used, once what earlier runs left is read.
+    pub(crate) books: std::sync::OnceLock<Books>,
     pub(crate) clock: Clock,
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
@@ -417,6 +420,7 @@ impl Shared {
             nonce,
             kept: std::sync::OnceLock::new(),
             confirmations: Confirmations::new(cores),
+            books: std::sync::OnceLock::new(),
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),

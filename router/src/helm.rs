@@ -408,6 +408,8 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("store", started.store != config.store),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
+        ("limits.usageRowsMax", started.limits.usage_rows_max != config.limits.usage_rows_max),
+        ("limits.usageDaysMax", started.limits.usage_days_max != config.limits.usage_days_max),
         ("logging", started.logging != config.logging),
     ]
     .into_iter()

@@ -48,6 +48,7 @@ mod thread;
 mod tickets;
 mod tls;
 mod upstream;
+mod usage;
 mod voice;
 mod watch;
 mod websocket;

@@ -2,6 +2,7 @@
 //! when somebody asks.
 use crate::journal::shown;
 use crate::scaling::{AgentScaling, Scaling};
+use crate::usage::{SIZES, Sizes};
 use clawgate_core::codes::Code;
 use clawgate_core::counters::Counters;
 use clawgate_core::effect::Ignored;
@@ -12,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -195,6 +197,8 @@ pub(crate) struct Report {
     pub(crate) journal: Option<crate::journal::Report>,
     /// Rows that the store did not take and nothing else keeps.
     pub(crate) rows_dropped: u64,
+    /// By model: tokens of prompts and of answers.
+    pub(crate) tokens: Vec<(String, [Sizes; 2])>,
 }
 
 /// How the configuration came to be what it is.
@@ -213,6 +217,15 @@ struct Reports {
     reloaded: Reloaded,
     scaling: Scaling,
     store: Option<crate::store::Counters>,
+    books: Option<Books>,
+}
+
+/// What the usage accounts tell about themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Books {
+    pub(crate) rows: u64,
+    pub(crate) folded: u64,
+    pub(crate) write_failures: u64,
 }
 
 /// All metrics as text, in the OpenMetrics format.
@@ -221,9 +234,10 @@ pub(crate) fn encode(
     reloaded: Reloaded,
     scaling: Scaling,
     store: Option<crate::store::Counters>,
+    books: Option<Books>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store }));
+    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store, books }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -278,6 +292,7 @@ impl Collector for Reports {
         self.encode_reloads(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
         self.encode_store(&mut encoder)?;
+        self.encode_usage(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -314,6 +329,36 @@ impl Reports {
             family(encoder, name, help, vec![(Vec::new(), number(store))])?;
         }
         Ok(())
+    }
+
+    /// Tokens, by the names of OpenTelemetry's conventions for generative AI.
+    fn encode_usage(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut models: BTreeMap<&str, [Sizes; 2]> = BTreeMap::new();
+        for (model, [input, output]) in self.reports.iter().flat_map(|report| &report.tokens) {
+            let [inputs, outputs] = models.entry(model).or_default();
+            inputs.add(input);
+            outputs.add(output);
+        }
+        let kind = prometheus_client::metrics::MetricType::Histogram;
+        let help = "Tokens of a call to a model, as its provider counts or as we estimate";
+        let mut family = encoder.encode_descriptor("gen_ai_client_token_usage", help, None, kind)?;
+        for (model, [input, output]) in &models {
+            for (kind, sizes) in [("input", input), ("output", output)] {
+                let labels = [("gen_ai_request_model", *model), ("gen_ai_token_type", kind)];
+                let bounds = SIZES.iter().map(|bound| *bound as f64).chain([f64::MAX]);
+                let buckets: Vec<(f64, u64)> = bounds.zip(sizes.buckets).collect();
+                let count = sizes.buckets.iter().sum();
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_histogram::<[(&str, String); 0]>(sizes.sum as f64, count, &buckets, None)?;
+            }
+        }
+        let Some(books) = self.books else { return Ok(()) };
+        let none = Vec::new;
+        gauges(encoder, "usage_rows", "Rows of the usage accounts", vec![(none(), books.rows)])?;
+        let help = "Rows of the usage accounts whose session was left out to make room";
+        counters(encoder, "usage_rows_folded", help, vec![(none(), books.folded)])?;
+        let help = "Times that the usage accounts could not be written to disk";
+        counters(encoder, "usage_write_failures", help, vec![(none(), books.write_failures)])
     }
 
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ use crate::kept::Kept;
 use crate::place::{self, Claim, Place};
 use crate::sockets::Sockets;
 use crate::takeover::{self, Door};
+use crate::usage::books::Books;
 use clawgate_core::id::ShardId;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -72,6 +73,8 @@ fn start(orders: Orders, clock: Clock) -> Result<Ended, String> {
     let folder = held.as_ref().map(|held| &held.folder);
     // Nothing was kept before.
     let _ = crew.shared.kept.set(Kept::open(folder, &config, &gateway, &crew.shared)?);
+    // Nor was anything counted.
+    let _ = crew.shared.books.set(Books::open(folder, &gateway)?);
     let door = held.as_ref().map(|held| Door::open(&held.folder)).transpose();
     let door = door.map_err(|why| format!("the data directory takes no control socket: {why}"))?;
     let shared = &crew.shared;
@@ -123,6 +126,7 @@ pub(crate) fn worst_case(gateway: &Gateway, cores: u16) -> u64 {
         + u64::from(core.kept_answer_bytes_max)
         + u64::from(core.kept_answers_max) * 64
         + u64::from(limits.addresses_max) * 16
+        + limits.usage_rows_max as u64 * (256 + names)
         + u64::from(cores) * thread
 }
 

@@ -18,13 +18,14 @@ use crate::metrics::Counts;
 use crate::reload::{Current, Spoken};
 use crate::signal::Signal;
 use crate::upstream::Upstreams;
+use crate::usage;
 use clawgate_adapters::{Json, JsonLimits};
 use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Effects;
 use clawgate_core::event::{Event, Inbound};
 use clawgate_core::home::{home, session_hash};
-use clawgate_core::id::{AgentId, CallId, Client, ShardId, TurnId};
+use clawgate_core::id::{AgentId, CallId, Client, ModelId, ShardId, TurnId};
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
 use clawgate_core::timers::Timers;
@@ -51,7 +52,7 @@ const SPARE_OUTBOX_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) enum Next {
     /// The echo model answers.
-    Echo { call: CallId, echo: Echo },
+    Echo { call: CallId, echo: Echo, agent: AgentId, model: ModelId },
     /// The client of a turn was gone when its message was admitted.
     Left { turn: TurnId },
     /// A place at an agent is free (a shard may nudge itself).
@@ -99,6 +100,8 @@ pub(crate) struct Thread {
     pub(crate) stop: Cell<bool>,
     pub(crate) journal: std::cell::OnceCell<Journal>,
     pub(crate) keeper: std::cell::OnceCell<Keeper>,
+    /// What was used and is not handed over yet.
+    pub(crate) ledger: Rc<usage::Ledger>,
     /// Are connections accepted? Those that accept wait here while they are not.
     accepting: Cell<bool>,
     doors: RefCell<Vec<Rc<Signal>>>,
@@ -159,6 +162,7 @@ impl Thread {
             stop: Cell::new(false),
             journal: std::cell::OnceCell::new(),
             keeper: std::cell::OnceCell::new(),
+            ledger: Rc::default(),
             accepting: Cell::new(false),
             doors: RefCell::default(),
             gateway: RefCell::new(Current::new(gateway)),
@@ -347,6 +351,7 @@ impl Thread {
         kept::turn(self);
         keep::turn(self);
         journal::turn(self);
+        usage::turn(self);
         for connection in self.dirty.take() {
             connection.flush(self);
         }
@@ -356,10 +361,16 @@ impl Thread {
         }
         let journal = self.journal.get().and_then(Journal::next_deadline);
         let keeper = self.keeper.get().and_then(Keeper::next_deadline);
-        let next = [self.shard.borrow().next_deadline(), self.timers.borrow().next(), journal, keeper]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            self.shard.borrow().next_deadline(),
+            self.timers.borrow().next(),
+            journal,
+            keeper,
+            usage::next_deadline(self),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let due = alarm.poll(cx, &self.clock, next);
         if due || stuck || !heard_all || !self.dirty.borrow().is_empty() {
             // Come again, but after the kernel was asked for what is ready: the bell is one such thing.

@@ -8,8 +8,10 @@ use crate::net::{self, Moved};
 use crate::signal::Signal;
 use crate::thread::Thread;
 use crate::tls::ClientTls;
+use crate::usage::Meter;
 use clawgate_core::id::CallId;
 use clawgate_core::time::Time;
+use clawgate_providers::Said;
 use clawgate_wire::http1::{BodyDecoder, HeadLimits, Length, Refusal, parse_response, write_request_head};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -142,12 +144,22 @@ pub(crate) struct Control {
     paused: Cell<bool>,
     resumed: Signal,
     socket: RefCell<Option<Rc<Socket>>>,
+    /// What the request uses, if that is counted.
+    meter: RefCell<Option<Meter>>,
+    /// The request is written.
+    sent: Cell<bool>,
 }
 
 impl Control {
     /// Ends the request from our side.
     pub(crate) fn cancel(&self) {
         self.cancelled.set(true);
+        if let Some(mut meter) = self.meter.take()
+            && self.sent.get()
+        {
+            // What a model was asked, it works on, though nobody waits for it.
+            meter.answering();
+        }
         self.paused.set(false);
         self.resumed.raise();
         if let Some(socket) = &*self.socket.borrow() {
@@ -157,6 +169,27 @@ impl Control {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
+    }
+
+    /// Counts what the request uses from here on; what was counted before is charged.
+    pub(crate) fn count_by(&self, meter: Option<Meter>) {
+        self.sent.set(false);
+        drop(self.meter.replace(meter));
+    }
+
+    /// Acts on the meter, if what the request uses is counted.
+    pub(crate) fn meter(&self, act: impl FnOnce(&mut Meter)) {
+        if let Some(meter) = &mut *self.meter.borrow_mut() {
+            act(meter);
+        }
+    }
+
+    /// What was said is counted; with its end, the request is charged.
+    pub(crate) fn hear(&self, said: &Said<'_>) {
+        self.meter(|meter| meter.hear(said));
+        if matches!(said, Said::Ended(_)) {
+            drop(self.meter.take());
+        }
     }
 
     /// Waits while the shard wants no more.
@@ -491,7 +524,9 @@ impl Wire {
             Some(tls) => tls.seal(&self.outbox, &mut self.sealed),
             None => std::mem::swap(&mut self.outbox, &mut self.sealed),
         }
-        self.drain(control).await
+        self.drain(control).await?;
+        control.sent.set(true);
+        Ok(())
     }
 
     async fn drain(&mut self, control: &Control) -> Result<(), Fault> {

@@ -94,6 +94,14 @@ impl Voice {
         }))
     }
 
+    /// Characters of a whole request; `None` for what somebody wrote.
+    pub(crate) fn prompt_chars(&self) -> Option<u64> {
+        match self {
+            Self::Words => None,
+            Self::Door(spoken) => Some(spoken.prompt_chars as u64),
+        }
+    }
+
     /// Passes on what was said. False once nothing more is wanted: the call can be given up.
     pub(crate) fn hear(&mut self, call: CallId, said: Said<'_>, each: &mut dyn FnMut(Event<'_>)) -> bool {
         match self {

@@ -353,6 +353,7 @@ fn on_said(
         receipt: said.receipt,
         content: Content::WORDS,
         fleeting: false,
+        account: identity.account,
     };
     let home = thread.home(&inbound);
     if may_move && home != thread.id && connection.tickets.borrow().is_empty() {
@@ -362,6 +363,9 @@ fn on_said(
     if let Verdict::Refused { retry_after, .. } = identity.take(thread, connection.address, thread.now()) {
         let wait = u32::try_from(retry_after.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
         return refuse(Code::RateLimited, Code::RateLimited.advice(), wait.max(1));
+    }
+    if let Err(wait) = identity.spend() {
+        return refuse(Code::BudgetSpent, Code::BudgetSpent.advice(), seconds(wait));
     }
     let opened = connection.tickets.borrow_mut().open(form, session_id, said.id, thread.now());
     let Some(ticket) = opened else {

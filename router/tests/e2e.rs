@@ -48,6 +48,8 @@ mod takeover;
 mod telegram;
 #[path = "e2e/tls.rs"]
 mod tls;
+#[path = "e2e/usage.rs"]
+mod usage;
 #[path = "e2e/webhook.rs"]
 mod webhook;
 #[path = "e2e/websocket.rs"]

@@ -338,7 +338,7 @@ fn write_stop(out: &mut Vec<u8>, stop: Stop<'_>) {
     }
 }
 
-/// Tokens from and to caches are counted apart here.
+/// Tokens from and to caches are counted apart here. An estimate is marked by a field that the format does not have.
 fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     let apart = counts.cached.saturating_add(counts.cache_created);
     out.extend_from_slice(b"{\"input_tokens\":");
@@ -351,7 +351,7 @@ fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
         json::write_u64(out, u64::from(counts.reasoning));
         out.push(b'}');
     }
-    out.push(b'}');
+    out.extend_from_slice(if counts.estimated { b",\"estimated\":true}" } else { b"}" });
 }
 
 /// An error where the status can no longer say it. Nothing follows it.

@@ -168,6 +168,7 @@ const fn finish_of(stop: Stop<'_>) -> &'static str {
     }
 }
 
+/// An estimate is marked by a field that the format does not have: clients read past what they do not know.
 fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     let count = u64::from;
     out.extend_from_slice(b"{\"prompt_tokens\":");
@@ -179,7 +180,7 @@ fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     write_count(out, "cache_write_tokens", count(counts.cache_created));
     out.extend_from_slice(b"},\"completion_tokens_details\":{\"reasoning_tokens\":");
     json::write_u64(out, count(counts.reasoning));
-    out.extend_from_slice(b"}}");
+    out.extend_from_slice(if counts.estimated { b"},\"estimated\":true}" } else { b"}}" });
 }
 
 /// An error where the status can no longer say it. Nothing follows it.

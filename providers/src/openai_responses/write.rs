@@ -451,6 +451,7 @@ fn write_text_part(out: &mut Vec<u8>, text: &str) {
     out.push(b'}');
 }
 
+/// An estimate is marked by a field that the format does not have: clients read past what they do not know.
 fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     let count = u64::from;
     out.extend_from_slice(b"{\"input_tokens\":");
@@ -464,7 +465,7 @@ fn write_usage(out: &mut Vec<u8>, counts: &Counts) {
     json::write_u64(out, count(counts.reasoning));
     out.push(b'}');
     write_count(out, "total_tokens", count(counts.prompt) + count(counts.completion));
-    out.push(b'}');
+    out.extend_from_slice(if counts.estimated { b",\"estimated\":true}" } else { b"}" });
 }
 
 /// Writes the event of a failure by itself.

@@ -6,7 +6,7 @@ use crate::dedup::{At, Mark, Share};
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
 use crate::event::{Class, Content, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
-use crate::id::{AgentId, Client};
+use crate::id::{AccountId, AgentId, Client};
 use crate::limits::Limits;
 use crate::list::Link;
 use crate::load::Memory;
@@ -162,7 +162,7 @@ impl Shard {
         let class = self.class_of(inbound);
         let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
         if let Some(turn) = self.turns.at_mut(turn) {
-            turn.asked = inbound.agent.is_some();
+            (turn.asked, turn.account) = (inbound.agent.is_some(), inbound.account);
         }
         self.accept(turn, written, out);
         if written {
@@ -475,6 +475,7 @@ impl Shard {
             keeps: false,
             pressed: false,
             asked: false,
+            account: AccountId::default(),
             replayed: false,
             forgets: false,
             outbound: message.errand == Some(Errand::Outbound),

@@ -75,6 +75,7 @@ codes! {
     HeadTimeout         3008 "HEAD_TIMEOUT"         408 4411 "The request or its next part did not arrive in time."
     ReplyTooLong        3009 "REPLY_TOO_LONG"       502 0    "The answer grew beyond the limit and was cut."
     JournalFull         3010 "JOURNAL_FULL"         503 0    "The journal has reached its bound on disk; wait for Retry-After. Operators: `journal.diskBytesMax`, or a store that does not keep up."
+    BudgetSpent         3011 "BUDGET_SPENT"         429 0    "This key has used what it may in a day; wait for Retry-After."
     UpstreamFailed      4000 "UPSTREAM_FAILED"      502 0    "The model refused or failed; its own words are in the message."
     UpstreamTimeout     4001 "UPSTREAM_TIMEOUT"     504 0    "The model did not answer, or fell silent, within its limits."
     UpstreamTruncated   4002 "UPSTREAM_TRUNCATED"   502 0    "The model's answer broke off; what came is not complete."

@@ -1,7 +1,7 @@
 //! What can happen to a shard: the one closed list of inputs.
 use crate::codes::Code;
 use crate::effect::Outcome;
-use crate::id::{AgentId, CallId, ChannelId, Client, SessionId, TurnId, Uid};
+use crate::id::{AccountId, AgentId, CallId, ChannelId, Client, SessionId, TurnId, Uid};
 use crate::log::JournalState;
 use crate::plan::RunningMode;
 use crate::record::Accepted;
@@ -123,6 +123,8 @@ pub struct Inbound<'a> {
     pub content: Content,
     /// The session was made up for this message: it is forgotten when nothing else came for it.
     pub fleeting: bool,
+    /// Who pays for it.
+    pub account: AccountId,
 }
 
 const _: () = assert!(size_of::<Inbound<'_>>() <= 128, "row C1: at most 128 bytes beside the payload");
@@ -141,6 +143,7 @@ pub struct Head {
     receipt: bool,
     content: Content,
     fleeting: bool,
+    account: AccountId,
 }
 
 impl<'a> Inbound<'a> {
@@ -167,6 +170,7 @@ impl<'a> Inbound<'a> {
             receipt,
             content,
             fleeting,
+            account,
         } = *self;
         let head = Head {
             sent_millis,
@@ -180,6 +184,7 @@ impl<'a> Inbound<'a> {
             receipt,
             content,
             fleeting,
+            account,
         };
         (head, [id, chat, thread, peer, name, text])
     }
@@ -201,6 +206,7 @@ impl Head {
             receipt,
             content,
             fleeting,
+            account,
         } = *self;
         Inbound {
             id,
@@ -220,6 +226,7 @@ impl Head {
             receipt,
             content,
             fleeting,
+            account,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::Outcome;
 use crate::event::{Class, Content, Mode, Stop, Usage};
-use crate::id::{Client, Uid};
+use crate::id::{AccountId, Client, Uid};
 use crate::limits::Limits;
 use crate::list::{Link, Linked};
 use crate::record::mark_bytes;
@@ -231,6 +231,8 @@ pub(crate) struct Turn {
     pub(crate) keeps: bool,
     /// The client's outbox is full.
     pub(crate) pressed: bool,
+    /// Who pays for it.
+    pub(crate) account: AccountId,
     /// Its client named the agent.
     pub(crate) asked: bool,
     /// It is a dead letter that is tried again, and the letter is still there.

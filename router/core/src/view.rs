@@ -4,7 +4,7 @@ use crate::counters::Counters;
 use crate::event::{Class, Content, Scope};
 use crate::history::{take_piece, take_said};
 use crate::home::session_hash;
-use crate::id::{AgentId, ChannelId, ModelId, SessionId, TurnId};
+use crate::id::{AccountId, AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::plan::RunningMode;
 use crate::session::Session;
 use crate::shard::Shard;
@@ -87,6 +87,8 @@ pub struct Prompt<'a> {
     pub history: Past<'a>,
     /// What the text is.
     pub content: Content,
+    /// Who pays for the message.
+    pub account: AccountId,
     /// Who wrote the message, as people see it; may be empty.
     pub name: &'a str,
     /// The message.
@@ -216,6 +218,7 @@ impl Shard {
             variables: context.map_or_else(Variables::default, |context| context.iter()),
             history: history.map_or_else(Past::default, |history| history.iter()),
             content: turn.content,
+            account: turn.account,
             name: turn.name(),
             text: turn.text(),
         })

@@ -1,5 +1,6 @@
 //! `POST /api/chat`: one message, answered whole or as an event stream.
 use super::Call;
+use crate::auth::Identity;
 use crate::gateway::API;
 use crate::http;
 use crate::sessions::check_id;
@@ -14,6 +15,14 @@ pub(super) fn is_json(call: &Call<'_>) -> bool {
     let media = call.head.headers.get("content-type").unwrap_or("application/json");
     let media = media.split(';').next().unwrap_or_default().trim();
     media.eq_ignore_ascii_case("application/json")
+}
+
+/// Takes a message from its key's budget; false if that is used up, and its sender was told so.
+pub(super) fn may_spend(call: &Call<'_>, identity: &Identity) -> bool {
+    let Err(wait) = identity.spend() else { return true };
+    call.thread.refused(Code::BudgetSpent);
+    http::respond_error(call.thread, call.connection, Code::BudgetSpent, Code::BudgetSpent.advice(), wait);
+    false
 }
 
 /// Hands the message to its session's shard.
@@ -56,6 +65,9 @@ pub(super) fn chat(call: &mut Call<'_>) {
     if let Err(text) = check_id(session) {
         return refuse(Code::InvalidSession, text);
     }
+    if !may_spend(call, &identity) {
+        return;
+    }
     let accepts = call.head.headers.get("accept").unwrap_or_default();
     let stream = request.stream || accepts.starts_with("text/event-stream");
     let (mode, form) = if stream { (Mode::Stream, Form::Events) } else { (Mode::Whole, Form::Envelope) };
@@ -79,6 +91,7 @@ pub(super) fn chat(call: &mut Call<'_>) {
         receipt: false,
         content: Content::WORDS,
         fleeting: false,
+        account: identity.account,
     };
     thread.submit(connection.client(thread, ticket), &inbound);
 }

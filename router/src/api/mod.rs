@@ -6,6 +6,7 @@ mod refused;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
+mod usage;
 pub(crate) mod webhooks;
 
 use crate::auth::{Identity, rate_state};
@@ -82,6 +83,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/status", needs: Needs::Read, run: status::status },
     Route { method: "GET", path: "/api/scaling", needs: Needs::Read, run: status::scaling },
     Route { method: "GET", path: "/api/models", needs: Needs::Chat, run: status::models },
+    Route { method: "GET", path: "/api/usage", needs: Needs::Chat, run: usage::usage },
     Route { method: "GET", path: "/api/channels", needs: Needs::Read, run: status::channels },
     Route { method: "GET", path: "/api/sessions", needs: Needs::Chat, run: sessions::list },
     Route { method: "GET", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::show },

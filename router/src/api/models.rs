@@ -1,7 +1,7 @@
 //! The doors for clients of models: `POST /v1/chat/completions`, `/v1/responses` and `/v1/messages`, `GET /v1/models`.
 //! A request names an agent as its model and brings its whole conversation; it is answered in its own format.
 use super::Call;
-use super::chat::is_json;
+use super::chat::{is_json, may_spend};
 use crate::clock::unix_seconds;
 use crate::gateway::API;
 use crate::http;
@@ -98,7 +98,11 @@ fn ask(call: &mut Call<'_>, kind: Kind) {
         receipt: false,
         content: content_of(kind),
         fleeting: given.is_empty(),
+        account: identity.account,
     };
+    if !may_spend(call, &identity) {
+        return;
+    }
     let own = if given.is_empty() { own_session(call, &inbound) } else { String::new() };
     if given.is_empty() {
         inbound.thread = &own;

@@ -16,7 +16,7 @@ use clawgate_core::id::{AgentId, ChannelId, ModelId};
 use clawgate_core::time::Time;
 use serde_json::{Value, json};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The description of this API, served as it is.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
@@ -63,6 +63,7 @@ fn report(thread: &Rc<Thread>) -> Report {
         load,
         journal: thread.journal.get().map(Journal::report),
         rows_dropped: thread.keeper.get().map_or(0, Keeper::dropped),
+        tokens: thread.ledger.sizes(),
     }
 }
 
@@ -265,7 +266,16 @@ pub(super) fn channels(call: &mut Call<'_>) {
 fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Error> {
     let scaling = Scaling::of(&thread.gateway(), &reports);
     let store = thread.shared.kept.get().map(|kept| kept.store.counters());
-    metrics::encode(reports, reloaded(thread), scaling, store)
+    let books = thread.shared.books.get().map(|books| {
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let figures = &books.figures;
+        metrics::Books {
+            rows: read(&figures.rows),
+            folded: read(&figures.folded),
+            write_failures: read(&figures.write_failures),
+        }
+    });
+    metrics::encode(reports, reloaded(thread), scaling, store, books)
 }
 
 /// All metrics, for Prometheus.

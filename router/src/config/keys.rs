@@ -3,6 +3,7 @@ use super::path::Path;
 use super::report::{Report, quoted};
 use super::seconds::Seconds;
 use super::secret::Secret;
+use crate::usage::account::Budget;
 use clawgate_core::event::Class;
 use core::fmt;
 use core::time::Duration;
@@ -25,6 +26,8 @@ pub(crate) struct Key {
     pub(crate) class: Class,
     /// How often, if there is a bound.
     pub(crate) rate: Option<Rate>,
+    /// How much in a day.
+    pub(crate) budget: Budget,
 }
 
 // The digest of a weak key can be guessed from, so it is not shown either.
@@ -36,6 +39,7 @@ impl fmt::Debug for Key {
             .field("scopes", &self.scopes)
             .field("class", &self.class)
             .field("rate", &self.rate)
+            .field("budget", &self.budget)
             .finish_non_exhaustive()
     }
 }
@@ -96,6 +100,9 @@ pub(super) struct KeyEntry {
     /// How often it may ask, if not as `rate.key` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<RateEntry>,
+    /// How much it may use in a day. Days are those of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) budget: Option<BudgetEntry>,
 }
 
 impl KeyEntry {
@@ -181,6 +188,19 @@ fn one_second() -> Seconds {
     Seconds::whole(1)
 }
 
+/// How much a key may use in a day. Beyond, its messages are refused with `BUDGET_SPENT` and the time to come back; what is
+/// being answered then goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct BudgetEntry {
+    /// Messages, and whole requests of models' clients; 0 for no bound.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
+    pub(super) requests: u64,
+    /// Tokens of prompts and answers, together; 0 for no bound.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
+    pub(super) tokens: u64,
+}
+
 impl RateEntry {
     fn resolve(&self) -> Option<Rate> {
         (0 < self.requests).then(|| Rate { requests: self.requests, per: self.seconds.duration() })
@@ -245,6 +265,10 @@ impl KeyEntry {
             },
             class: self.class.resolve(),
             rate: self.rate.as_ref().map_or(rates.key, RateEntry::resolve),
+            budget: self.budget.map_or_else(Budget::default, |budget| Budget {
+                requests: budget.requests,
+                tokens: budget.tokens,
+            }),
         })
     }
 

@@ -69,6 +69,10 @@ pub(crate) struct Limits {
     pub(crate) upstream_event_bytes_max: usize,
     /// Tool calls of one answer.
     pub(crate) tool_calls_max: u32,
+    /// Rows of the usage accounts, process.
+    pub(crate) usage_rows_max: usize,
+    /// Days that they are kept.
+    pub(crate) usage_days_max: u32,
 }
 
 /// Every bound. All have a default; a file names those that it changes.
@@ -242,6 +246,13 @@ pub(super) struct LimitsSection {
     /// Tool calls in one answer of a model; an answer with more ends as malformed.
     #[schemars(range(min = 1, max = 10_000))]
     tool_calls_max: u32,
+    /// Rows of the usage accounts: one for each day, key, agent, model and session. Beyond, sessions are no longer told
+    /// apart, those of the oldest day first. A change needs a restart.
+    #[schemars(range(min = 100, max = 10_000_000))]
+    usage_rows_max: u32,
+    /// Days that the usage accounts are kept, today among them. A change needs a restart.
+    #[schemars(range(min = 1, max = 3_650))]
+    usage_days_max: u32,
 }
 
 impl Default for LimitsSection {
@@ -300,6 +311,8 @@ impl Default for LimitsSection {
             upstream_body_bytes_max: 4 << 20,
             upstream_event_bytes_max: 1 << 20,
             tool_calls_max: clawgate_providers::Limits::CALLS_MAX,
+            usage_rows_max: 100_000,
+            usage_days_max: 35,
         }
     }
 }
@@ -339,6 +352,8 @@ impl LimitsSection {
             upstream_body_bytes_max: bytes(self.upstream_body_bytes_max),
             upstream_event_bytes_max: bytes(self.upstream_event_bytes_max),
             tool_calls_max: self.tool_calls_max,
+            usage_rows_max: bytes(self.usage_rows_max),
+            usage_days_max: self.usage_days_max,
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::dice::Dice;
 use crate::weather::Weather;
 use clawgate_core::event::{Class, Content, Inbound, Kind, Mode, Scope};
-use clawgate_core::id::{AgentId, ChannelId};
+use clawgate_core::id::{AccountId, AgentId, ChannelId};
 use clawgate_core::limits::Limits;
 use clawgate_core::plan::Plan;
 
@@ -65,6 +65,7 @@ impl Draft {
             receipt: false,
             content: Content::WORDS,
             fleeting: false,
+            account: AccountId::default(),
         }
     }
 }
