@@ -222,7 +222,10 @@ mod tests {
         };
         write_event(&mut out, turn);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains(r#","format":"openai","request":{"model": "a", "seed": 1e2},"context":{}"#), "{text}");
+        assert!(
+            text.contains(r#","format":"openai","request":{"model": "a", "seed": 1e2},"context":{}"#),
+            "{text}"
+        );
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
     }
 }

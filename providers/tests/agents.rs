@@ -22,7 +22,9 @@ fn line_of(said: &Said<'_>) -> String {
         Said::Ended(End::Failed(failure)) => {
             format!("failed {} {:?} {:?}", failure.code.name(), failure.retry, failure.detail)
         }
-        Said::Piece(Piece::Usage(_)) | Said::Call(_) | Said::Thought(_) => panic!("agents do not say {said:?}"),
+        Said::Piece(Piece::Usage(_)) | Said::Call(_) | Said::Thought(_) => {
+            panic!("agents do not say {said:?}")
+        }
     }
 }
 
@@ -69,14 +71,22 @@ fn every_answer_is_what_it_says() {
         }
         // Cut in two at every byte, and byte for byte.
         for at in 0..bytes.len() {
-            assert_eq!(replay([&bytes[..at], &bytes[at..]].into_iter()), actual, "{} at {at}", path.display());
+            assert_eq!(
+                replay([&bytes[..at], &bytes[at..]].into_iter()),
+                actual,
+                "{} at {at}",
+                path.display()
+            );
         }
         assert_eq!(replay(bytes.chunks(1)), actual, "{}", path.display());
         // What ends early fails, or had said its end by then.
         for at in 0..bytes.len() {
             let cut = replay([&bytes[..at]].into_iter());
             let last = cut.lines().last().unwrap();
-            assert!(last.starts_with("failed") || actual.starts_with(&cut[..cut.len() - last.len() - 1]), "{cut}");
+            assert!(
+                last.starts_with("failed") || actual.starts_with(&cut[..cut.len() - last.len() - 1]),
+                "{cut}"
+            );
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -586,7 +586,11 @@ fn an_estimate_says_so() {
         assert!(Reply::new(kind, &title(), &Request::default(), 1 << 20).write_whole(&answer, &mut whole));
         for text in [streamed, whole] {
             let text = String::from_utf8(text).unwrap();
-            assert_eq!(text.matches("\"estimated\":true").count(), usize::from(estimated), "{kind:?}: {text}");
+            assert_eq!(
+                text.matches("\"estimated\":true").count(),
+                usize::from(estimated),
+                "{kind:?}: {text}"
+            );
         }
     }
 }

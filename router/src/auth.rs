@@ -157,7 +157,8 @@ impl Keys {
         let nobody = || Accounts(vec![Account::new("")]);
         let mut accounts = before.map_or_else(nobody, |before| before.accounts.clone());
         let identity = |key| Arc::new(Identity::new(key, before, &mut accounts));
-        let keys: Vec<_> = config.keys.iter().map(|key| key.digest).zip(config.keys.iter().map(identity)).collect();
+        let keys: Vec<_> =
+            config.keys.iter().map(|key| key.digest).zip(config.keys.iter().map(identity)).collect();
         let anonymous =
             keys.is_empty().then(|| Arc::new(Identity::anonymous(&config.rates, before, &mut accounts)));
         Self { keys, anonymous, accounts }

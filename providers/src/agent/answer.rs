@@ -128,13 +128,7 @@ const fn too_long(detail: &'static str) -> End<'static> {
     End::Failed(Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, detail })
 }
 
-fn on_event(
-    name: &str,
-    data: &[u8],
-    json: &mut Json,
-    ended: &mut bool,
-    sink: &mut dyn FnMut(Said<'_>),
-) {
+fn on_event(name: &str, data: &[u8], json: &mut Json, ended: &mut bool, sink: &mut dyn FnMut(Said<'_>)) {
     if data.trim_ascii().is_empty() {
         return sink(Said::Piece(Piece::Alive));
     }

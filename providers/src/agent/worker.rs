@@ -72,7 +72,8 @@ impl Lost<'_> {
 /// # Errors
 /// What is wrong with it.
 pub fn read_worker_message(bytes: &[u8]) -> Result<WorkerMessage<'_>, &'static str> {
-    let object = Raw::parse(bytes).filter(|object| object.is_object()).ok_or("a message is one JSON object")?;
+    let object =
+        Raw::parse(bytes).filter(|object| object.is_object()).ok_or("a message is one JSON object")?;
     let text = |name: &str| object.get(name).and_then(Raw::text);
     let call = || text("call").filter(|call| !call.is_empty()).ok_or("`call` is missing: it names the call");
     let kind = text("type").ok_or("`type` is missing")?;
@@ -145,7 +146,9 @@ mod tests {
     fn an_error_says_whether_to_try_again() {
         let read = |fields: &str| {
             let text = format!(r#"{{"type":"error","call":"c"{fields}}}"#);
-            let Ok(WorkerMessage::Error { error, .. }) = read_worker_message(text.as_bytes()) else { panic!() };
+            let Ok(WorkerMessage::Error { error, .. }) = read_worker_message(text.as_bytes()) else {
+                panic!()
+            };
             let mut json = Json::new();
             let failure = error.failure(&mut json);
             (failure.retry, failure.detail.to_owned())
@@ -158,7 +161,8 @@ mod tests {
 
     #[test]
     fn counts_are_believed_within_reason() {
-        let text = r#"{"type":"done","call":"c","usage":{"promptTokens":3,"completionTokens":2,"cachedTokens":9}}"#;
+        let text =
+            r#"{"type":"done","call":"c","usage":{"promptTokens":3,"completionTokens":2,"cachedTokens":9}}"#;
         let Ok(WorkerMessage::Done { usage, .. }) = read_worker_message(text.as_bytes()) else { panic!() };
         let counts = Counts { prompt: 3, completion: 2, cached: 3, ..Counts::default() };
         assert_eq!(usage, Some(counts));

@@ -1,14 +1,17 @@
 //! `POST /api/chat`: one message, answered whole or as an event stream.
 use super::Call;
 use crate::auth::Identity;
+use crate::connection::Connection;
 use crate::gateway::API;
 use crate::http;
 use crate::sessions::check_id;
+use crate::thread::Thread;
 use crate::tickets::Form;
 use clawgate_adapters::Bad;
 use clawgate_adapters::rest::decode_chat;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Content, Inbound, Kind, Mode, Scope};
+use std::rc::Rc;
 
 /// Is this a body that we read?
 pub(super) fn is_json(call: &Call<'_>) -> bool {
@@ -18,10 +21,10 @@ pub(super) fn is_json(call: &Call<'_>) -> bool {
 }
 
 /// Takes a message from its key's budget; false if that is used up, and its sender was told so.
-pub(super) fn may_spend(call: &Call<'_>, identity: &Identity) -> bool {
+pub(super) fn may_spend(thread: &Rc<Thread>, connection: &Rc<Connection>, identity: &Identity) -> bool {
     let Err(wait) = identity.spend() else { return true };
-    call.thread.refused(Code::BudgetSpent);
-    http::respond_error(call.thread, call.connection, Code::BudgetSpent, Code::BudgetSpent.advice(), wait);
+    thread.refused(Code::BudgetSpent);
+    http::respond_error(thread, connection, Code::BudgetSpent, Code::BudgetSpent.advice(), wait);
     false
 }
 
@@ -65,7 +68,7 @@ pub(super) fn chat(call: &mut Call<'_>) {
     if let Err(text) = check_id(session) {
         return refuse(Code::InvalidSession, text);
     }
-    if !may_spend(call, &identity) {
+    if !may_spend(thread, connection, &identity) {
         return;
     }
     let accepts = call.head.headers.get("accept").unwrap_or_default();

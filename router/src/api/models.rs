@@ -100,7 +100,7 @@ fn ask(call: &mut Call<'_>, kind: Kind) {
         fleeting: given.is_empty(),
         account: identity.account,
     };
-    if !may_spend(call, &identity) {
+    if !may_spend(thread, connection, &identity) {
         return;
     }
     let own = if given.is_empty() { own_session(call, &inbound) } else { String::new() };

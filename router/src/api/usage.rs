@@ -1,6 +1,6 @@
 //! `GET /api/usage`: what was used, by day, key, agent, model and session.
-use super::sessions::respond_data;
 use super::Call;
+use super::sessions::respond_data;
 use crate::auth::Identity;
 use crate::connection::Connection;
 use crate::gather::gather;
@@ -69,7 +69,9 @@ fn question_of(call: &Call<'_>, identity: &Identity) -> Result<Question, Bad> {
         (None, None, None) => None,
         (Some(day), None, None) => Some(day..=day),
         (None, from, to) => Some(from.unwrap_or(0)..=to.unwrap_or(Day::MAX)),
-        (Some(_), _, _) => return Err(bad("`day` is one day, `from` and `to` are several: say one or the other")),
+        (Some(_), _, _) => {
+            return Err(bad("`day` is one day, `from` and `to` are several: say one or the other"));
+        }
     };
     let number = |name: &str, usual: usize, max: usize| match text(name) {
         None => Ok(usual),
@@ -159,9 +161,21 @@ mod tests {
     fn a_row_says_what_was_asked_for() {
         let by = By { day: true, key: true, session: true, ..By::default() };
         let entry = Entry { day: 20_784, session: "api:ana:s".into(), ..Entry::default() };
-        let tally = Tally { calls: 2, prompt_tokens: 3, completion_tokens: 4, estimated_calls: 1, ..Tally::default() };
+        let tally = Tally {
+            calls: 2,
+            prompt_tokens: 3,
+            completion_tokens: 4,
+            estimated_calls: 1,
+            ..Tally::default()
+        };
         let row = row(by, &entry, &tally);
-        assert_eq!((&row["day"], &row["key"], &row["session"]), (&json!("2026-11-27"), &Value::Null, &json!("api:ana:s")));
-        assert_eq!((&row["totalTokens"], &row["estimated"], row.get("agent")), (&json!(7), &json!(true), None));
+        assert_eq!(
+            (&row["day"], &row["key"], &row["session"]),
+            (&json!("2026-11-27"), &Value::Null, &json!("api:ana:s"))
+        );
+        assert_eq!(
+            (&row["totalTokens"], &row["estimated"], row.get("agent")),
+            (&json!(7), &json!(true), None)
+        );
     }
 }

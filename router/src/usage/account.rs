@@ -21,9 +21,7 @@ impl DayCount {
     /// Adds to a day's count. What is of an earlier day than the one that is counted is too late.
     pub(crate) fn add(&self, day: Day, count: u64) {
         let next = |word: u64| match word & !COUNT_MAX {
-            same if same == tag(day) => {
-                Some(same | (word & COUNT_MAX).saturating_add(count).min(COUNT_MAX))
-            }
+            same if same == tag(day) => Some(same | (word & COUNT_MAX).saturating_add(count).min(COUNT_MAX)),
             other if tag(day) < other => None,
             _ => Some(tag(day) | count.min(COUNT_MAX)),
         };

@@ -232,7 +232,8 @@ impl Rows {
             if !is_asked_for {
                 continue;
             }
-            let kept = |keep: bool, text: &str| -> Box<str> { if keep { text.into() } else { Box::default() } };
+            let kept =
+                |keep: bool, text: &str| -> Box<str> { if keep { text.into() } else { Box::default() } };
             let group = Entry {
                 day: if by.day { entry.day } else { 0 },
                 key: kept(by.key, &entry.key),
@@ -336,10 +337,8 @@ pub(super) mod tests {
         }
         let ask = |question: Question| {
             let Answer { rows, total, more } = books.answer(&Question { limit: 2, ..question });
-            let shown: Vec<String> = rows
-                .iter()
-                .map(|(e, t)| format!("{} {} {} {}", e.day, e.key, e.session, t.calls))
-                .collect();
+            let shown: Vec<String> =
+                rows.iter().map(|(e, t)| format!("{} {} {} {}", e.day, e.key, e.session, t.calls)).collect();
             (shown.join(", "), total.calls, more)
         };
         let by_day = By { day: true, ..By::default() };

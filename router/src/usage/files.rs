@@ -55,7 +55,8 @@ pub(super) struct Files {
 impl Files {
     /// Opens the folder, and reads what it has into `rows`.
     pub(super) fn open(folder: PathBuf, today: Day, rows: &mut Rows) -> Result<Self, String> {
-        let bad = |why: io::Error| format!("the usage accounts in {} cannot be read: {why}", folder.display());
+        let bad =
+            |why: io::Error| format!("the usage accounts in {} cannot be read: {why}", folder.display());
         let mut files = Self { folder: folder.clone(), open: None, stale: BTreeSet::new(), today };
         let mut torn = 0;
         for day in days_in(&folder).map_err(bad)? {
@@ -70,7 +71,10 @@ impl Files {
             }
         }
         if torn != 0 {
-            tracing::warn!(lines = torn, "the usage accounts have lines that cannot be read; they are left out");
+            tracing::warn!(
+                lines = torn,
+                "the usage accounts have lines that cannot be read; they are left out"
+            );
         }
         Ok(files)
     }
@@ -278,8 +282,7 @@ mod tests {
         for cut in 0..whole.len() {
             std::fs::write(place.file(), &whole[..cut]).unwrap();
             // Begun anew without reading it, as if the tear had come after the start.
-            let mut files =
-                Files { folder: place.0.clone(), open: None, stale: BTreeSet::new(), today: 10 };
+            let mut files = Files { folder: place.0.clone(), open: None, stale: BTreeSet::new(), today: 10 };
             append(&mut files, &["c"]).unwrap();
             let found = place.found(10).1;
             let kept = usize::from(first <= cut) + usize::from(cut == whole.len() - 1);

@@ -1,9 +1,8 @@
 //! How many tokens calls use, as a histogram: `gen_ai.client.token.usage` of OpenTelemetry's conventions for generative AI.
 
 /// Upper bounds, as those conventions advise.
-pub(crate) const SIZES: [u64; 14] = [
-    1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864,
-];
+pub(crate) const SIZES: [u64; 14] =
+    [1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864];
 
 /// Numbers of tokens, counted by size.
 #[derive(Clone, Debug, Default)]

@@ -86,7 +86,13 @@ fn what_is_charged_is_what_the_provider_counted() {
     let (rows, total) = usage(&gateway, ROOT, "by=key,agent,model");
     let shown: Vec<_> = rows
         .iter()
-        .map(|row| (row["key"].as_str().unwrap(), row["agent"].as_str().unwrap(), numbers(row, &["requests", "calls"])))
+        .map(|row| {
+            (
+                row["key"].as_str().unwrap(),
+                row["agent"].as_str().unwrap(),
+                numbers(row, &["requests", "calls"]),
+            )
+        })
         .collect();
     assert_eq!(
         shown,
@@ -100,7 +106,10 @@ fn what_is_charged_is_what_the_provider_counted() {
     assert_eq!(numbers(&total, &TOKENS), [400, 80, 480]);
     let sessions: Vec<_> = rows.iter().map(|row| row["session"].as_str().unwrap()).collect();
     assert_eq!(sessions, ["api:ana:a", "api:ana:b", "api:ana:c"]);
-    assert_eq!(call(&gateway, ANA, "GET", "/api/usage?key=ben", &Value::Null).refusal(), (403, "FORBIDDEN".to_owned()));
+    assert_eq!(
+        call(&gateway, ANA, "GET", "/api/usage?key=ben", &Value::Null).refusal(),
+        (403, "FORBIDDEN".to_owned())
+    );
     // An echo counts nothing: that is an estimate, and says so.
     let asked = json!({ "message": "canary", "agent": "other" });
     assert_eq!(call(&gateway, ANA, "POST", "/api/chat", &asked).status, 200);
@@ -114,7 +123,8 @@ fn what_is_charged_is_what_the_provider_counted() {
     let (page, _) = usage(&gateway, ROOT, "by=session&limit=2&offset=1");
     assert_eq!(page.len(), 2);
     let metrics = call(&gateway, ROOT, "GET", "/metrics", &Value::Null).text();
-    let sum = r#"clawgate_gen_ai_client_token_usage_sum{gen_ai_request_model="sim",gen_ai_token_type="input"} 700"#;
+    let sum =
+        r#"clawgate_gen_ai_client_token_usage_sum{gen_ai_request_model="sim",gen_ai_token_type="input"} 700"#;
     assert!(metrics.contains(sum), "{metrics}");
 }
 
@@ -201,13 +211,21 @@ fn a_budget_holds_over_shards_and_restarts() {
         assert_eq!(answer.refusal(), (429, "BUDGET_SPENT".to_owned()));
         assert!((1..=86_400).contains(&answer.number("retry-after")), "{answer:?}");
     }
-    let door = json!({ "model": "default", "max_tokens": 5, "messages": [{ "role": "user", "content": "canary" }] });
+    let door =
+        json!({ "model": "default", "max_tokens": 5, "messages": [{ "role": "user", "content": "canary" }] });
     let agent = call(&gateway, ROOT, "GET", "/v1/models", &Value::Null).json()["data"][0]["id"].take();
-    let door = { let mut door = door; door["model"] = agent; door };
+    let door = {
+        let mut door = door;
+        door["model"] = agent;
+        door
+    };
     let by_openai = call(&gateway, ANA, "POST", "/v1/chat/completions", &door);
     assert_eq!((by_openai.status, &by_openai.json()["error"]["code"]), (429, &json!("BUDGET_SPENT")));
     let by_anthropic = call(&gateway, ANA, "POST", "/v1/messages", &door);
-    assert_eq!((by_anthropic.status, &by_anthropic.json()["error"]["type"]), (429, &json!("rate_limit_error")));
+    assert_eq!(
+        (by_anthropic.status, &by_anthropic.json()["error"]["type"]),
+        (429, &json!("rate_limit_error"))
+    );
     let mut socket = gateway.socket();
     socket.authenticate(ANA);
     let refused = socket.ask("s", "canary").end;
@@ -255,7 +273,11 @@ fn a_budget_of_tokens_cuts_nothing_that_runs() {
     }));
     let mut client = gateway.connect();
     let bearer = format!("Bearer {ANA}");
-    client.post("/api/chat", &[("authorization", &bearer)], &json!({ "message": "canary", "sessionId": "slow" }));
+    client.post(
+        "/api/chat",
+        &[("authorization", &bearer)],
+        &json!({ "message": "canary", "sessionId": "slow" }),
+    );
     model.await_asked(1);
     assert_eq!(chat(&gateway, ANA, "fast").status, 200);
     assert_eq!(chat(&gateway, ANA, "fast").refusal(), (429, "BUDGET_SPENT".to_owned()));
