@@ -234,6 +234,7 @@ fn a_budget_holds_over_shards_and_restarts() {
     assert_eq!(chat(&gateway, ROOT, "r").status, 200, "another key is free");
     drop(socket);
     gateway.terminate();
+    assert!(gateway.ended().success());
     drop(gateway);
     // Started again, and killed, and started again.
     for _ in 0..2 {
