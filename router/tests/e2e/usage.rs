@@ -64,7 +64,8 @@ fn what_is_charged_is_what_the_provider_counted() {
         last["choices"] = json!([]);
         last["usage"] = json!({
             "prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120,
-            "prompt_tokens_details": { "cached_tokens": 64 }, "completion_tokens_details": { "reasoning_tokens": 7 },
+            "prompt_tokens_details": { "cached_tokens": 64 },
+            "completion_tokens_details": { "reasoning_tokens": 7 },
         });
         speech.event(&last);
         speech.done();
