@@ -32,7 +32,7 @@ pub(crate) fn begin(
     let (shared, gateway) = (&thread.shared, thread.gateway());
     let platform = gateway.platforms.get(usize::from(channel.0)).and_then(Option::as_ref);
     let shard = thread.shard.borrow();
-    let address = shard.session_of(turn).and_then(|session| shard.address(session));
+    let address = shard.destination(turn);
     let mut body = Vec::new();
     let request = match (platform, address) {
         (Some(platform), Some(address)) => {

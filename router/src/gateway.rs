@@ -2,6 +2,7 @@
 //! the process. Which configuration is in force is each thread's own to know: see `reload.rs`.
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
+use crate::config::session::Account;
 use crate::config::{self, Config};
 use crate::descriptors::Descriptors;
 use crate::drain::Drain;
@@ -19,6 +20,7 @@ use clawgate_core::bucket::{Rate, Table, Verdict};
 use clawgate_core::event::{Class, Scope};
 use clawgate_core::home::Secret;
 use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, Uid};
+use clawgate_core::links::{CHANNEL, Links};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
@@ -74,6 +76,7 @@ pub(crate) struct Gateway {
     /// What TLS trusts where nothing else is said.
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
     address_rate: Option<Rate>,
+    accounts: Arc<[Account]>,
 }
 
 impl Gateway {
@@ -87,9 +90,13 @@ impl Gateway {
             Some(before) => before.client_tls.clone(),
             None => tls::client_config(None)?,
         };
+        // Conversations do not move while everything runs: the accounts of the start are linked until the end.
+        let accounts = before.map_or_else(|| config.accounts.clone().into(), |before| before.accounts.clone());
+        let channels = channels(config, &accounts);
         let plan = Plan {
             limits: config.limits.core.clone(),
-            channels: channels(config),
+            links: links(&accounts, &channels),
+            channels,
             agents: config.agents.iter().map(agent).collect(),
             models: config.models.iter().map(|of| model(of, &config.limits)).collect(),
             route: route(&config.route)?,
@@ -102,6 +109,10 @@ impl Gateway {
         let mut platforms = vec![None];
         for channel in &config.channels {
             platforms.push(Some(platform(channel)?));
+        }
+        if platforms.len() < plan.channels.len() {
+            // That of linked conversations.
+            platforms.push(None);
         }
         let server_tls = match &config.server.tls {
             Some(files) => Some(tls::server_config(&files.cert, &files.key)?),
@@ -119,6 +130,7 @@ impl Gateway {
             server_tls,
             client_tls,
             address_rate: config.rates.address.as_ref().map(auth::rate),
+            accounts,
         })
     }
 
@@ -152,9 +164,9 @@ impl Gateway {
     }
 }
 
-fn channels(config: &Config) -> Vec<plan::Channel> {
-    let api = plan::Channel {
-        name: "api".into(),
+fn channels(config: &Config, accounts: &[Account]) -> Vec<plan::Channel> {
+    let clients = |name: &str| plan::Channel {
+        name: name.into(),
         text_max: u32::MAX,
         unit: Unit::Bytes,
         // Its people were let in by their keys.
@@ -182,7 +194,19 @@ fn channels(config: &Config) -> Vec<plan::Channel> {
             class: channel.class,
         }
     });
-    std::iter::once(api).chain(platforms).collect()
+    let persons = (!accounts.is_empty()).then(|| clients(CHANNEL));
+    std::iter::once(clients("api")).chain(platforms).chain(persons).collect()
+}
+
+fn links(accounts: &[Account], channels: &[plan::Channel]) -> Links {
+    let find = |name: &str| {
+        let at = channels.iter().position(|channel| &*channel.name == name)?;
+        u16::try_from(at).ok().map(ChannelId)
+    };
+    let account = |account: &Account| {
+        Some((find(&account.channel)?, account.peer.as_str().into(), account.person.as_str().into()))
+    };
+    Links::new(find(CHANNEL).unwrap_or_default(), accounts.iter().filter_map(account))
 }
 
 fn agent(agent: &config::agents::Agent) -> plan::Agent {

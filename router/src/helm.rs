@@ -410,6 +410,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("limits.usageRowsMax", started.limits.usage_rows_max != config.limits.usage_rows_max),
         ("limits.usageDaysMax", started.limits.usage_days_max != config.limits.usage_days_max),
+        ("session.identityLinks", started.accounts != config.accounts),
         ("logging", started.logging != config.logging),
     ]
     .into_iter()

@@ -18,6 +18,7 @@ use clawgate_core::dedup::mark;
 use clawgate_core::event::{Event, Scope};
 use clawgate_core::home::{Secret, home, session_hash};
 use clawgate_core::id::{Client, ShardId, Uid};
+use clawgate_core::links;
 use clawgate_core::log::Start;
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::record::{Accepted, Forgot};
@@ -108,7 +109,7 @@ impl Kept {
         };
         let (store, side) = open_store(config, shared)?;
         let shares = (0..shards).map(|_| Share::default()).collect();
-        let mut reading = Reading { secret, store: &store, shares, rows: Rows::default(), shared };
+        let mut reading = Reading { secret, store: &store, shares, rows: Rows::default(), shared, gateway };
         let (marks, untold) = recall::begin(&store, &gateway.plan.limits, shared.clock);
         for (bytes, at) in marks {
             let words = mark_words(&bytes);
@@ -260,12 +261,51 @@ struct Reading<'a> {
     shares: Vec<Share>,
     rows: Rows,
     shared: &'a Shared,
+    gateway: &'a Gateway,
 }
 
 impl Reading<'_> {
     fn hash(&self, accepted: &Accepted<'_>) -> u64 {
         let Accepted { channel, scope, peer, chat, thread, .. } = *accepted;
-        session_hash(&self.secret, channel, scope, peer, chat, thread)
+        match self.gateway.channel(channel) {
+            Some(id) => self.gateway.plan.hash(&self.secret, id, scope, peer, chat, thread),
+            None => session_hash(&self.secret, channel, scope, peer, chat, thread),
+        }
+    }
+
+    fn mark(&self, accepted: &Accepted<'_>) -> [u64; 2] {
+        let (hash, Accepted { channel, scope, peer, id, .. }) = (self.hash(accepted), *accepted);
+        match self.gateway.channel(channel) {
+            Some(channel) => self.gateway.plan.mark(&self.secret, channel, scope, peer, (hash, id)),
+            None => mark(&self.secret, hash, id),
+        }
+    }
+
+    /// Under which name the store has its session.
+    fn key(&self, accepted: &Accepted<'_>) -> Key {
+        key(&self.owner(accepted))
+    }
+
+    /// As it would be if its person had written on the channel that linked conversations are kept under.
+    fn owner<'a>(&'a self, accepted: &Accepted<'a>) -> Accepted<'a> {
+        let Accepted { channel, scope, peer, .. } = *accepted;
+        let id = self.gateway.channel(channel);
+        match id.and_then(|id| self.gateway.plan.links.person(id, scope, peer)) {
+            None => *accepted,
+            Some((channel, peer)) => {
+                Accepted { channel: &self.gateway.plan.channel(channel).name, peer, ..*accepted }
+            }
+        }
+    }
+
+    /// Its session, as far as the message tells of it.
+    fn session(&self, accepted: &Accepted<'_>) -> SessionRow {
+        let owner = self.owner(accepted);
+        let mut row = bare_session(&owner);
+        if owner.channel != accepted.channel {
+            row.chat = links::origin(accepted.channel, accepted.peer, accepted.chat);
+        }
+        row
     }
 
     fn share_of(&mut self, hash: u64) -> &mut Share {
@@ -276,7 +316,7 @@ impl Reading<'_> {
     fn take(&mut self, fact: &Fact<'_>) {
         match *fact {
             Fact::Seen(accepted) => {
-                let mark = mark(&self.secret, self.hash(&accepted), accepted.id);
+                let mark = self.mark(&accepted);
                 self.share_of(mark[0]).marks.push((mark, accepted.unix_millis));
                 self.push(Op::Seen { mark: mark_bytes(mark), unix_millis: accepted.unix_millis });
             }
@@ -286,7 +326,7 @@ impl Reading<'_> {
                 self.push(Op::Dead(Box::new(letter)));
             }
             Fact::Ended { ref accepted, ending } => {
-                let mark = mark(&self.secret, self.hash(accepted), accepted.id);
+                let mark = self.mark(accepted);
                 self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
             }
             Fact::Mark { mark, unix_millis } => {
@@ -304,10 +344,10 @@ impl Reading<'_> {
     }
 
     fn said(&mut self, accepted: &Accepted<'_>, reply: &str) {
-        let key = key(accepted);
+        let key = self.key(accepted);
         let at = accepted.unix_millis;
         // The session may never have been saved itself; where it was, that row is newer.
-        self.push(Op::Session(Box::new(bare_session(accepted))));
+        self.push(Op::Session(Box::new(self.session(accepted))));
         let said = |role, text: &str| {
             let said = Said { uid: accepted.uid.0, role, text: text.to_owned(), unix_millis: at };
             Op::Said { key: key.clone(), said }
@@ -353,7 +393,7 @@ impl Reading<'_> {
         let accepted = restored.accepted;
         if restored.history && restored.reply.is_some() {
             // What was said is saved again. Without its session nobody would find it, and that may never have been saved.
-            self.push(Op::Session(Box::new(bare_session(&accepted))));
+            self.push(Op::Session(Box::new(self.session(&accepted))));
         }
         let hash = self.hash(&accepted);
         self.share_of(hash).left.push(left);

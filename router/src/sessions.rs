@@ -50,7 +50,7 @@ pub(crate) struct Named<'a> {
 }
 
 /// Which session an id means to this user; a bare id is one of its own.
-pub(crate) fn parse_id<'a>(gateway: &Gateway, user: &'a str, id: &'a str) -> Named<'a> {
+pub(crate) fn parse_id<'a>(gateway: &'a Gateway, user: &'a str, id: &'a str) -> Named<'a> {
     let own = Named { channel: API, scope: Scope::Direct, peer: user, chat: "", thread: id };
     let Some((channel, rest)) = id.split_once(':') else { return own };
     let Some(channel) = gateway.channel(channel) else { return own };
@@ -61,7 +61,11 @@ pub(crate) fn parse_id<'a>(gateway: &Gateway, user: &'a str, id: &'a str) -> Nam
     let Some((kind, rest)) = rest.split_once(':') else { return own };
     let (party, thread) = rest.split_once(':').unwrap_or((rest, ""));
     match kind {
-        "dm" => Named { channel, scope: Scope::Direct, peer: party, chat: "", thread },
+        "dm" => {
+            // Of a linked account its person's.
+            let (channel, peer) = gateway.plan.owner(channel, Scope::Direct, party);
+            Named { channel, scope: Scope::Direct, peer, chat: "", thread }
+        }
         "group" => Named { channel, scope: Scope::Group, peer: "", chat: party, thread },
         _ => own,
     }

@@ -24,7 +24,7 @@ use clawgate_core::bucket::Verdict;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Effects;
 use clawgate_core::event::{Event, Inbound};
-use clawgate_core::home::{home, session_hash};
+use clawgate_core::home::home;
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, ShardId, TurnId};
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
@@ -246,15 +246,8 @@ impl Thread {
             return self.id;
         }
         let gateway = self.gateway();
-        let channel = &gateway.plan.channel(inbound.channel).name;
-        let hash = session_hash(
-            self.shared.secret(),
-            channel,
-            inbound.scope,
-            inbound.peer,
-            inbound.chat,
-            inbound.thread,
-        );
+        let Inbound { channel, scope, peer, chat, thread, .. } = *inbound;
+        let hash = gateway.plan.hash(self.shared.secret(), channel, scope, peer, chat, thread);
         home(hash, self.shared.cores())
     }
 

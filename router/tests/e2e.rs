@@ -24,6 +24,8 @@ mod journal;
 mod keys;
 #[path = "e2e/lifecycle.rs"]
 mod lifecycle;
+#[path = "e2e/links.rs"]
+mod links;
 #[path = "e2e/models.rs"]
 mod models;
 #[path = "e2e/overload.rs"]

@@ -7,6 +7,7 @@ use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{Class, Delivery, End, Event, Inbound, Mode, Piece, Stop};
 use clawgate_core::id::{AgentId, CallId, ChannelId, Client, ModelId, ShardId};
 use clawgate_core::limits::Limits;
+use clawgate_core::links::Links;
 use clawgate_core::plan::{
     Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
 };
@@ -275,7 +276,7 @@ fn plan(sessions: usize) -> Plan {
     };
     debug_assert!(ChannelId(0) == ChannelId::default(), "the inbound messages name no other");
     let route = Strategy::Static(AgentId(0));
-    Plan { limits, channels: vec![channel], agents: vec![agent()], models: vec![model], route }
+    Plan { limits, channels: vec![channel], agents: vec![agent()], models: vec![model], route, links: Links::default() }
 }
 
 fn agent() -> Agent {

@@ -8,6 +8,7 @@ use crate::event::{Class, Content, Inbound, Mode, Scope, Stop};
 use crate::home::session_hash;
 use crate::id::{AccountId, AgentId, Client};
 use crate::limits::Limits;
+use crate::links::Origin;
 use crate::list::Link;
 use crate::load::Memory;
 use crate::log::Await;
@@ -52,6 +53,20 @@ struct Known<'a> {
     mark: Option<Mark>,
     /// Its session's slot, if it has one.
     session: Option<u32>,
+    /// The account that it came from, where its conversation is one of several accounts.
+    origin: Option<Origin>,
+}
+
+/// Where the conversation of a message is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose {
+    pub(crate) hash: u64,
+    /// The place of its channel; that of linked conversations where it is one.
+    pub(crate) post: u16,
+    /// Its session's slot, if it has one.
+    pub(crate) session: Option<u32>,
+    /// It is a conversation of several accounts.
+    pub(crate) is_linked: bool,
 }
 
 /// What becomes a turn.
@@ -132,7 +147,7 @@ impl Shard {
         asked: bool,
         out: &mut Effects,
     ) -> Result<(), Answer> {
-        let known = self.validate(inbound, out)?;
+        let mut known = self.validate(inbound, out)?;
         let written = self.is_written(inbound.mode, inbound.receipt);
         if !asked && self.must_wait(known.hash, known.mark, written) {
             let place = (known.post, known.hash, known.mark);
@@ -157,13 +172,17 @@ impl Shard {
             }
             session.mode = inbound.mode;
             session.fleeting &= inbound.fleeting;
-            session.remember_chat(inbound.chat);
+            match &known.origin {
+                None => session.remember_chat(inbound.chat),
+                Some(origin) => session.remember_chat(&origin.write()),
+            }
         }
         let class = self.class_of(inbound);
         let turn = self.turn_for(session, Message { client, class, desk, ..Message::of(inbound) });
         if let Some(turn) = self.turns.at_mut(turn) {
             (turn.asked, turn.account) = (inbound.agent.is_some(), inbound.account);
         }
+        self.comes_from(turn, known.origin.take());
         self.accept(turn, written, out);
         if written {
             let lsn = self.write_accepted(turn, inbound.id, out);
@@ -197,15 +216,14 @@ impl Shard {
         let limits = &self.plan.limits;
         check_shape(limits, inbound)?;
         let channel = self.plan.channel(inbound.channel);
-        let Inbound { scope, peer, chat, thread, .. } = *inbound;
-        let hash = session_hash(&self.secret, &channel.name, scope, peer, chat, thread);
-        let mark = (!inbound.id.is_empty()).then(|| Mark::new(&self.secret, hash, inbound.id));
+        let Whose { hash, post, session, is_linked } = self.whose(inbound, post);
+        let mark = (!inbound.id.is_empty()).then(|| self.mark_of(inbound, hash));
         if mark.is_some_and(|mark| self.dedup.knows(mark, self.now, limits.dedup_age_max)) {
             return Err(Answer::Duplicate);
         }
         let judged = policy::judge(channel, inbound);
-        let session = self.lookup(hash, post, scope, peer, chat, thread);
-        let known = Known { inbound, post, hash, mark, session };
+        let origin = is_linked.then(|| Origin::of(&channel.name, inbound));
+        let known = Known { inbound, post, hash, mark, session, origin };
         let ignored = match judged {
             Err(why) => why,
             Ok(()) if policy::is_asked(inbound.kind) => {
@@ -239,13 +257,11 @@ impl Shard {
     pub fn remember_before(&mut self, now: Time, inbound: &Inbound<'_>) {
         self.now = self.now.max(now);
         let Some(post) = self.places.post_of(inbound.channel) else { return };
-        let Inbound { scope, peer, chat, thread, .. } = *inbound;
-        let channel = self.plan.channel(inbound.channel);
-        let hash = session_hash(&self.secret, &channel.name, scope, peer, chat, thread);
-        let mark = (!inbound.id.is_empty()).then(|| Mark::new(&self.secret, hash, inbound.id));
+        let Whose { hash, post, .. } = self.whose(inbound, post);
+        let mark = (!inbound.id.is_empty()).then(|| self.mark_of(inbound, hash));
         let age_max = self.plan.limits.dedup_age_max;
         if mark.is_some_and(|mark| !self.dedup.knows(mark, self.now, age_max)) {
-            self.remember(&Known { inbound, post, hash, mark, session: None });
+            self.remember(&Known { inbound, post, hash, mark, session: None, origin: None });
         }
     }
 
@@ -265,6 +281,56 @@ impl Shard {
             filter_bytes_max: (limits.dedup_filter_bytes_max / shards) as usize,
             unsaved_from: self.log.unsaved_from(),
         }
+    }
+
+    /// Whose conversation a message belongs to; `post` is the place of its own channel.
+    pub(crate) fn whose(&self, inbound: &Inbound<'_>, post: u16) -> Whose {
+        let Inbound { channel, scope, peer, chat, thread, .. } = *inbound;
+        let linked = self.plan.links.person(channel, scope, peer);
+        let (post, peer) = match linked {
+            None => (post, peer),
+            Some((owner, person)) => (self.places.post_of(owner).unwrap_or(post), person),
+        };
+        let name = self.places.post(post).map_or("", |post| &*post.name);
+        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
+        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        Whose { hash, post, session, is_linked: linked.is_some() }
+    }
+
+    /// The mark of a message's event id, in the conversation of this hash.
+    pub(crate) fn mark_of(&self, inbound: &Inbound<'_>, hash: u64) -> Mark {
+        let Inbound { channel, scope, peer, id, .. } = *inbound;
+        Mark::from_words(self.plan.mark(&self.secret, channel, scope, peer, (hash, id)))
+    }
+
+    /// A turn's message came from one of the accounts that share its conversation.
+    pub(crate) fn comes_from(&mut self, slot: u32, origin: Option<Origin>) {
+        if let Some(origin) = origin
+            && let Some(turn) = self.turns.at_mut(slot)
+        {
+            turn.rare().origin = Some(origin);
+        }
+    }
+
+    /// Makes the session of the conversation that a message belongs to; its unit of the bound was taken before.
+    pub(crate) fn make_session(
+        &mut self,
+        hash: u64,
+        post: u16,
+        inbound: &Inbound<'_>,
+        origin: Option<&Origin>,
+        out: &mut Effects,
+    ) -> u32 {
+        let (now, stored) = (self.now, self.log.store);
+        let session = match origin {
+            None => Session::new(hash, post, inbound, now, stored),
+            Some(origin) => {
+                let (_, peer) = self.plan.owner(inbound.channel, inbound.scope, inbound.peer);
+                let chat = origin.write();
+                Session::new(hash, post, &Inbound { peer, chat: &chat, ..*inbound }, now, stored)
+            }
+        };
+        self.insert_session(session, out)
     }
 
     /// The session of this conversation.
@@ -304,8 +370,7 @@ impl Shard {
             self.counters.evicted += 1;
             self.remove_session(self.idle.head(), "evicted", out);
         }
-        let session = Session::new(known.hash, known.post, known.inbound, self.now, self.log.store);
-        self.insert_session(session, out)
+        self.make_session(known.hash, known.post, known.inbound, known.origin.as_ref(), out)
     }
 
     /// The session of a conversation that an earlier message began, if there is room for it.
@@ -316,10 +381,11 @@ impl Shard {
         inbound: &Inbound<'_>,
         out: &mut Effects,
     ) -> Option<u32> {
-        let Inbound { scope, peer, chat, thread, .. } = *inbound;
-        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        let own = self.places.post_of(inbound.channel).unwrap_or(post);
+        let Whose { session, is_linked, .. } = self.whose(inbound, own);
         let room = self.room(session).ok()?;
-        Some(self.session_for(&Known { inbound, post, hash, mark: None, session }, room, out))
+        let origin = is_linked.then(|| Origin::of(&self.plan.channel(inbound.channel).name, inbound));
+        Some(self.session_for(&Known { inbound, post, hash, mark: None, session, origin }, room, out))
     }
 
     /// Takes a new session in, idle. Its unit of the bound was taken before.
@@ -373,7 +439,8 @@ impl Shard {
     /// The agent that would answer this message of a session now.
     pub(crate) fn route_again(&mut self, inbound: &Inbound<'_>, session: u32) -> Option<u16> {
         let own = self.sessions.at(session)?;
-        let known = Known { inbound, post: own.post, hash: own.hash, mark: None, session: Some(session) };
+        let (post, hash) = (own.post, own.hash);
+        let known = Known { inbound, post, hash, mark: None, session: Some(session), origin: None };
         self.route(&known).ok().map(|(desk, _)| desk)
     }
 

@@ -38,6 +38,15 @@ impl Mark {
         Self([session, hasher.finish()])
     }
 
+    /// As [`Self::new`], of one of the accounts that share the conversation.
+    pub(crate) fn of_account(secret: &Secret, session: u64, account: u64, id: &str) -> Self {
+        let mut hasher = secret.hasher();
+        hasher.write_u64(session);
+        hasher.write_u64(account);
+        hasher.write(id.as_bytes());
+        Self([session, hasher.finish()])
+    }
+
     /// What it is found under.
     pub(crate) const fn hash(self) -> u64 {
         self.0[1]

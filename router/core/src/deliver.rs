@@ -103,10 +103,9 @@ impl Shard {
 
     /// Sends the part that begins where the delivery is, or ends the turn if there is none.
     pub(crate) fn deliver_part(&mut self, slot: u32, out: &mut Effects) {
-        let (id, now) = (self.turn_id(slot), self.now);
+        let (id, now, channel) = (self.turn_id(slot), self.now, self.channel_of(slot));
         let Some(turn) = self.turns.at_mut(slot) else { return };
-        let post = self.sessions.at(turn.session).map(|session| session.post);
-        let Some(channel) = post.and_then(|post| self.places.post(post)).and_then(|post| post.id) else {
+        let Some(channel) = channel else {
             self.keep_why(slot, Code::ChannelGone.advice());
             self.give_up_delivery(slot, Code::ChannelGone, out);
             return;
@@ -171,8 +170,7 @@ impl Shard {
     /// Is there anything left to deliver?
     fn has_part(&self, slot: u32) -> bool {
         let Some(turn) = self.turns.at(slot) else { return false };
-        let post = self.sessions.at(turn.session).and_then(|session| self.places.post(session.post)?.id);
-        let Some(plan) = post.map(|channel| self.plan.channel(channel)) else { return false };
+        let Some(plan) = self.channel_of(slot).map(|channel| self.plan.channel(channel)) else { return false };
         split::part(&turn.reply, plan.unit, plan.text_max, turn.delivering.at).is_some()
     }
 

@@ -3,12 +3,11 @@
 //!
 //! A turn that still runs is taken over by who asks; one that is over is recited. Bounded in number and bytes; the oldest
 //! goes first, and then a repetition is only acknowledged.
-use crate::admit::{Message, SOON};
+use crate::admit::{Whose, Message, SOON};
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Outcome};
 use crate::event::{Content, Inbound, Mode, Stop, Usage};
-use crate::home::session_hash;
 use crate::id::{Client, ModelId};
 use crate::index::Index;
 use crate::log::Await;
@@ -106,11 +105,9 @@ impl Shard {
             return false;
         }
         let Some(post) = self.places.post_of(inbound.channel) else { return false };
-        let Inbound { scope, peer, chat, thread, mode, class, .. } = *inbound;
-        let name = &self.plan.channel(inbound.channel).name;
-        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
-        let mark = Mark::new(&self.secret, hash, inbound.id);
-        let session = self.lookup(hash, post, scope, peer, chat, thread);
+        let Inbound { mode, class, .. } = *inbound;
+        let Whose { hash, post, session } = self.whose(inbound, post);
+        let mark = self.mark_of(inbound, hash);
         let turn = session.and_then(|session| self.turn_of(session, mark));
         // A message that became part of another one's turn hears that one's answer, after its own client.
         let is_taken_in = |turn: &Turn| turn.mark != mark && turn.client != Client::NOBODY;

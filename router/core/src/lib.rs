@@ -55,6 +55,7 @@ mod index;
 pub mod journal;
 mod kept;
 pub mod limits;
+pub mod links;
 mod list;
 mod load;
 pub mod log;

@@ -2,11 +2,11 @@
 //!
 //! A session that was not asked for yet is *cold*. The first turn that needs a model waits until the store has answered,
 //! at most so long; then the agent decides whether it goes on without.
+use crate::admit::Whose;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Saved};
 use crate::event::{Inbound, Stored};
 use crate::history::{Context, History};
-use crate::home::session_hash;
 use crate::id::{SessionId, Uid};
 use crate::shard::Shard;
 use crate::slots::NONE;
@@ -80,10 +80,8 @@ impl Shard {
     /// An operator works on a session that was not in memory.
     pub(crate) fn on_recalled(&mut self, inbound: &Inbound<'_>, stored: &Stored<'_>, out: &mut Effects) {
         let Some(post) = self.places.post_of(inbound.channel) else { return };
-        let Inbound { scope, peer, chat, thread, .. } = *inbound;
-        let name = &self.plan.channel(inbound.channel).name;
-        let hash = session_hash(&self.secret, name, scope, peer, chat, thread);
-        if self.lookup(hash, post, scope, peer, chat, thread).is_some() {
+        let Whose { hash, post, session } = self.whose(inbound, post);
+        if session.is_some() {
             return;
         }
         let Some(slot) = self.session_again(hash, post, inbound, out) else { return };

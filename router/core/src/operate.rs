@@ -5,6 +5,7 @@ use crate::effect::{Effect, Effects, Notice, Saved};
 use crate::event::{Class, Content, Operation};
 use crate::history::{Context, Unset};
 use crate::id::{AgentId, Client, SessionId, Uid};
+use crate::links::{CHANNEL, Origin};
 use crate::load::Memory;
 use crate::log::Await;
 use crate::plan::RunningMode;
@@ -159,10 +160,14 @@ impl Shard {
         }
         let (mode, errand) = (session.mode, Some(Errand::Outbound));
         let (client, class, desk) = (Client::NOBODY, Class::Normal, NOWHERE);
+        // Where its person wrote from last, where it is a conversation of several accounts.
+        let is_linked = self.places.post(session.post).is_some_and(|post| *post.name == *CHANNEL);
+        let origin = is_linked.then(|| Origin::read(session.chat())).flatten();
         let turn = self.turn_for(
             slot,
             Message { client, mode, class, desk, name: "", text, content: Content::WORDS, errand },
         );
+        self.comes_from(turn, origin);
         let written = self.is_written(mode, false);
         self.accept(turn, written, out);
         if written {

@@ -112,6 +112,11 @@ impl Places {
         place_of(&mut self.posts, |post| *post.name == *name, || Post { name: name.into(), id: None })
     }
 
+    /// The present id of the channel of this name, if there is one.
+    pub(crate) fn id_named(&self, name: &str) -> Option<ChannelId> {
+        self.posts.iter().find(|post| *post.name == *name)?.id
+    }
+
     pub(crate) fn desk(&self, place: u16) -> Option<&Desk> {
         self.desks.get(usize::from(place))
     }

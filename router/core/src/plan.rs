@@ -1,7 +1,10 @@
 //! The configuration as the core needs it: compiled once, shared by all shards, replaced as a whole.
-use crate::event::Class;
+use crate::dedup::Mark;
+use crate::event::{Class, Scope};
+use crate::home::{Secret, session_hash};
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::route::Strategy;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -21,9 +24,52 @@ pub struct Plan {
     pub models: Vec<Model>,
     /// Which agent answers, where neither the session nor the channel says.
     pub route: Strategy,
+    /// Accounts that share a conversation.
+    pub links: Links,
 }
 
 impl Plan {
+    /// Under which channel and peer the conversation with this peer is kept.
+    #[must_use]
+    pub fn owner<'a>(&'a self, channel: ChannelId, scope: Scope, peer: &'a str) -> (ChannelId, &'a str) {
+        self.links.person(channel, scope, peer).unwrap_or((channel, peer))
+    }
+
+    /// The hash of the conversation with this peer: as [`session_hash`], of the person where accounts are linked.
+    #[must_use]
+    pub fn hash(
+        &self,
+        secret: &Secret,
+        channel: ChannelId,
+        scope: Scope,
+        peer: &str,
+        chat: &str,
+        thread: &str,
+    ) -> u64 {
+        let (channel, peer) = self.owner(channel, scope, peer);
+        session_hash(secret, &self.channel(channel).name, scope, peer, chat, thread)
+    }
+
+    /// The mark of an event id in the conversation of this hash. Ids of two linked accounts are two, whatever they say.
+    #[must_use]
+    pub fn mark(
+        &self,
+        secret: &Secret,
+        channel: ChannelId,
+        scope: Scope,
+        peer: &str,
+        (hash, id): (u64, &str),
+    ) -> [u64; 2] {
+        let mark = match self.links.person(channel, scope, peer) {
+            None => Mark::new(secret, hash, id),
+            Some(_) => {
+                let account = session_hash(secret, &self.channel(channel).name, scope, peer, "", "");
+                Mark::of_account(secret, hash, account, id)
+            }
+        };
+        mark.words()
+    }
+
     /// The channel of this id; the first one for an id that does not exist.
     #[must_use]
     pub fn channel(&self, id: ChannelId) -> &Channel {

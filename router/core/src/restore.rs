@@ -1,15 +1,14 @@
 //! A turn of the last run goes on, or a dead letter is tried again: it takes its place in its session as if it had just
 //! been admitted, with the name for ever that it had. What was admitted before is not refused for want of room.
-use crate::admit::Message;
+use crate::admit::{Message, Whose};
 use crate::codes::Code;
 use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects, Outcome};
 use crate::event::{Content, Inbound, Mode, Restored, Scope};
-use crate::home::session_hash;
-use crate::id::{Client, Uid};
+use crate::id::{ChannelId, Client, Uid};
+use crate::links::Origin;
 use crate::log::Await;
 use crate::record::Accepted;
-use crate::session::Session;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::split::{self, Cursor};
@@ -45,7 +44,7 @@ impl Shard {
         if is_gone && is_asked {
             return Err(Code::ChannelGone);
         }
-        let session = self.restore_session(accepted, out);
+        let (session, origin) = self.restore_session(accepted, out);
         if self.has_turn(session, accepted.uid) {
             return Err(Code::Duplicate);
         }
@@ -77,6 +76,7 @@ impl Shard {
         };
         let slot = self.turn_for(session, message);
         self.fill_restored(slot, client == Client::NOBODY, restored);
+        self.comes_from(slot, origin);
         if errand.is_none() {
             self.force_waiting(slot, desk);
         }
@@ -100,7 +100,7 @@ impl Shard {
     fn fill_restored(&mut self, slot: u32, is_past: bool, restored: &Restored<'_>) {
         let accepted = &restored.accepted;
         let session = self.turns.at(slot).and_then(|turn| self.sessions.at(turn.session));
-        let mark = Mark::new(&self.secret, session.map_or(0, |session| session.hash), accepted.id);
+        let mark = self.mark_of(&self.inbound_of(accepted), session.map_or(0, |session| session.hash));
         if let Some(turn) = self.turns.at_mut(slot) {
             // With the power a disk that is not synced at once may have lost an end that the store knows: then there is a
             // dead letter of its name.
@@ -138,17 +138,25 @@ impl Shard {
         }
     }
 
-    fn restore_session(&mut self, accepted: &Accepted<'_>, out: &mut Effects) -> u32 {
-        let Accepted { channel, scope, mode, peer, chat, thread, .. } = *accepted;
-        let post = self.places.post_named(channel);
-        let hash = session_hash(&self.secret, channel, scope, peer, chat, thread);
-        if let Some(slot) = self.lookup(hash, post, scope, peer, chat, thread) {
-            return slot;
-        }
-        self.sessions_lease.force(&self.bounds.sessions);
-        let inbound = Inbound { scope, peer, chat, thread, mode, ..Inbound::default() };
-        let session = Session::new(hash, post, &inbound, self.now, self.log.store);
-        self.insert_session(session, out)
+    /// Its session, and the account that it came from where that is one of several.
+    fn restore_session(&mut self, accepted: &Accepted<'_>, out: &mut Effects) -> (u32, Option<Origin>) {
+        let post = self.places.post_named(accepted.channel);
+        let inbound = self.inbound_of(accepted);
+        let Whose { hash, post, session, is_linked } = self.whose(&inbound, post);
+        let origin = is_linked.then(|| Origin::of(accepted.channel, &inbound));
+        let session = session.unwrap_or_else(|| {
+            self.sessions_lease.force(&self.bounds.sessions);
+            self.make_session(hash, post, &inbound, origin.as_ref(), out)
+        });
+        (session, origin)
+    }
+
+    /// The message of a record. Where its channel is gone from the configuration, of none.
+    fn inbound_of<'a>(&self, accepted: &Accepted<'a>) -> Inbound<'a> {
+        let Accepted { scope, mode, peer, chat, thread, id, text, .. } = *accepted;
+        let channel = self.places.id_named(accepted.channel).unwrap_or(ChannelId(u16::MAX));
+        Inbound { channel, scope, mode, peer, chat, thread, id, text, ..Inbound::default() }
+    }
     }
 
     /// The agent that was to answer, if there still is one of its name; else the one that would be asked now.
@@ -161,10 +169,7 @@ impl Shard {
         if accepted.outbound || answered {
             return NOWHERE;
         }
-        let channel = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
-        let Accepted { scope, peer, chat, thread, text, .. } = *accepted;
-        let channel = channel.unwrap_or_default();
-        let inbound = Inbound { channel, scope, peer, chat, thread, text, ..Inbound::default() };
+        let inbound = self.inbound_of(accepted);
         self.route_again(&inbound, session).unwrap_or(NOWHERE)
     }
 
@@ -199,9 +204,8 @@ impl Shard {
             self.hand_over(slot, out);
             return;
         }
-        let (parts, session, replayed) = (turn.delivering.part, turn.session, turn.replayed);
-        let post = self.sessions.at(session).and_then(|session| self.places.post(session.post)?.id);
-        let Some(channel) = post else {
+        let (parts, replayed) = (turn.delivering.part, turn.replayed);
+        let Some(channel) = self.channel_of(slot) else {
             // What people have read already is known to whoever tries the letter again.
             self.deliver_from(slot, verdict, Cursor::default(), parts, out);
             return;

@@ -6,6 +6,7 @@ use crate::effect::Outcome;
 use crate::event::{Class, Content, Mode, Stop, Usage};
 use crate::id::{AccountId, Client, Uid};
 use crate::limits::Limits;
+use crate::links::Origin;
 use crate::list::{Link, Linked};
 use crate::record::mark_bytes;
 use crate::split::Cursor;
@@ -194,6 +195,8 @@ pub(crate) struct Rare {
     pub(crate) took: Vec<[u8; 8]>,
     /// Whoever failed in its own words, for the dead letters.
     pub(crate) why: Box<str>,
+    /// The account that its message came from, where its conversation is one of several accounts.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// One turn.
@@ -325,6 +328,11 @@ impl Turn {
     /// Whoever failed in its own words.
     pub(crate) fn why(&self) -> &str {
         self.rare.as_ref().map_or("", |rare| &rare.why)
+    }
+
+    /// The account that it came from, where its conversation is one of several accounts.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.rare.as_ref().and_then(|rare| rare.origin.as_ref())
     }
 
     pub(crate) fn rare(&mut self) -> &mut Rare {

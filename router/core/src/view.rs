@@ -1,9 +1,8 @@
 //! What the shell reads from a shard: borrowed views, never a handle to change it.
 use crate::breaker;
 use crate::counters::Counters;
-use crate::event::{Class, Content, Scope};
+use crate::event::{Class, Content, Inbound, Scope};
 use crate::history::{take_piece, take_said};
-use crate::home::session_hash;
 use crate::id::{AccountId, AgentId, ChannelId, ModelId, SessionId, TurnId};
 use crate::plan::RunningMode;
 use crate::session::Session;
@@ -237,6 +236,25 @@ impl Shard {
         self.sessions.get(session.slot, session.generation).map(|session| self.address_of(session))
     }
 
+    /// Where the answer to this turn's message goes.
+    #[must_use]
+    pub fn destination(&self, turn: TurnId) -> Option<Address<'_>> {
+        let turn = self.turn(turn)?;
+        let address = self.address_of(self.sessions.at(turn.session)?);
+        let Some(origin) = turn.origin() else { return Some(address) };
+        let channel = self.places.id_named(&origin.channel).unwrap_or(ChannelId(u16::MAX));
+        Some(Address { channel, peer: &origin.peer, chat: &origin.chat, ..address })
+    }
+
+    /// The channel that the answer to a turn's message goes to.
+    pub(crate) fn channel_of(&self, slot: u32) -> Option<ChannelId> {
+        let turn = self.turns.at(slot)?;
+        match turn.origin() {
+            Some(origin) => self.places.id_named(&origin.channel),
+            None => self.places.post(self.sessions.at(turn.session)?.post)?.id,
+        }
+    }
+
     /// What a session remembers.
     #[must_use]
     pub fn memory(&self, session: SessionId) -> Option<Memory<'_>> {
@@ -275,8 +293,8 @@ impl Shard {
         thread: &str,
     ) -> Option<SessionId> {
         let post = self.places.post_of(channel)?;
-        let hash = session_hash(&self.secret, &self.plan.channel(channel).name, scope, peer, chat, thread);
-        self.lookup(hash, post, scope, peer, chat, thread).map(|slot| self.session_id(slot))
+        let inbound = Inbound { channel, scope, peer, chat, thread, ..Inbound::default() };
+        self.whose(&inbound, post).session.map(|slot| self.session_id(slot))
     }
 
     /// The sessions, by slot, beginning at slot `from`.

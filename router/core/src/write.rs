@@ -379,6 +379,8 @@ fn admits<'a>(
     places: &'a Places,
     (id, marks): (&'a str, &'a [[u8; 16]]),
 ) -> Accepted<'a> {
+    // What belongs to several accounts is written down as it came, and taken up as if it came again.
+    let (own, origin) = (places.post(session.post).map_or("", |post| &*post.name), turn.origin());
     Accepted {
         uid: turn.uid,
         unix_millis: turn.uid.micros() / 1_000,
@@ -388,12 +390,12 @@ fn admits<'a>(
         outbound: turn.outbound,
         replayed: turn.replayed,
         answered: turn.known_verdict().is_some(),
-        channel: places.post(session.post).map_or("", |post| &post.name),
+        channel: origin.map_or(own, |origin| &origin.channel),
         agent: places.desk(turn.desk).map_or("", |desk| &desk.name),
         id,
-        chat: session.chat(),
+        chat: origin.map_or(session.chat(), |origin| &origin.chat),
         thread: session.thread(),
-        peer: session.peer(),
+        peer: origin.map_or(session.peer(), |origin| &origin.peer),
         name: turn.name(),
         text: turn.text(),
         took: Uids::new(turn.joined()),

@@ -150,7 +150,12 @@ fn refuse(thread: &Rc<Thread>, client: Client, code: Code, why: &str) {
 fn send_home(thread: &Rc<Thread>, client: Client, letter: Box<DeadLetter>, replay: bool) {
     let (secret, cores) = (thread.shared.secret(), thread.shared.cores());
     let DeadLetter { channel, scope, peer, chat, thread: topic, .. } = &*letter;
-    let shard = home(session_hash(secret, channel, *scope, peer, chat, topic), cores);
+    let gateway = thread.gateway();
+    let hash = match gateway.channel(channel) {
+        Some(id) => gateway.plan.hash(secret, id, *scope, peer, chat, topic),
+        None => session_hash(secret, channel, *scope, peer, chat, topic),
+    };
+    let shard = home(hash, cores);
     let errand = Box::new(move |there: &Rc<Thread>| carry_out(there, client, &letter, replay));
     thread.outgoing.borrow_mut().letter(shard, Letter::Errand(errand));
 }

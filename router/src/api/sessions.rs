@@ -150,9 +150,8 @@ fn may(identity: &Identity, named: &Named<'_>, change: bool) -> bool {
 }
 
 fn home_of(thread: &Thread, gateway: &Gateway, named: &Named<'_>) -> ShardId {
-    let channel = &gateway.plan.channel(named.channel).name;
-    let hash =
-        session_hash(thread.shared.secret(), channel, named.scope, named.peer, named.chat, named.thread);
+    let Named { channel, scope, peer, chat, thread: topic } = *named;
+    let hash = gateway.plan.hash(thread.shared.secret(), channel, scope, peer, chat, topic);
     home(hash, thread.shared.cores())
 }
 

@@ -13,6 +13,7 @@ use crate::thread::Thread;
 use clawgate_core::breaker::State;
 use clawgate_core::codes::Code;
 use clawgate_core::id::{AgentId, ChannelId, ModelId};
+use clawgate_core::links::CHANNEL;
 use clawgate_core::time::Time;
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -254,7 +255,9 @@ fn channels_of(thread: &Thread) -> Vec<Value> {
             "status": "ok",
         })
     };
-    gateway.plan.channels.iter().enumerate().map(describe).collect()
+    // Nobody writes on the one that linked conversations are kept under.
+    let all = gateway.plan.channels.iter().enumerate().filter(|(_, channel)| *channel.name != *CHANNEL);
+    all.map(describe).collect()
 }
 
 /// The channels.

@@ -128,7 +128,7 @@ pub(crate) enum ScopeRule {
 }
 
 /// The first part of the client API's session ids; no channel can have this name.
-const RESERVED: &str = "api";
+pub(super) const API: &str = "api";
 
 /// One channel. Keys that its type has no use for are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -343,8 +343,10 @@ impl ChannelEntry {
         }
         let at = Path::of("channels").key(name);
         check_name(name, &at, report);
-        if name == RESERVED {
-            report.error(&at, "this name is taken by the client API", "choose another, and set its `type`");
+        if name == API || name == clawgate_core::links::CHANNEL {
+            let whose = if name == API { "the client API" } else { "conversations of linked accounts" };
+            let message = format!("this name is taken by {whose}");
+            report.error(&at, message, "choose another, and set its `type`");
         }
         let agent = self.agent.as_ref();
         let agent = agent.and_then(|agent| find_agent(agent, agents, &at.key("agent"), report));

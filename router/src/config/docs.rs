@@ -10,9 +10,9 @@ pub(crate) const STARTER: &str = include_str!("starter.jsonc");
 const GUIDE: &str = include_str!("guide.md");
 
 /// In the order in which people need them.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "server", "data", "journal", "store", "keys", "rate", "limits", "llm", "models", "agents", "route",
-    "channels", "logging",
+    "channels", "session", "logging",
 ];
 
 /// `router/docs/configuration.md`: the guide, and every key.

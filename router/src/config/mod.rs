@@ -27,6 +27,7 @@ mod schema;
 mod seconds;
 pub(crate) mod secret;
 pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub(crate) struct Config {
     pub(crate) route: route::Route,
     /// The platforms that are enabled.
     pub(crate) channels: Vec<channels::Channel>,
+    /// Accounts that share their person's conversation.
+    pub(crate) accounts: Vec<session::Account>,
     /// What is written to standard error.
     pub(crate) logging: Logging,
     /// What a careful person would change.
@@ -326,11 +329,13 @@ impl File {
             self.agents.iter().map(|(name, agent)| agent.resolve(name, &models, report)).collect();
         let names: Vec<&str> = self.agents.keys().map(String::as_str).collect();
         let route = expand::route(self, &names, report);
-        let channels = self
+        let channels: Vec<_> = self
             .channels
             .iter()
             .filter_map(|(name, channel)| channel.resolve(name, &names, report))
             .collect();
+        let known: Vec<&str> = self.channels.keys().map(String::as_str).collect();
+        let accounts = self.session.resolve(&known, &channels, report);
         let data = self.data.resolve(folder, has_file, report);
         let store = self.store.resolve(folder, &data, report);
         let mut limits = self.limits.resolve(report);
@@ -349,6 +354,7 @@ impl File {
             agents,
             route,
             channels,
+            accounts,
             logging: self.logging,
             warnings: Vec::new(),
         }

@@ -10,6 +10,7 @@ use super::models::{ModelEntry, ProviderName};
 use super::route::RouteEntry;
 use super::secret::Secret;
 use super::server::ServerSection;
+use super::session::SessionSection;
 use super::store::StoreSection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ pub(super) struct File {
     pub(super) route: Option<RouteEntry>,
     /// The platforms, by name. A channel is reached at `/webhooks/<name>`.
     pub(super) channels: BTreeMap<String, ChannelEntry>,
+    /// How conversations are told apart.
+    pub(super) session: SessionSection,
     /// What is written to standard error.
     pub(super) logging: Logging,
 }

@@ -9,6 +9,7 @@ mod admission;
 mod calls;
 mod delivery;
 mod durable;
+mod links;
 mod lookups;
 mod operations;
 mod overload;
@@ -28,6 +29,7 @@ use crate::event::{
 };
 use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning};
 use crate::record::Record;
 use crate::route::Strategy;
@@ -100,6 +102,7 @@ pub(crate) fn plan() -> Plan {
         agents: vec![agent("ada", &[0, 1])],
         models: vec![model("big"), model("small")],
         route: Strategy::Static(AgentId(0)),
+        links: Links::default(),
     }
 }
 

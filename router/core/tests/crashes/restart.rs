@@ -12,6 +12,7 @@ use clawgate_core::home::{Secret, session_hash};
 use clawgate_core::id::{AgentId, Client, ModelId, ShardId, Uid};
 use clawgate_core::journal::writer::{Mode, Owner, Settings, Writer};
 use clawgate_core::limits::Limits;
+use clawgate_core::links::Links;
 use clawgate_core::log::{JournalState, Start};
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::plan::{
@@ -125,6 +126,7 @@ fn plan(dice: &mut Dice, is_whole: bool) -> Plan {
         agents,
         models: vec![model("big"), model("small")],
         route: Strategy::Static(AgentId(0)),
+        links: Links::default(),
     }
 }
 

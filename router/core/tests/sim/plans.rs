@@ -208,6 +208,7 @@ impl Draft {
             agents: self.agents.iter().map(|name| self.agent(name)).collect(),
             models: self.models.iter().map(ModelDraft::model).collect(),
             route: self.strategy(&self.route),
+            links: clawgate_core::links::Links::default(),
         };
         Setup { plan: Arc::new(plan), route: self.route.clone(), roster: self.roster.as_slice().into() }
     }

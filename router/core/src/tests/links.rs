@@ -1,0 +1,79 @@
+//! Accounts of one person on several channels share a conversation; what belongs to a message goes where it came from.
+use super::durable::{durable, keeps};
+use super::*;
+use crate::links::Links;
+
+/// Two channels; `ann` on the first and `7` on the second are one person.
+fn linked() -> Plan {
+    let mut plan = plan();
+    plan.agents[0].history = true;
+    plan.channels = vec![channel("web"), channel("tg"), channel(crate::links::CHANNEL)];
+    let account = |channel, peer: &str| (ChannelId(channel), peer.into(), "anna".into());
+    plan.links = Links::new(ChannelId(2), [account(0, "ann"), account(1, "7")]);
+    plan
+}
+
+fn from_tg<'a>(text: &'a str) -> Inbound<'a> {
+    Inbound { channel: ChannelId(1), chat: "c7", ..posts("7", text) }
+}
+
+#[test]
+fn linked_accounts_share_a_conversation_and_each_is_answered_where_it_wrote() {
+    let mut scene = scene(linked());
+    scene.send(Inbound { id: "1", ..posts("ann", "one") });
+    assert_eq!(scene.send(Inbound { id: "1", ..from_tg("two") })[0], "accepted 1.1 ahead 1", "another id 1");
+    assert_eq!(scene.send(Inbound { id: "1", ..from_tg("two") }), ["duplicate"]);
+    let session = scene.find("ann").unwrap();
+    let shard = &scene.shards[0];
+    assert_eq!(shard.find(ChannelId(1), Scope::Direct, "7", "", ""), Some(session));
+    assert_eq!(shard.find(ChannelId(2), Scope::Direct, "anna", "", ""), Some(session));
+    assert_eq!((shard.channel_name(session), shard.load().sessions), ("person", 1));
+    let to = |scene: &Scene, slot| {
+        let to = scene.shards[0].destination(turn(slot, 1)).unwrap();
+        (to.channel.0, to.peer.to_string(), to.chat.to_string())
+    };
+    assert_eq!(to(&scene, 0), (0, "ann".to_string(), "room".to_string()));
+    assert_eq!(to(&scene, 1), (1, "7".to_string(), "c7".to_string()));
+    scene.text(call(0, 1, 0), "first");
+    scene.finishes(call(0, 1, 0));
+    let channel_of = |scene: &Scene| match scene.out.list() {
+        [.., Effect::Deliver { channel, .. }] => channel.0,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(channel_of(&scene), 0);
+    scene.delivered(turn(0, 1), 0, 0, Delivery::Confirmed { message: "" });
+    let prompt = scene.shards[0].prompt(turn(1, 1)).unwrap();
+    assert_eq!(prompt.history.count(), 2, "what was said on the other channel");
+    scene.text(call(1, 1, 0), "second");
+    scene.finishes(call(1, 1, 0));
+    assert_eq!(channel_of(&scene), 1);
+    scene.delivered(turn(1, 1), 0, 0, Delivery::Confirmed { message: "" });
+    // What the bot says by itself goes to where its person wrote from last.
+    scene.operates(session, Operation::Send("From us."));
+    assert_eq!(channel_of(&scene), 1);
+    // Groups, and everybody else, are apart.
+    scene.send(Inbound { scope: Scope::Group, ..posts("ann", "in a group") });
+    scene.send(Inbound { channel: ChannelId(1), ..posts("ann", "another ann") });
+    assert_eq!(scene.shard().load().sessions, 3);
+}
+
+#[test]
+fn a_linked_message_is_written_down_as_it_came_and_taken_up_into_the_shared_conversation() {
+    let mut scene = keeps(linked(), false);
+    scene.send(Inbound { id: "e1", ..from_tg("hi") });
+    let bytes = scene.out.list().iter().find_map(|effect| match effect {
+        Effect::Append { record, .. } => Some(scene.out.bytes(*record).to_vec()),
+        _ => None,
+    });
+    let bytes = bytes.unwrap();
+    let Some(Record::Accepted(accepted)) = Record::decode(&bytes) else { panic!("no message") };
+    assert_eq!((accepted.channel, accepted.peer, accepted.chat), ("tg", "7", "c7"));
+    durable(&mut scene, 1);
+    let mut later = keeps(linked(), false);
+    let restored = crate::event::Restored { accepted, reply: None, history: false, parts: 0 };
+    later.event(Event::Restore { client: Client::NOBODY, restored });
+    let session = later.find("ann").unwrap();
+    assert_eq!(later.shards[0].channel_name(session), "person");
+    assert_eq!(later.shards[0].destination(turn(0, 1)).unwrap().peer, "7");
+    assert_eq!(later.send(Inbound { id: "e1", ..from_tg("hi") }), [""; 0], "known, and not on disk yet");
+}
