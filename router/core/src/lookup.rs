@@ -9,7 +9,7 @@ use crate::admit::{Answer, SOON};
 use crate::codes::Code;
 use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects};
-use crate::event::{Head, Inbound, Sight};
+use crate::event::{Head, Inbound, Mode, Sight};
 use crate::id::{ChannelId, Client};
 use crate::shard::Shard;
 use crate::time::Time;
@@ -22,9 +22,9 @@ use alloc::string::String;
 enum Word {
     /// The store was asked.
     Awaited,
-    /// It is new, or has none, or memory will know.
+    /// It is new, or has none, or memory will know: as long as none of its conversation is admitted under the same id.
     New,
-    /// It was seen.
+    /// It was seen, or is that of a message that was admitted while this one waited.
     Seen,
     /// The store does not say.
     Unknown,
@@ -65,6 +65,7 @@ impl Owned {
 struct Waiting {
     client: Client,
     hash: u64,
+    mark: Option<Mark>,
     word: Word,
     message: Owned,
 }
@@ -128,6 +129,26 @@ impl Lookups {
         self.waiting.remove(&first)
     }
 
+    /// The last of a conversation that repeats this message.
+    fn last_of(&mut self, hash: u64, mark: Mark, mode: Mode) -> Option<&mut Waiting> {
+        let is_same =
+            |waiting: &Waiting| (waiting.mark, waiting.message.borrow().mode) == (Some(mark), mode);
+        let line = self.conversations.get(&hash)?;
+        let is_last = |number: &&u64| self.waiting.get(number).is_some_and(is_same);
+        let last = line.iter().rfind(is_last).copied()?;
+        self.waiting.get_mut(&last)
+    }
+
+    /// This message was admitted: what waits of its conversation under the same id repeats it, and the store, which may
+    /// have been asked before, has no word in that.
+    fn is_admitted(&mut self, hash: u64, mark: Mark) {
+        for number in self.conversations.get(&hash).into_iter().flatten() {
+            if let Some(waiting) = self.waiting.get_mut(number).filter(|waiting| waiting.mark == Some(mark)) {
+                waiting.word = Word::Seen;
+            }
+        }
+    }
+
     pub(crate) fn check(&self) {
         let lined: usize = self.conversations.values().map(VecDeque::len).sum();
         assert_eq!(lined, self.waiting.len(), "each that waits has its conversation");
@@ -175,7 +196,7 @@ impl Shard {
         let desk = inbound.agent.and_then(|agent| self.places.desk_of(agent));
         let message = Owned::new(inbound, post, desk);
         let word = if asked.is_some() { Word::Awaited } else { Word::New };
-        let lookup = self.lookups.push(Waiting { client, hash, word, message });
+        let lookup = self.lookups.push(Waiting { client, hash, mark, word, message });
         if let Some(mark) = asked {
             self.counters.lookups += 1;
             self.lookups.due.push_back((until, lookup));
@@ -230,38 +251,34 @@ impl Shard {
         }
         let Some(waiting) = self.lookups.waiting.get_mut(&lookup) else { return };
         waiting.word = word;
-        let (hash, mut ready) = (waiting.hash, VecDeque::new());
+        let hash = waiting.hash;
         while let Some(waiting) = self.lookups.pop_ready(hash) {
-            ready.push_back(waiting);
+            self.go_on(waiting, out);
         }
-        while let Some(Waiting { client, word, message, .. }) = ready.pop_front() {
-            let Inbound { id, mode, .. } = message.borrow();
-            let is_same = |later: &&mut Waiting| {
-                let later = later.message.borrow();
-                (later.id, later.mode) == (id, mode)
-            };
-            let again = ready.iter_mut().rfind(|later| !id.is_empty() && is_same(later));
-            // Whoever asks again may have lost the first connection: the answer is for the one that asked last.
-            let client = match again {
-                Some(later) => core::mem::replace(&mut later.client, client),
-                None => client,
-            };
-            let inbound = message.borrow();
-            let answer = match word {
-                Word::Seen => Err(Answer::Duplicate),
-                Word::Unknown => Err(Answer::Refused(Code::StoreUnavailable, SOON)),
-                Word::New | Word::Awaited => Ok(()),
-            };
-            let (Some(channel), Some(agent)) = self.ids_of(&message) else {
-                let gone = Answer::Refused(Code::NotFound, 0);
-                self.answer(client, &inbound, gone, out);
-                continue;
-            };
-            let inbound = Inbound { channel, agent, ..inbound };
-            let answer = answer.and_then(|()| self.admit(client, &inbound, true, out));
-            if let Err(answer) = answer {
-                self.answer(client, &inbound, answer, out);
-            }
+    }
+
+    /// All is known of a message and of those before it.
+    fn go_on(&mut self, Waiting { client, hash, mark, word, message }: Waiting, out: &mut Effects) {
+        let inbound = message.borrow();
+        // Whoever asks again may have lost the first connection: the answer is for the one that asked last.
+        let client = match mark.and_then(|mark| self.lookups.last_of(hash, mark, inbound.mode)) {
+            Some(later) => core::mem::replace(&mut later.client, client),
+            None => client,
+        };
+        let (Some(channel), Some(agent)) = self.ids_of(&message) else {
+            let gone = Answer::Refused(Code::NotFound, 0);
+            return self.answer(client, &inbound, gone, out);
+        };
+        let inbound = Inbound { channel, agent, ..inbound };
+        let answer = match word {
+            Word::Seen => Err(Answer::Duplicate),
+            Word::Unknown => Err(Answer::Refused(Code::StoreUnavailable, SOON)),
+            Word::New | Word::Awaited => self.admit(client, &inbound, true, out),
+        };
+        match (answer, mark) {
+            (Err(answer), _) => self.answer(client, &inbound, answer, out),
+            (Ok(()), Some(mark)) => self.lookups.is_admitted(hash, mark),
+            (Ok(()), None) => {}
         }
     }
 

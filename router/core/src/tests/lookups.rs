@@ -144,3 +144,51 @@ fn a_channel_or_an_agent_that_goes_meanwhile_is_gone_for_those_that_wait() {
     scene.shard().reconfigure(Arc::new(without));
     assert_eq!(sighted(&mut scene, 2, Sight::Never), ["refused NOT_FOUND 0"]);
 }
+
+/// A message was admitted twice: the store had said of its repetition that it is new, for it was asked before it had heard
+/// of the first; and memory had forgotten the first by the time at which the repetition's turn came.
+#[test]
+fn a_word_that_grew_old_admits_nothing_twice() {
+    let mut scene = forgetful(512);
+    assert_eq!(scene.send(post("e1", "ann")), ["look up 1"]);
+    assert_eq!(scene.send(post("e1", "ann")), ["look up 2"]);
+    assert_eq!(sighted(&mut scene, 1, Sight::Never)[0], "accepted 0.1 ahead 0");
+    assert_eq!(durable(&mut scene, 1).last().unwrap(), "duplicate", "whatever the store says of it");
+    assert_eq!(sighted(&mut scene, 2, Sight::Never), [""; 0]);
+    assert_eq!(scene.shard().load().lookups, 0);
+}
+
+/// The same of a repetition about which the store was not asked: as it came, its id was in nobody's memory.
+#[test]
+fn what_was_admitted_and_forgotten_meanwhile_is_known_for_what_waits() {
+    let limits = Limits { dedup_ids_max: 2, dedup_age_max: WEEK, lookups_max: 9, ..Limits::TEST };
+    let mut scene = keeps(Plan { limits, ..plan() }, false);
+    scene.shard().remembers_since(None);
+    let mut written = 0;
+    let mut save_all = |scene: &mut Scene| {
+        written += 9;
+        durable(scene, written);
+        scene.event(Event::Saved { save: written });
+    };
+    // Two ids that only the store knows any more.
+    for (id, peer) in [("old 1", "ann"), ("old 2", "ann"), ("b", "ben"), ("c", "cat")] {
+        scene.send(post(id, peer));
+    }
+    save_all(&mut scene);
+    scene.send(post("d", "dan"));
+    assert_eq!(scene.send(post("old 1", "ann")), ["look up 1"]);
+    assert_eq!(scene.send(post("e1", "ann")), [""; 0], "new, behind it");
+    assert_eq!(scene.send(post("old 2", "ann")), ["look up 3"]);
+    assert_eq!(scene.send(post("e1", "ann")), [""; 0]);
+    let lines = sighted(&mut scene, 1, SEEN);
+    assert!(lines.iter().any(|line| line.starts_with("accepted")), "{lines:?}");
+    save_all(&mut scene);
+    for (id, peer) in [("f", "fay"), ("g", "gus"), ("h", "hal")] {
+        scene.send(post(id, peer));
+    }
+    save_all(&mut scene);
+    scene.send(post("i", "ida"));
+    let lines = sighted(&mut scene, 3, SEEN);
+    assert!(!lines.iter().any(|line| line.starts_with("accepted")), "it was admitted: {lines:?}");
+    assert_eq!(scene.shard().load().lookups, 0);
+}
