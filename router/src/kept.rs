@@ -329,6 +329,9 @@ impl Reading<'_> {
                 let mark = self.mark(accepted);
                 self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
             }
+            Fact::EndedAs { mark, ending } => {
+                self.share_of(mark[0]).endings.push((mark, ending.map(str::to_owned)));
+            }
             Fact::Mark { mark, unix_millis } => {
                 self.share_of(mark[0]).marks.push((mark, unix_millis));
                 self.push(Op::Seen { mark: mark_bytes(mark), unix_millis });

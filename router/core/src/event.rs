@@ -464,6 +464,13 @@ pub enum Event<'a> {
         /// The turn.
         restored: &'a Restored<'a>,
     },
+    /// An operator drops a dead letter. Answered by `Effect::Operated`, once that is on disk.
+    DropLetter {
+        /// Who waits for the answer.
+        client: Client,
+        /// The turn that it was.
+        uid: Uid,
+    },
     /// All records up to this one are on disk.
     Durable {
         /// Its number, as `Effect::Append` named it.

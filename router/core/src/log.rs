@@ -55,6 +55,8 @@ pub(crate) enum Await {
     Operated { client: Client },
     /// A dead letter is tried again: that is acknowledged, and the letter goes.
     Replayed { client: Client, turn: TurnId },
+    /// A dead letter is dropped: that is acknowledged, and the letter goes.
+    Dropped { client: Client, uid: Uid },
     /// A turn is over, and a dead letter comes or goes with that: see [`Log::take_end`].
     Ended,
     /// An event id is remembered: a message that is not on disk is not known, and may come again.
@@ -110,7 +112,7 @@ pub(crate) struct Log {
     saves: u64,
     /// Saves that are not confirmed and the record that each needs.
     unsaved: Floors,
-    /// Dead letters that are tried again, and the save after which the store knows that; 0 before there is one.
+    /// Dead letters that are tried again or dropped, and the save after which the store knows that; 0 before there is one.
     reviving: BTreeMap<Uid, u64>,
 }
 
@@ -266,7 +268,8 @@ impl Log {
         self.unwritten.done(self.durable);
     }
 
-    /// A dead letter is tried again, as somebody asked. False if that is so already, as far as the store may not know.
+    /// A dead letter is tried again or dropped, as somebody asked. False if that is so already, as far as the store may not
+    /// know.
     pub(crate) fn revive(&mut self, uid: Uid) -> bool {
         let is_new = !self.reviving.contains_key(&uid);
         if is_new {
@@ -275,7 +278,7 @@ impl Log {
         is_new
     }
 
-    /// With this save the store knows that a letter was tried again, and what came of it as far as that is known.
+    /// With this save the store knows that a letter was tried again or dropped, and what came of it as far as that is known.
     pub(crate) fn on_revived(&mut self, uid: Uid, save: u64) {
         if let Some(known) = self.reviving.get_mut(&uid) {
             *known = save;

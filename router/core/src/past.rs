@@ -39,13 +39,20 @@ pub enum Fact<'a> {
         /// Parts of it that were confirmed.
         parts: u16,
     },
-    /// A dead letter was tried again: it is none any more.
+    /// A dead letter was tried again, or dropped: it is none any more.
     Revived(Uid),
     /// A client has a receipt for this message, and may ask again how it ended: for the shards, not for the store.
     Ended {
         /// The message.
         accepted: Accepted<'a>,
         /// Its answer, or why there is none.
+        ending: Result<&'a str, Code>,
+    },
+    /// As [`Self::Ended`], of a message that became part of another one's turn.
+    EndedAs {
+        /// The mark of its event id.
+        mark: [u64; 2],
+        /// The answer to all of them, or why there is none.
         ending: Result<&'a str, Code>,
     },
     /// A session was reset, or closed: what facts before this one say of it is forgotten.
@@ -176,6 +183,8 @@ impl Past {
                 tell(Fact::Forgot(forgot));
             }
             Record::Seen { mark, unix_millis } => tell(Fact::Mark { mark, unix_millis }),
+            // Should it be tried again all the same, that turn goes on.
+            Record::Dropped { uid } => tell(Fact::Revived(uid)),
         }
         true
     }
@@ -217,13 +226,16 @@ fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &m
         let text = if accepted.outbound { "" } else { accepted.text };
         tell(Fact::Said { accepted: Accepted { text, ..accepted }, reply });
     }
-    if accepted.mode != Mode::Deliver && !accepted.id.is_empty() && outcome != Outcome::Merged {
+    if accepted.mode != Mode::Deliver && outcome != Outcome::Merged {
         let ending = match (outcome, answer) {
             (Outcome::Answered, Some((_, _, reply))) => Ok(reply),
             (Outcome::Answered, None) | (Outcome::Cancelled | Outcome::Merged, _) => Err(Code::Cancelled),
             (Outcome::Failed(code) | Outcome::Dead(code), _) => Err(code),
         };
-        tell(Fact::Ended { accepted, ending });
+        if !accepted.id.is_empty() {
+            tell(Fact::Ended { accepted, ending });
+        }
+        accepted.seen.iter().for_each(|mark| tell(Fact::EndedAs { mark, ending }));
     }
     if let Outcome::Dead(code) = outcome {
         // What was delivered for a turn that had failed before was an apology.
@@ -284,6 +296,7 @@ mod tests {
                     }
                     Fact::Revived(uid) => format!("revived {}", uid.0),
                     Fact::Ended { accepted, ending } => format!("ended {} {ending:?}", accepted.id),
+                    Fact::EndedAs { mark, ending } => format!("ended {mark:?} {ending:?}"),
                     Fact::Cursor { channel, value } => format!("cursor {channel} {value}"),
                     Fact::Forgot(forgot) => format!("forgot {} closed {}", forgot.peer, forgot.closed),
                     Fact::Mark { mark, unix_millis } => format!("mark {mark:?} {unix_millis}"),
@@ -349,6 +362,7 @@ mod tests {
             delivered(4, 0),
             settled(4, Outcome::Dead(Code::UpstreamFailed)),
             Record::Accepted(Accepted { replayed: true, ..accepted(4, "") }),
+            Record::Dropped { uid: Uid(3) },
             Record::Cursor { channel: "c", value: "8" },
             Record::Forgot(Forgot { uid: Uid(9), closed: true, peer: "ann", ..Forgot::default() }),
         ]);
@@ -362,6 +376,7 @@ mod tests {
                 "dead 3 DELIVERY_FAILED 2 why Some(\"so\") 1",
                 "dead 4 UPSTREAM_FAILED 2 why None 0",
                 "revived 4",
+                "revived 3",
                 "cursor c 8",
                 "forgot ann closed true"
             ]

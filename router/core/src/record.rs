@@ -156,6 +156,11 @@ pub enum Record<'a> {
         /// When: Unix milliseconds.
         unix_millis: u64,
     },
+    /// An operator dropped a dead letter: what records before this one say of its end makes none of it.
+    Dropped {
+        /// The turn that it was.
+        uid: Uid,
+    },
 }
 
 /// A session was reset, or closed: what records before this one say of it must not come back.
@@ -196,6 +201,7 @@ const SETTLED: u8 = 4;
 const CURSOR: u8 = 5;
 const FORGOT: u8 = 6;
 const SEEN: u8 = 7;
+const DROPPED: u8 = 8;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -233,6 +239,10 @@ impl<'a> Record<'a> {
                 out.push(SEEN);
                 mark.iter().chain([&unix_millis]).for_each(|word| put(out, &word.to_le_bytes()));
             }
+            Self::Dropped { uid } => {
+                out.push(DROPPED);
+                put(out, &uid.0.to_le_bytes());
+            }
         }
     }
 
@@ -259,6 +269,7 @@ impl<'a> Record<'a> {
             CURSOR => Self::Cursor { channel: from.text()?, value: from.text()? },
             FORGOT => Self::Forgot(decode_forgot(&mut from)?),
             SEEN => Self::Seen { mark: [from.long()?, from.long()?], unix_millis: from.long()? },
+            DROPPED => Self::Dropped { uid: from.uid()? },
             _ => return None,
         };
         from.rest.is_empty().then_some(record)
@@ -533,6 +544,7 @@ mod tests {
             }),
             Record::Forgot(Forgot { uid, closed: true, channel: "api", peer: "ann", ..Forgot::default() }),
             Record::Seen { mark: [7, u64::MAX], unix_millis: 1_790_000_000_123 },
+            Record::Dropped { uid: Uid(77) },
         ]
     }
 

@@ -142,6 +142,7 @@ impl Shard {
             }
             Event::Operate { client, session, operation } => self.on_operate(client, session, operation, out),
             Event::Restore { client, restored } => self.on_restore(client, restored, out),
+            Event::DropLetter { client, uid } => self.on_drop_letter(client, uid, out),
             Event::Durable { lsn } => self.on_durable(lsn, out),
             Event::Journal { state } => self.log.state = state,
             Event::Carry { lsn } => self.on_carry(lsn, out),

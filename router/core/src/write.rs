@@ -225,6 +225,10 @@ impl Shard {
                 Await::Repeated { client } => out.push(Effect::Duplicate { client }),
                 Await::Operated { client } => out.push(Effect::Operated { client, refused: None }),
                 Await::Replayed { client, turn } => self.on_replay_durable(client, turn, out),
+                Await::Dropped { client, uid } => {
+                    out.push(Effect::Operated { client, refused: None });
+                    self.save_revived(uid, floor, out);
+                }
                 Await::Ended => {
                     if let Some(ended) = self.log.take_end(lsn) {
                         self.save_end(&ended, floor, out);
@@ -249,6 +253,24 @@ impl Shard {
             let (uid, floor) = (turn.uid, turn.lsn);
             self.save_revived(uid, floor, out);
         }
+    }
+
+    /// An operator drops a dead letter. The store is told once that is on disk: after a crash the journal may tell again of
+    /// the end that made the letter, and then tells of this too. Where the journal takes nothing, the store alone is told,
+    /// because that may be what makes room.
+    pub(crate) fn on_drop_letter(&mut self, client: Client, uid: Uid, out: &mut Effects) {
+        if !self.log.revive(uid) {
+            // It was tried again or dropped, and the store has not heard of that.
+            out.push(Effect::Operated { client, refused: Some(Code::Duplicate) });
+            return;
+        }
+        if !self.log.journal || self.unwritable().is_some() {
+            self.save_revived(uid, 0, out);
+            out.push(Effect::Operated { client, refused: None });
+            return;
+        }
+        let lsn = self.log.append(&Record::Dropped { uid }, out);
+        self.log.wait_to_save(lsn, lsn, Await::Dropped { client, uid });
     }
 
     /// The store forgets a dead letter, if it has one of this name.
@@ -322,6 +344,10 @@ impl Shard {
                 Some(floor) => self.log.wait_to_save(self.log.last(), floor, what),
                 None => self.log.wait(self.log.last(), Await::Operated { client }),
             },
+            Await::Dropped { uid, .. } => {
+                let lsn = self.log.append(&Record::Dropped { uid }, out);
+                self.log.wait_to_save(lsn, lsn, what);
+            }
             Await::Ack { .. }
             | Await::Repeated { .. }
             | Await::Operated { .. }

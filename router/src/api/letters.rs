@@ -169,8 +169,7 @@ fn carry_out(thread: &Rc<Thread>, client: Client, letter: &DeadLetter, replay: b
         return refuse(thread, client, Code::NotFound, why);
     }
     if !replay {
-        keeper.drop_letter(letter.uid);
-        return crate::execute::reply(thread, client, Reply::Operated { refused: None }, "");
+        return thread.handle(Event::DropLetter { client, uid: Uid(letter.uid) });
     }
     let (channel, agent) = (letter.channel.as_str(), "");
     if thread.gateway().channel(channel).is_none() {

@@ -350,6 +350,13 @@ fn closed(bench: &Bench, _: &Path) {
     bench.put(vec![say("ana", 1, Role::User, "x"), set(SessionRow { revision: 7, ..session("ana") })]);
     bench.put(vec![Op::Close { key: key("ana"), revision: 7 }]);
     assert_eq!(bench.texts(&key("ana")), ["anew"]);
+    // Also where the new one has said something, and was not saved itself yet.
+    bench.put(vec![say("bob", 1, Role::User, "x"), set(SessionRow { revision: 2, ..session("bob") })]);
+    bench.put(vec![say("bob", 4, Role::User, "anew"), say("bob", 3, Role::User, "at once")]);
+    bench.put(vec![Op::Close { key: key("bob"), revision: 3 }]);
+    assert_eq!(bench.load(&key("bob")), None);
+    bench.put(vec![set(SessionRow { revision: 5, ..session("bob") })]);
+    assert_eq!(bench.texts(&key("bob")), ["at once", "anew"]);
 }
 
 fn any_text(bench: &Bench, _: &Path) {

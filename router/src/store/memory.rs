@@ -102,10 +102,18 @@ impl Tables {
                 }
             }),
             Op::Close { key, revision } => {
-                let stored = self.conversations.get(key).and_then(|found| found.session.as_ref());
-                if stored.is_none_or(|row| row.revision <= *revision) {
-                    self.remove(key);
+                let Some(found) = self.conversations.get(key) else { return };
+                if found.session.as_ref().is_some_and(|row| *revision < row.revision) {
+                    return;
                 }
+                if found.said.range((*revision, 0)..).next().is_none() {
+                    self.remove(key);
+                    return;
+                }
+                self.change(key, |conversation| {
+                    conversation.session = None;
+                    conversation.said = conversation.said.split_off(&(*revision, 0));
+                });
             }
             Op::Dead(letter) => {
                 if !self.letters.contains_key(&letter.uid) {

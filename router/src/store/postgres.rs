@@ -74,8 +74,14 @@ const SET: &str = "
         ) AS counted WHERE $7 < messages OR $8 < bytes
     ))";
 const CLOSE: &str = "
-    WITH gone AS (DELETE FROM sessions WHERE key = $1 AND revision <= $2 RETURNING key)
-    DELETE FROM said USING gone WHERE said.key = gone.key";
+    WITH old AS (SELECT key FROM sessions WHERE key = $1 AND revision <= $2 FOR UPDATE),
+    anew AS (SELECT EXISTS (SELECT FROM said WHERE key = $1 AND $2 <= uid) AS is_there),
+    gone AS (DELETE FROM said USING old WHERE said.key = old.key AND said.uid < $2),
+    stub AS (
+        UPDATE sessions SET revision = 0, history_from = 0, body = '' FROM old, anew
+        WHERE sessions.key = old.key AND anew.is_there
+    )
+    DELETE FROM sessions USING old, anew WHERE sessions.key = old.key AND NOT anew.is_there";
 const DEAD: &str = "INSERT INTO dead (uid, body) VALUES ($1, $2) ON CONFLICT (uid) DO NOTHING";
 const DROP: &str = "DELETE FROM dead WHERE uid = $1";
 const MOVE: &str = "

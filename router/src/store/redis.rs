@@ -57,13 +57,21 @@ const SET: &str = "
         forget(redis.call('ZREVRANGE', KEYS[3], kept, -1))
     end
     return 1";
-/// The end of a session, unless it is newer.
+/// The end of a session, unless it is newer, and of what was said before.
 const CLOSE: &str = "
     local old = redis.call('HGET', KEYS[1], 'revision')
     if old and ARGV[2] < old then return 0 end
-    redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
-    redis.call('ZREM', KEYS[4], ARGV[1])
+    redis.call('UNLINK', KEYS[1])
     redis.call('ZREM', KEYS[5], ARGV[1])
+    if redis.call('ZLEXCOUNT', KEYS[3], '[' .. ARGV[2], '+') == 0 then
+        redis.call('UNLINK', KEYS[2], KEYS[3])
+        redis.call('ZREM', KEYS[4], ARGV[1])
+        return 1
+    end
+    for _, field in ipairs(redis.call('ZRANGEBYLEX', KEYS[3], '-', '(' .. ARGV[2])) do
+        redis.call('HDEL', KEYS[2], field)
+        redis.call('ZREM', KEYS[3], field)
+    end
     return 1";
 /// A cursor, unless the one that is there is as new.
 const MOVE: &str = "

@@ -258,8 +258,9 @@ pub(crate) enum Op {
     },
     /// A session, unless the one that is there is as new.
     Session(Box<SessionRow>),
-    /// The end of a session and of all that was said in it, unless the one that is there is newer. A session that
-    /// begins anew under the key has a `history_from` past what was said before.
+    /// The end of a session, unless the one that is there is newer, and of what was said in it under names before
+    /// `revision`. What was said later is of the session that began anew under the key, whose own row may come after it;
+    /// that has a `history_from` past what was said before.
     Close {
         #[serde(with = "key")]
         key: Key,

@@ -288,12 +288,19 @@ fn trim(to: &Connection, session: i64, keep: Keep) -> rusqlite::Result<()> {
 }
 
 fn close(to: &Connection, key: &Key, revision: u64) -> rusqlite::Result<()> {
+    let revision = signed(revision)?;
     let id: Option<i64> = to
-        .prepare_cached("DELETE FROM sessions WHERE key = ? AND revision <= ? RETURNING id")?
-        .query_row(params![key.as_str(), signed(revision)?], |row| row.get(0))
+        .prepare_cached("SELECT id FROM sessions WHERE key = ? AND revision <= ?")?
+        .query_row(params![key.as_str(), revision], |row| row.get(0))
         .optional()?;
     let Some(id) = id else { return Ok(()) };
-    to.prepare_cached("DELETE FROM said WHERE session = ?")?.execute([id]).map(drop)
+    to.prepare_cached("DELETE FROM said WHERE session = ? AND uid < ?")?.execute([id, revision])?;
+    let rest = if to.prepare_cached("SELECT 1 FROM said WHERE session = ?")?.exists([id])? {
+        "UPDATE sessions SET revision = 0, history_from = 0, body = '' WHERE id = ?"
+    } else {
+        "DELETE FROM sessions WHERE id = ?"
+    };
+    to.prepare_cached(rest)?.execute([id]).map(drop)
 }
 
 fn load(

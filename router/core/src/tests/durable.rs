@@ -250,6 +250,26 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     assert_eq!(scene.shard().released(), 3);
 }
 
+/// A letter that was dropped came back after a crash: only the store knew, and the journal told again of the end that had
+/// made it.
+#[test]
+fn a_letter_is_dropped_once_that_is_on_disk() {
+    let mut scene = keeps(plan(), false);
+    let (client, uid) = (Client { ticket: 5, ..Client::default() }, Uid(7 << 10));
+    let drops = Event::DropLetter { client, uid };
+    assert_eq!(scene.event(drops), [format!("append 1 dropped {}", uid.0)]);
+    assert_eq!(scene.event(drops), ["operated DUPLICATE"], "not twice at a time");
+    // Where the journal lost it, it is written again.
+    assert_eq!(scene.event(Event::Carry { lsn: 1 }), [format!("append 2 dropped {}", uid.0)]);
+    assert_eq!(durable(&mut scene, 1), [""; 0]);
+    assert_eq!(durable(&mut scene, 2), ["operated ok", "save 1 revived"]);
+    assert_eq!(scene.shard().released(), 1, "it is needed until the store knows");
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.shard().released(), 2);
+    scene.event(Event::Journal { state: JournalState::Full });
+    assert_eq!(scene.event(drops), ["save 2 revived", "operated ok"], "it may be what makes room");
+}
+
 #[test]
 fn what_is_lost_on_the_way_to_the_disk_is_written_again_also_when_it_is_over() {
     let mut scene = keeps(plan(), false);

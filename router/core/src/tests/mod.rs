@@ -321,6 +321,7 @@ fn written(bytes: &[u8]) -> String {
             format!("forgot {} {what}", forgot.peer)
         }
         Some(Record::Seen { .. }) => "seen".to_string(),
+        Some(Record::Dropped { uid }) => format!("dropped {}", uid.0),
         None => "nothing".to_string(),
     }
 }

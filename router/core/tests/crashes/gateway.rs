@@ -57,6 +57,7 @@ pub(crate) enum Input {
     Delivered { turn: TurnId, uid: Uid, part: u16, attempt: u16, word: Word },
     Operate { client: Client, session: usize, wish: Wish, number: usize },
     Restore { client: Client, uid: Uid, letter: Letter },
+    DropLetter { client: Client, uid: Uid },
     Loaded { id: SessionId, session: Option<usize> },
     Sighted { lookup: u64, mark: Option<[u64; 2]> },
     Saved { save: u64 },
@@ -126,6 +127,7 @@ impl World {
             Input::Inbound { client, number } => {
                 let words = self.words(*number);
                 self.life.about = Some(*number);
+                self.on_asked(*client, *number);
                 let place = self.places[self.ledger.messages[*number].session].clone();
                 let inbound = self.inbound(*number, &place, &words);
                 self.handle(shard, Event::Inbound { client: *client, inbound });
@@ -148,6 +150,12 @@ impl World {
                 self.feed_wish(shard, *client, *session, *wish, *number);
             }
             Input::Restore { client, uid, letter } => self.feed_letter(shard, *client, *uid, letter),
+            Input::DropLetter { client, uid } => {
+                // Where the journal takes nothing, the store alone is told.
+                let is_sure = self.life.states[shard] == JournalState::Open;
+                self.ledger.on_dropping(is_sure.then_some(*client), *uid);
+                self.handle(shard, Event::DropLetter { client: *client, uid: *uid });
+            }
             Input::Loaded { id, session } => self.feed_loaded(shard, *id, *session),
             Input::Sighted { lookup, mark } => {
                 let sight = match mark {
@@ -335,7 +343,7 @@ impl World {
         // One that waited for the store is admitted in another's event.
         let about = match self.purpose(client) {
             Some(Purpose::Update(number) | Purpose::Receipt(number) | Purpose::Plain(number)) => Some(number),
-            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay) | None => self.life.about,
+            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay | Purpose::Drop) | None => self.life.about,
         };
         if !again && let Some(number) = about {
             self.life.turns.insert((shard, turn), number);

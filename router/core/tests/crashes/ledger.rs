@@ -187,6 +187,8 @@ pub(crate) struct Ledger {
     forgetting: Vec<(Client, Vec<Uid>)>,
     /// He has.
     pub(crate) forgotten: BTreeSet<Uid>,
+    /// Dead letters that an operator drops: whether he has heard that it is done, and from whom he will.
+    dropped: BTreeMap<Uid, (bool, Option<Client>)>,
     /// What each call of a model was asked, by its number.
     pub(crate) asked: BTreeMap<u64, Vec<usize>>,
     /// The journal lost records, and a shard writes down again what is not safe: also what is over.
@@ -236,8 +238,8 @@ impl Ledger {
     pub(crate) fn on_append(&mut self, shard: usize, lsn: u64, bytes: &[u8]) {
         let Some(record) = Record::decode(bytes) else { panic!("a record that cannot be read") };
         let (uid, what) = match record {
-            // Of no turn: what it must do shows in the store.
-            Record::Forgot(_) => return,
+            // Of no turn: what they must do shows in the store.
+            Record::Forgot(_) | Record::Dropped { .. } => return,
             Record::Accepted(accepted) => {
                 let revives = self.on_accepted(&accepted);
                 let (numbers, took) = (numbers_of(accepted.text), accepted.took.iter().collect());
@@ -469,8 +471,10 @@ impl Ledger {
             }
         }
         turn.over = Some(outcome);
-        // Whoever hears that it is answered with another one asks for no more.
-        self.messages[number].is_kept = outcome != Outcome::Merged;
+        // Whoever hears that it is answered with another one asks for no more; all hear how that one ended.
+        if outcome != Outcome::Merged {
+            turn.numbers.iter().for_each(|number| self.messages[*number].is_kept = true);
+        }
     }
 
     /// The process died. Of each turn one part may be in doubt, and nobody remembers what was not on disk.
@@ -583,6 +587,26 @@ impl Ledger {
     pub(crate) fn on_has_forgotten(&mut self, client: Client) {
         let done = self.forgetting.extract_if(.., |(of, _)| *of == client);
         self.forgotten.extend(done.flat_map(|(_, said)| said));
+    }
+
+    /// An operator drops a dead letter; as which client he will hear that it is done for good, if he will.
+    pub(crate) fn on_dropping(&mut self, client: Option<Client>, uid: Uid) {
+        let (_, of) = self.dropped.entry(uid).or_default();
+        *of = client.or(*of);
+    }
+
+    /// He hears that it is done.
+    pub(crate) fn on_dropped(&mut self, client: Client) {
+        let dropped = self.dropped.values_mut().find(|(_, of)| *of == Some(client));
+        if let Some((is_done, _)) = dropped {
+            *is_done = true;
+        }
+    }
+
+    /// Letters that may be gone, and those that must.
+    pub(crate) fn dropped(&self) -> (BTreeSet<Uid>, BTreeSet<Uid>) {
+        let done = self.dropped.iter().filter(|(_, (is_done, _))| *is_done);
+        (self.dropped.keys().copied().collect(), done.map(|(uid, _)| *uid).collect())
     }
 
     /// The turn that a message is answered by in the end.

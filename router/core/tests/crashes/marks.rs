@@ -13,6 +13,7 @@ const WANTED: &[(&str, u64)] = &[
     ("cancelled", 500),
     ("dead letter", 700),
     ("replayed", 100),
+    ("dropped", 50),
     ("repeated", 300),
     ("attached", 1_000),
     ("asked again after the answer", 50),

@@ -34,6 +34,7 @@ pub(crate) enum Purpose {
     Send(usize),
     Operation,
     Replay,
+    Drop,
 }
 
 /// A client with a receipt, or without.
@@ -45,6 +46,8 @@ pub(crate) struct Listener {
     heard: String,
     /// It left while nobody knew the end.
     pub(crate) comes_back: bool,
+    /// This life knew how its message had ended as it asked: it must hear that.
+    is_owed: bool,
 }
 
 /// All conversations.
@@ -244,6 +247,14 @@ impl World {
         (listener.client == Some(client)).then_some((number, listener))
     }
 
+    /// A message is handed over.
+    pub(crate) fn on_asked(&mut self, client: Client, number: usize) {
+        let is_kept = self.ledger.messages[number].is_kept;
+        if let Some((_, listener)) = self.listener(client) {
+            listener.is_owed = is_kept;
+        }
+    }
+
     pub(crate) fn begin_to_hear(&mut self, number: usize, client: Client, turn: (usize, TurnId)) {
         let listener = &mut self.listeners[number];
         if listener.client == Some(client) {
@@ -291,6 +302,7 @@ impl World {
         }
         if code == Code::Duplicate {
             // What it became part of is not over, or not kept.
+            self.check_owed(number);
             self.hang_up(number);
             return;
         }
@@ -326,12 +338,13 @@ impl World {
                 }
             }
             Some(Purpose::Plain(_)) => panic!("a message without an id is called a repetition"),
-            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay) | None => {}
+            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay | Purpose::Drop) | None => {}
         }
     }
 
     /// All that a client hears is that its message was admitted before.
     fn on_known(&mut self, number: usize) {
+        self.check_owed(number);
         let turn = self.ledger.turn_of(number);
         let is_open = turn.is_some_and(|turn| turn.number == number && !turn.is_over() && !turn.is_merged());
         if is_open || self.ledger.messages[number].is_kept {
@@ -347,6 +360,11 @@ impl World {
         if told.is_none() {
             *told = Some(Told::Known);
         }
+    }
+
+    fn check_owed(&self, number: usize) {
+        let is_owed = self.listeners[number].is_owed;
+        assert!(!is_owed, "how {number} ended is kept, and all that is said is that it was admitted before");
     }
 
     pub(crate) fn on_refused(&mut self, client: Client) {
@@ -381,7 +399,7 @@ impl World {
         self.push(shard, Input::Operate { client, session, wish, number });
     }
 
-    /// An operator tries a dead letter again. He sees the letters once the past is told.
+    /// An operator tries a dead letter again, or drops it. He sees the letters once the past is told.
     pub(crate) fn replay(&mut self) {
         if self.store.done < self.life.facts_until || self.store.letters.is_empty() {
             return;
@@ -389,6 +407,12 @@ impl World {
         let at = self.dice.index(self.store.letters.len());
         let Some((uid, letter)) = self.store.letters.iter().nth(at) else { return };
         let (uid, letter) = (*uid, letter.clone());
+        if self.dice.chance(150) {
+            let client = self.ticket(Purpose::Drop);
+            let shard = self.home_of(letter.session);
+            self.push(shard, Input::DropLetter { client, uid });
+            return;
+        }
         self.marks.hit("asked to replay");
         let client = self.ticket(Purpose::Replay);
         let shard = self.home_of(letter.session);
@@ -399,6 +423,10 @@ impl World {
         match (self.purpose(client), refused) {
             (Some(Purpose::Send(number)), None) => self.ledger.on_ack(number),
             (Some(Purpose::Replay), None) => self.marks.hit("replayed"),
+            (Some(Purpose::Drop), None) => {
+                self.marks.hit("dropped");
+                self.ledger.on_dropped(client);
+            }
             (Some(Purpose::Operation), None) => self.ledger.on_has_forgotten(client),
             (Some(Purpose::Replay), Some(Code::ChannelGone)) => self.marks.hit("not replayed: channel gone"),
             _ => {}

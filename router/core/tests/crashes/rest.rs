@@ -1,5 +1,5 @@
 //! At the end everything is there and nothing fails: all that was promised must come true, and nothing be left over.
-use super::ledger::{Kind, Told};
+use super::ledger::{Kind, Told, numbers_of};
 use super::store::Mood;
 use super::world::World;
 use crate::disk::Troubles;
@@ -83,8 +83,15 @@ impl World {
         let there: BTreeSet<_> = self.store.letters.keys().copied().collect();
         let owed = self.ledger.owed();
         let name = |uid: &_| self.ledger.turns.get(uid).map(|turn| turn.number);
-        let missing: Vec<_> = owed.difference(&there).map(name).collect();
+        let (may_be_gone, must_be_gone) = self.ledger.dropped();
+        let back: Vec<_> = must_be_gone.intersection(&there).map(name).collect();
+        assert!(back.is_empty(), "letters were dropped, and come back: {back:?}");
+        let missing: Vec<_> = owed.difference(&there).filter(|uid| !may_be_gone.contains(uid)).map(name).collect();
         assert!(missing.is_empty(), "dead letters are missing: {missing:?}");
+        for uid in owed.intersection(&there) {
+            let (turn, letter) = (&self.ledger.turns[uid], &self.store.letters[uid]);
+            assert_eq!(numbers_of(&letter.text), turn.numbers, "the letter of {} says else", turn.number);
+        }
         let extra: Vec<_> = there.difference(&owed).map(name).collect();
         assert!(extra.is_empty(), "letters are there and not owed: {extra:?}");
     }

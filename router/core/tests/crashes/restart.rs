@@ -301,7 +301,8 @@ impl World {
                 self.life.shards.iter_mut().for_each(|shard| shard.remember_mark(mark, unix_millis));
             }
             self.trace.line(format_args!("fact {op:?}"));
-            if let Op::Ended { number, mark, ending } = op {
+            if let Op::Ended { mark, ending } = op {
+                let Some(number) = self.ledger.ids.get(&mark).copied() else { panic!("nobody's id") };
                 let shard = self.home_of(self.ledger.messages[number].session);
                 self.life.shards[shard].keep_ending_before(mark, ending.as_deref().map_err(|code| *code));
                 self.ledger.messages[number].is_kept = true;
@@ -368,8 +369,7 @@ fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
     let op = match fact {
         Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
         Fact::Ended { accepted, ending } => {
-            let number = number_of(accepted.id);
-            Op::Ended { number, mark: mark(&accepted), ending: ending.map(str::to_owned) }
+            Op::Ended { mark: mark(&accepted), ending: ending.map(str::to_owned) }
         }
         Fact::Said { accepted, reply } => {
             let session = session_of(&accepted);
@@ -380,6 +380,7 @@ fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
         Fact::Dead { accepted, reply, parts, .. } => {
             Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
         }
+        Fact::EndedAs { mark, ending } => Op::Ended { mark, ending: ending.map(str::to_owned) },
         Fact::Mark { mark, unix_millis } => Op::Seen { mark, unix_millis },
         Fact::Revived(uid) => Op::Revived { uid },
         Fact::Forgot(Forgot { uid, from, closed, peer, chat, .. }) => {

@@ -54,7 +54,6 @@ pub(crate) enum Op {
     },
     /// For a shard alone.
     Ended {
-        number: usize,
         mark: [u64; 2],
         ending: Result<String, Code>,
     },
@@ -80,7 +79,7 @@ pub(crate) enum Mood {
 pub(crate) struct Store {
     rows: BTreeMap<(usize, Uid), (String, String)>,
     /// The revision of each session, 0 where only rows are there, and from where on its history counts. A closed one
-    /// leaves nothing behind.
+    /// leaves nothing behind but what was said since.
     sessions: BTreeMap<usize, (Uid, Uid)>,
     pub(crate) letters: BTreeMap<Uid, Letter>,
     pub(crate) seen: BTreeMap<[u64; 2], u64>,
@@ -180,7 +179,10 @@ impl Store {
             Op::Closed { session, revision } => {
                 if self.sessions.get(&session).is_some_and(|(old, _)| *old <= revision) {
                     self.sessions.remove(&session);
-                    self.rows.retain(|(other, _), _| *other != session);
+                    self.rows.retain(|(other, uid), _| *other != session || revision <= *uid);
+                    if self.rows.range((session, Uid(0))..(session + 1, Uid(0))).next().is_some() {
+                        self.sessions.insert(session, (Uid(0), Uid(0)));
+                    }
                 }
             }
             Op::Seen { mark, unix_millis } => drop(self.seen.entry(mark).or_insert(unix_millis)),
