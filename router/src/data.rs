@@ -41,8 +41,16 @@ impl Folder {
     /// It cannot be made or opened, in words for the operator.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let bad = |why: io::Error| format!("the data directory {} cannot be used: {why}", path.display());
+        let is_new = !path.exists();
         let mut make = std::fs::DirBuilder::new();
         make.recursive(true).mode(0o700).create(path).map_err(bad)?;
+        if is_new {
+            // A disk that is not mounted looks like this too.
+            tracing::info!(
+                folder = %path.display(),
+                "the data directory was not there, and is made: there are no sessions and no journal of an earlier run"
+            );
+        }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|why| bad(why.into()))?;
         Ok(Self { path: path.to_path_buf(), folder })

@@ -1,12 +1,15 @@
 //! The main thread while the shards work: signals, the configuration when it changes, and another process that takes our
 //! place. It takes no part in the path of a message; what it decides goes to the threads as errands.
+use crate::api::reload;
 use crate::cli::TAKEOVER;
 use crate::clock::Clock;
+use crate::config::changes::changes;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::models::Provider;
 use crate::config::{Config, Overrides};
 use crate::drain::{self, Parting};
 use crate::gateway::{Gateway, Shared};
+use crate::reload::{Asker, Verdict};
 use crate::sockets::INHERITED_VARIABLE;
 use crate::takeover::{self, Door, Heard, Line, Listener, READY};
 use crate::thread::Thread;
@@ -103,6 +106,8 @@ pub(crate) struct Helm {
     /// What a thread had no room for, by thread, and how many threads have yet to take it on.
     unsent: Vec<ShardId>,
     left: Arc<AtomicU16>,
+    /// Who asked for a reload, and what he is told once the configuration of this number is in force.
+    owed: Vec<(Asker, u64, Arc<Verdict>)>,
     door: Option<Door>,
     /// What a process that takes our place is given.
     listeners: Vec<Listener>,
@@ -136,6 +141,7 @@ impl Helm {
             watch: None,
             unsent: Vec::new(),
             left: Arc::default(),
+            owed: Vec::new(),
             door,
             listeners,
             successor: None,
@@ -160,6 +166,7 @@ impl Helm {
             }
             self.look();
             self.offer_again();
+            self.answer_owed();
             self.meet_successor();
             self.hear_successor();
         }
@@ -190,7 +197,7 @@ impl Helm {
     fn wait(&mut self) {
         let now = self.clock.now();
         let due = self.watch.as_ref().and_then(Watch::due);
-        let again = (!self.unsent.is_empty()).then(|| now + OFFER_AGAIN);
+        let again = (!self.unsent.is_empty() || !self.owed.is_empty()).then(|| now + OFFER_AGAIN);
         let until = self.successor.as_ref().filter(|successor| !successor.ready).map(|it| it.until);
         let wait = [due, again, until].into_iter().flatten().min().map(|at| timespec(at.since(now)));
         let (watch, door) = (self.watch.as_ref().map(Watch::fd), self.door.as_ref().map(Door::fd));
@@ -216,9 +223,29 @@ impl Helm {
 
     /// Reads the configuration again. One that is not right changes nothing.
     fn reload(&mut self, why: &str) {
+        let askers = self.shared.reloads.askers();
+        let verdict = Arc::new(self.read_again(if askers.is_empty() { why } else { "asked by the API" }));
+        let from = match &*verdict {
+            Verdict::Taken { generation, .. } => *generation,
+            Verdict::Refused(_) | Verdict::Draining => 0,
+        };
+        self.owed.extend(askers.into_iter().map(|asker| (asker, from, verdict.clone())));
+    }
+
+    /// Tells who asked for a reload what came of it.
+    fn answer_owed(&mut self) {
+        let (shared, in_force) = (&self.shared, self.shared.reloads.in_force.load(Ordering::Acquire));
+        self.owed.retain(|(asker, from, verdict)| {
+            let (place, told) = (asker.place, verdict.clone());
+            let errand = Box::new(move |thread: &Rc<Thread>| reload::answer(thread, place, &told));
+            in_force < *from || shared.mesh.errand(asker.core, errand).is_err()
+        });
+    }
+
+    fn read_again(&mut self, why: &str) -> Verdict {
         if self.draining {
             tracing::info!("the configuration is not read again while we drain");
-            return;
+            return Verdict::Draining;
         }
         let reloads = &self.shared.reloads;
         match self.source.read(self.taken.file.as_deref(), &self.gateway) {
@@ -233,20 +260,28 @@ impl Helm {
                 }
                 reloads.say(|said| {
                     said.refusal.clear();
-                    said.needs_restart = needs_restart;
+                    said.needs_restart.clone_from(&needs_restart);
                 });
+                let verdict = Verdict::Taken {
+                    generation: gateway.generation,
+                    changed: changes(&self.taken, &config),
+                    needs_restart,
+                    warnings: config.warnings.iter().map(in_a_line).collect(),
+                };
                 reloads.taken.fetch_add(1, Ordering::Relaxed);
                 reloads.taken_at.store(self.clock.now().0, Ordering::Relaxed);
                 self.follow(&config);
                 self.taken = config;
                 self.hand_out(gateway);
+                verdict
             }
             Err(problems) => {
                 for problem in &problems {
                     tracing::error!("the last good configuration stays in force: {problem}");
                 }
                 reloads.refused.fetch_add(1, Ordering::Relaxed);
-                reloads.say(|said| said.refusal = problems);
+                reloads.say(|said| said.refusal.clone_from(&problems));
+                Verdict::Refused(problems)
             }
         }
     }

@@ -5,7 +5,7 @@
 //! What runs keeps the configuration of its start. What crosses from core to core is put into the words of its reader:
 //! letters of one core arrive in order, and the one in which it says that it goes on by another configuration is
 //! among them.
-use crate::connection::{Connection, Protocol};
+use crate::connection::{Connection, Place, Protocol};
 use crate::execute;
 use crate::gateway::Gateway;
 use crate::mesh::{Letter, Reply};
@@ -186,6 +186,27 @@ impl websocket::WebSocket {
     }
 }
 
+/// Who asked by the API for the configuration to be read again, and waits for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) core: ShardId,
+    pub(crate) place: Place,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It was taken, as number `generation`: what differs from the one before, and what of that waits for a restart.
+    Taken { generation: u64, changed: Vec<String>, needs_restart: Vec<&'static str>, warnings: Vec<String> },
+    /// All that is wrong with it.
+    Refused(Vec<String>),
+    /// We drain.
+    Draining,
+}
+
+/// Who may wait for that at once.
+const ASKERS_MAX: usize = 64;
+
 /// How often the configuration was read again, and how that went. Written by the main thread, but for `in_force`.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
@@ -197,6 +218,7 @@ pub(crate) struct Reloads {
     /// When the last one was taken, nanoseconds of our clock.
     pub(crate) taken_at: AtomicU64,
     said: Mutex<Said>,
+    askers: Mutex<Vec<Asker>>,
 }
 
 /// What an operator is told about the configuration.
@@ -211,6 +233,21 @@ pub(crate) struct Said {
 }
 
 impl Reloads {
+    /// Somebody waits for the configuration to be read again; false if too many do.
+    pub(crate) fn ask(&self, asker: Asker) -> bool {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = askers.len() < ASKERS_MAX;
+        if has_room {
+            askers.push(asker);
+        }
+        has_room
+    }
+
+    /// Those who wait for the next time that it is read.
+    pub(crate) fn askers(&self) -> Vec<Asker> {
+        std::mem::take(&mut *self.askers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What there is to tell. The lock is held for the length of a copy, and never on the path of a message.
     pub(crate) fn said(&self) -> Said {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()

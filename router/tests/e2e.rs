@@ -16,6 +16,8 @@ mod drain;
 mod drivers;
 #[path = "e2e/durable.rs"]
 mod durable;
+#[path = "e2e/folder.rs"]
+mod folder;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/journal.rs"]

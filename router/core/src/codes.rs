@@ -58,6 +58,7 @@ codes! {
     BadFrame            1010 "BAD_FRAME"            400 4500 "The peer broke the protocol; the connection is closed."
     TextEmpty           1011 "TEXT_EMPTY"           400 0    "The message has no text."
     Duplicate           1012 "DUPLICATE"            409 0    "A message with this id was admitted before."
+    ConfigRefused       1013 "CONFIG_REFUSED"       422 0    "The configuration is not right; the last good one stays in force. The message says what is wrong, and where."
     Unauthenticated     2000 "UNAUTHENTICATED"      401 4501 "Send a valid key: `Authorization: Bearer KEY`, or the `auth` message first."
     AuthTimeout         2001 "AUTH_TIMEOUT"         401 4401 "The connection did not authenticate in time."
     Forbidden           2002 "FORBIDDEN"            403 0    "This key does not have the scope that the call needs."

@@ -3,6 +3,7 @@ pub(crate) mod chat;
 mod letters;
 mod models;
 mod refused;
+pub(crate) mod reload;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -97,6 +98,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/dlq/:id", needs: Needs::Read, run: letters::show },
     Route { method: "POST", path: "/api/dlq/:id", needs: Needs::Read, run: letters::operate },
     Route { method: "POST", path: "/api/store/refused", needs: Needs::Read, run: refused::operate },
+    Route { method: "POST", path: "/api/reload", needs: Needs::Read, run: reload::reload },
 ];
 
 /// What a path led to.

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod letters;
 mod refused;
+mod reload;
 mod table;
 
 use crate::config::diagnostic::Diagnostic;
@@ -86,6 +87,11 @@ enum Command {
     /// The store behind the gateway
     #[command(subcommand)]
     Store(refused::StoreCommand),
+    /// Have the running gateway read its configuration again, and say what changed or what is wrong with it
+    Reload {
+        #[command(flatten)]
+        reach: client::Reach,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,6 +180,7 @@ pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Orders) -> Exit
         }
         Command::Dlq(command) => letters::run(command, file),
         Command::Store(command) => refused::run(command, file),
+        Command::Reload { reach } => reload::run(&reach, file),
         Command::Config(ConfigCommand::Schema) => {
             print(&format!("{:#}\n", config::schema()));
             ExitCode::SUCCESS
@@ -228,7 +235,13 @@ mod tests {
         match command {
             None => Some((config, serve.over(ServeArguments::default()))),
             Some(Command::Serve { serve: arguments, .. }) => Some((config, arguments.over(serve))),
-            Some(Command::Check { .. } | Command::Config(_) | Command::Dlq(_) | Command::Store(_)) => None,
+            Some(
+                Command::Check { .. }
+                | Command::Config(_)
+                | Command::Dlq(_)
+                | Command::Store(_)
+                | Command::Reload { .. },
+            ) => None,
         }
     }
 

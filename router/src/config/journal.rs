@@ -1,9 +1,16 @@
 //! What is acknowledged and survives a crash: section `journal`.
 use super::path::Path;
 use super::report::Report;
+use clawgate_core::limits::Limits;
 use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Bytes on disk for each message that is under way: twice 8 KiB, for itself and its answer, because half of the room is
+/// what the journal keeps to move the rest.
+const TURN_BYTES: u64 = 16 << 10;
+/// Files of a thread at the least: the largest message and its answer must fit into one.
+const FILES_MIN: u64 = 8;
 
 /// What is acknowledged and survives a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +59,9 @@ pub(super) struct JournalSection {
     #[schemars(range(min = 131_072, max = 1_073_741_824))]
     pub(super) segment_bytes: u64,
     /// Bytes of the journal on disk, all threads together. At three quarters of it new work is refused with
-    /// `JOURNAL_FULL`; what runs may finish. While the files of an earlier start are read there may be twice as much.
+    /// `JOURNAL_FULL`; what runs may finish. While the files of an earlier start are read there may be twice as much. Half
+    /// of it must hold the messages and answers that are under way: give it 16 KiB for each of `limits.turnsMax`, or
+    /// twice what they take in your case.
     #[schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64))]
     pub(super) disk_bytes_max: u64,
     /// Bytes that each thread holds in memory until they are safe on disk; two copies of it at most. When three quarters
@@ -76,7 +85,7 @@ impl Default for JournalSection {
 
 impl JournalSection {
     /// Checks and resolves.
-    pub(super) fn resolve(&self, report: &mut Report<'_>) -> Journal {
+    pub(super) fn resolve(&self, limits: &Limits, shards: u16, report: &mut Report<'_>) -> Journal {
         if self.disk_bytes_max / 8 < self.segment_bytes
             && report.is_written(&Path::of("journal").key("segmentBytes"))
         {
@@ -85,6 +94,7 @@ impl JournalSection {
                 "eight files of this size do not fit into `diskBytesMax`: they will be smaller".to_owned();
             report.warning(&at, message, "lower it, or raise `journal.diskBytesMax`");
         }
+        self.check_room(limits, shards, report);
         Journal {
             enabled: self.enabled,
             mode: self.mode,
@@ -92,6 +102,42 @@ impl JournalSection {
             segment_bytes: self.segment_bytes,
             disk_bytes_max: self.disk_bytes_max,
             buffer_bytes_max: self.buffer_bytes_max as usize,
+        }
+    }
+
+    /// What is under way is carried from file to file as old files go. Where it takes more than half of the room, the
+    /// journal fills with it, and new messages are refused.
+    fn check_room(&self, limits: &Limits, shards: u16, report: &mut Report<'_>) {
+        if !self.enabled {
+            return;
+        }
+        let (disk, threads) = (self.disk_bytes_max, u64::from(shards.max(1)));
+        let largest = u64::from(limits.text_bytes_max) + u64::from(limits.reply_bytes_max);
+        let needed = FILES_MIN * threads * largest;
+        let at = Path::of("journal").key("diskBytesMax");
+        if disk < needed {
+            let message = format!(
+                "a message of `limits.textBytesMax` and an answer of `limits.replyBytesMax` do not fit into an eighth of a \
+                 thread's share of the journal, {} bytes",
+                disk / threads / FILES_MIN
+            );
+            let help = format!("raise it to {needed} (8 × threads × (textBytesMax + replyBytesMax)), or lower those");
+            report.error(&at, message, help);
+            return;
+        }
+        let turns = u64::from(limits.turns_max);
+        let needed = TURN_BYTES * turns;
+        if disk < needed {
+            let message = format!(
+                "with as many messages under way as `limits.turnsMax` allows ({turns}), each may take {} bytes of the \
+                 journal with its answer: when they take more, new ones are refused with JOURNAL_FULL",
+                disk / 2 / turns.max(1)
+            );
+            let help = format!(
+                "raise it to {needed} (16 KiB × turnsMax), or lower `limits.turnsMax` to {}",
+                disk / TURN_BYTES
+            );
+            report.warning(&at, message, help);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! what does not fit, [`written`] is what fits, [`mod@expand`] fills in the short forms, and each section resolves itself
 //! and says what contradicts. Problems gather in a [`report`], so that all are told at once.
 pub(crate) mod agents;
+pub(crate) mod changes;
 pub(crate) mod channels;
 pub(crate) mod data;
 pub(crate) mod diagnostic;
@@ -346,7 +347,7 @@ impl File {
             server: self.server.resolve(folder, &self.keys, report),
             store,
             data,
-            journal: self.journal.resolve(report),
+            journal: self.journal.resolve(&limits.core, self.server.shards, report),
             keys: keys::resolve(&self.keys, &rates, report),
             rates,
             limits,

@@ -308,6 +308,69 @@ fn what_is_another_programs_or_a_newer_gateways_is_left_alone() {
     }
 }
 
+/// Rows that somebody else wrote over: what is asked for is said to be damaged, lists leave it out, nothing is taken for new
+/// or for none, and the rest of the store goes on.
+#[test]
+fn rows_that_are_garbage_are_said_and_hold_nobody_up() {
+    let redis = Server::new("redis");
+    let postgres = Server::new("postgres");
+    let letter = |uid| Op::Dead(Box::new(super::conform::letter(uid)));
+    let mark = [7; 16];
+    for server in [&redis, &postgres] {
+        let folder = Folder::new();
+        let bench = Bench::start(&plan(server.kind("garbage"), folder.path())).unwrap();
+        bench.put(vec![set(session("ana")), say("ana", 1, Role::User, "x"), set(session("ben"))]);
+        bench.put(vec![letter(5), letter(6), Op::Seen { mark, unix_millis: 86_400_000 }]);
+        spoil(server);
+        let load = |party: &str| Query::Load { key: key(party), messages_max: 10, bytes_max: 10_000 };
+        let asked = [load("ana"), Query::DeadLetter { uid: 5 }, Query::LastUid];
+        for query in asked {
+            let outcome = bench.try_ask(query.clone(), PATIENCE);
+            let name = server.name;
+            assert!(matches!(&outcome, Err(Trouble::Damaged(why)) if !why.is_empty()), "{name}: {outcome:?}");
+        }
+        let seen = bench.try_ask(Query::WasSeen { mark, since_millis: 0 }, Duration::from_millis(500));
+        assert!(seen.is_err(), "{}: it was seen, and nobody knows when: {seen:?}", server.name);
+        assert!(bench.load(&key("ben")).is_some());
+        let all = Query::DeadLetters { filter: LetterFilter::default(), after: None, limit: 10 };
+        let Answer::DeadLetters { rows, .. } = bench.ask(all) else { panic!("another answer") };
+        assert_eq!(rows.iter().map(|letter| letter.uid).collect::<Vec<_>>(), [6]);
+        bench.put(vec![set(SessionRow { revision: 9, ..session("ana") })]);
+        assert!(bench.load(&key("ana")).is_some(), "a newer row takes its place");
+        bench.close();
+    }
+}
+
+/// Writes over a session, a dead letter, a mark, and the latest name.
+fn spoil(server: &Server) {
+    let port = server.port.to_string();
+    if server.name == "redis" {
+        let session = key("ana");
+        let commands: [&[&str]; 4] = [
+            &["HSET", &format!("garbage:session:{}", session.as_str()), "body", "{ what"],
+            &["HSET", "garbage:dead", "0000000000000005", "[]"],
+            &["SET", "garbage:latest", "the last one"],
+            &["HSET", "garbage:seen:1:0707", "\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}", "noon"],
+        ];
+        for command in commands {
+            let login = ["-p", &port, "-a", "clawgate", "--no-auth-warning"];
+            let output = Command::new("redis-cli").args(login).args(command).output().unwrap();
+            assert!(output.status.success(), "{command:?}");
+        }
+        return;
+    }
+    let url = format!("postgres://clawgate:clawgate@127.0.0.1:{port}/postgres");
+    for text in [
+        "UPDATE garbage.sessions SET body = '{ what' WHERE key LIKE '%ana%'",
+        "UPDATE garbage.dead SET body = '[]' WHERE uid = 5",
+        "DELETE FROM garbage.latest",
+        "UPDATE garbage.seen_1 SET millis = -7",
+    ] {
+        let output = Command::new("psql").args([&url, "-c", text]).output().unwrap();
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// Accepts, and answers everything with these bytes.
 fn impostor(answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

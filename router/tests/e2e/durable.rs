@@ -4,6 +4,7 @@ use crate::peers::ask_until;
 use crate::peers::gateway::{Gateway, merge, new_folder};
 use crate::peers::http::Answer;
 use crate::peers::model::Model;
+use crate::peers::server::After;
 use crate::peers::telegram::{SECRET, Telegram, Verdict, private};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -190,6 +191,44 @@ fn dead_letters_are_kept_tried_again_and_dropped() {
         (left.len() == 1 && left[0]["id"] == found[2]["id"]).then_some(())
     });
     assert_eq!(telegram.posts().len(), 1);
+}
+
+/// A letter that was dropped came back after a kill: the store had forgotten it, and the journal, which was kept for what
+/// still ran, told again of the end that had made it.
+#[test]
+fn a_dropped_letter_stays_dropped_after_a_kill() {
+    let telegram = Telegram::start_with(|_, _| Verdict::Failed(403, "Forbidden: bot was blocked"));
+    let model = Model::start(|asked, speech| {
+        speech.begin();
+        if asked.json()["messages"].to_string().contains("canary that waits") {
+            return speech.fall_silent();
+        }
+        speech.token("so");
+        speech.finish("stop");
+        speech.done();
+        After::Keep
+    });
+    let data = Data(new_folder());
+    let config = json!({
+        "server": { "shards": 1 },
+        "models": { "sim": model.config(json!({})) }, "agents": { "main": { "models": ["sim"] } },
+        "channels": { "telegram": telegram.config(json!({})) },
+    });
+    let gateway = start(&data, config.clone());
+    update(&gateway, 1, "canary that waits");
+    model.await_asked(1);
+    update(&gateway, 2, "canary");
+    let letter = ask_until("a letter", || letters(&gateway).pop());
+    let target = format!("/api/dlq/{}", letter["id"].as_str().unwrap());
+    assert_eq!(admin(&gateway, "POST", &target, &json!({ "action": "drop" })).status, 200);
+    ask_until("the store has forgotten it", || letters(&gateway).is_empty().then_some(()));
+    drop(gateway);
+    let gateway = start(&data, config);
+    let nobody = json!({ "action": "drop" });
+    ask_until("the store has what was left", || {
+        (admin(&gateway, "POST", "/api/dlq/1", &nobody).status == 404).then_some(())
+    });
+    assert_eq!(letters(&gateway), [Value::Null; 0]);
 }
 
 /// A client with a receipt whose gateway died gets its answer by asking again under the same id.

@@ -2,7 +2,7 @@
 //! one, and one that is not right changes nothing.
 use crate::peers::ask_until;
 use crate::peers::certificates::Certificate;
-use crate::peers::gateway::{Gateway, merge, new_folder, whole};
+use crate::peers::gateway::{Gateway, command, merge, new_folder, whole};
 use crate::peers::http::{Answer, Client};
 use crate::peers::model::Model;
 use crate::peers::server::{After, Server};
@@ -11,6 +11,7 @@ use crate::peers::telegram::{SECRET, Telegram, private};
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Reloads happen when the test asks for them, and at no other time.
@@ -389,4 +390,76 @@ fn certificates_are_read_again() {
     // Who was there goes on.
     ask(&mut before);
     ask(&mut new.http(gateway.address));
+}
+
+/// By the API, and from the command line: the answer comes when all threads work by it, and says what changed, or all that
+/// is wrong.
+#[test]
+fn a_reload_that_is_asked_for_says_what_came_of_it() {
+    const ADMIN: &str = "canary-key-of-an-admin";
+    let config = |more: Value| {
+        let keys = json!([
+            { "id": "root", "key": ADMIN, "scopes": ["admin", "chat"] }, { "id": "ana", "key": key("ana") },
+        ]);
+        let mut config = by_signal(json!({
+            "keys": keys, "models": { "e": { "provider": "echo" } }, "agents": { "main": { "models": ["e"] } },
+        }));
+        merge(&mut config, more);
+        config
+    };
+    let gateway = Gateway::start(config(json!({})));
+    let ask = |key: &str| {
+        let bearer = format!("Bearer {key}");
+        gateway.call("POST", "/api/reload", &[("authorization", &bearer)], b"")
+    };
+    let data = |answer: Answer| {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["data"].take()
+    };
+    assert_eq!(ask(&key("ana")).refusal(), (403, "FORBIDDEN".to_owned()));
+    assert_eq!(gateway.call("POST", "/api/reload", &[], b"").refusal().0, 401);
+    let nothing = json!({ "generation": 1, "changed": [], "needsRestart": [], "warnings": [] });
+    assert_eq!(data(ask(ADMIN)), nothing);
+    let more = json!({
+        "models": { "f": { "provider": "echo" } }, "agents": { "main": { "models": ["f"] } },
+        "server": { "shards": 3 },
+    });
+    gateway.rewrite(config(more));
+    let told = data(ask(ADMIN));
+    assert_eq!(told["changed"], json!(["server", "models.f", "agents.main"]), "{told}");
+    assert_eq!((&told["generation"], &told["needsRestart"]), (&json!(2), &json!(["server.shards"])));
+    // All threads work by it as the answer comes.
+    for _ in 0..8 {
+        let bearer = format!("Bearer {ADMIN}");
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let answer = gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary"}"#);
+        assert_eq!(answer.json()["data"]["model"], "f");
+    }
+    gateway.rewrite(config(json!({ "agents": { "main": { "models": ["g"] } }, "limits": { "turnsMax": 0 } })));
+    let refused = ask(ADMIN);
+    assert_eq!(refused.status, 422, "{refused:?}");
+    let error = refused.json()["error"].take();
+    let problems = error["problems"].as_array().unwrap();
+    assert_eq!((&error["code"], problems.len()), (&json!("CONFIG_REFUSED"), 2), "{error}");
+    assert!(problems.iter().all(|problem| problem.as_str().unwrap().contains("clawgate.json:")), "{error}");
+    // Many at once: each hears, and what they hear is of a file as it was read after they asked.
+    gateway.rewrite(config(json!({ "agents": { "main": { "system": "short" } } })));
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| data(ask(ADMIN)))).collect();
+        let told: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(told.iter().any(|told| told["changed"] != json!([])), "{told:?}");
+    });
+    let run = |config: Value| {
+        gateway.rewrite(config);
+        let url = format!("http://{}", gateway.address);
+        let arguments = ["reload", "--url", &url, "--key", ADMIN];
+        let output = command(gateway.folder(), &arguments).stdout(Stdio::piped()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, _) = run(config(json!({ "agents": { "main": { "system": "long" } } })));
+    assert_eq!((code, out.as_str()), (0, "in force: agents.main\n"));
+    let (code, _, err) = run(config(json!({ "agents": { "main": { "models": ["g"] } } })));
+    assert!(code == 5 && err.contains("clawgate.json:"), "{code} {err}");
+    gateway.assert_well();
 }
