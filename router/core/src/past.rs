@@ -251,6 +251,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use alloc::format;
+    use crate::record::Marks;
+    use alloc::borrow::ToOwned;
     use alloc::string::String;
     use alloc::vec::Vec;
 
@@ -413,6 +415,47 @@ mod tests {
         };
         assert_eq!(texts(&all), ["hi\nho Some(\"to both\")"]);
         assert_eq!(texts(&[all[0], all[1], answer]), ["hi None", "hi None"], "the record between was lost");
+    }
+
+    /// Who has a receipt, and asks again after a restart, hears how his message ended; also if it became part of another
+    /// one's turn.
+    #[test]
+    fn clients_are_told_how_their_messages_ended() {
+        let marks = [[7; 16], [8; 16]];
+        let asks = Accepted { mode: Mode::Whole, ..accepted(1, "e1") };
+        let joined = Accepted { mode: Mode::Whole, id: "e2", seen: Marks::new(&marks), ..accepted(2, "") };
+        let (past, facts) = fold(&[
+            Record::Accepted(asks),
+            reply(1, Outcome::Answered, false),
+            settled(1, Outcome::Answered),
+            Record::Accepted(joined),
+            settled(2, Outcome::Failed(Code::UpstreamFailed)),
+            // A platform asks nothing.
+            Record::Accepted(accepted(3, "e3")),
+            reply(3, Outcome::Answered, false),
+            settled(3, Outcome::Answered),
+        ]);
+        assert_eq!(past.into_left().count(), 0);
+        let told: Vec<_> = facts.iter().filter(|fact| fact.starts_with("ended")).collect();
+        let of = |mark: u8| u64::from_le_bytes([mark; 8]);
+        let failed = "Err(UpstreamFailed)";
+        assert_eq!(
+            told,
+            [
+                "ended e1 Ok(\"so\")".to_owned(),
+                format!("ended e2 {failed}"),
+                format!("ended [{0}, {0}] {failed}", of(7)),
+                format!("ended [{0}, {0}] {failed}", of(8)),
+            ]
+            .iter()
+            .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_message_is_not_over_by_the_word_that_it_was_taken_in() {
+        let (past, _) = fold(&[Record::Accepted(accepted(1, "")), settled(1, Outcome::Merged)]);
+        assert_eq!(past.into_left().count(), 1, "what took it in was lost");
     }
 
     #[test]

@@ -250,6 +250,20 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     assert_eq!(scene.shard().released(), 3);
 }
 
+/// The store heard that the letter is gone and forgot that it is tried again: a question from before, which reaches the shard
+/// late, finds the turn.
+#[test]
+fn a_letter_that_is_being_tried_is_not_tried_twice_however_late_one_asks() {
+    let mut scene = keeps(plan(), false);
+    let accepted = Accepted { replayed: true, ..accepted() };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let client = Client { ticket: 5, ..Client::default() };
+    scene.event(Event::Restore { client, restored: &restored });
+    assert_eq!(durable(&mut scene, 1), ["operated ok", "save 1 revived"]);
+    scene.event(Event::Saved { save: 1 });
+    assert_eq!(scene.event(Event::Restore { client, restored: &restored }), ["operated DUPLICATE"]);
+}
+
 /// A letter that was dropped came back after a crash: only the store knew, and the journal told again of the end that had
 /// made it.
 #[test]

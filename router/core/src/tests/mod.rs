@@ -20,6 +20,7 @@ mod retries;
 mod sessions;
 mod threads;
 mod while_running;
+mod writer;
 
 use crate::bounds::Bounds;
 use crate::codes::Code;

@@ -1,8 +1,11 @@
 //! What becomes of messages that arrive while a turn of their session runs, and of what waits at the cap.
 use super::durable::{durable, keeps};
 use super::*;
+use crate::event::Restored;
+use crate::id::Uid;
 use crate::past::Past;
 use crate::plan::{DropPolicy, RunningMode};
+use crate::record::{Accepted, Marks};
 
 fn plan_of(mode: RunningMode, cap: u16, drop: DropPolicy) -> Plan {
     let mut plan = plan();
@@ -417,4 +420,68 @@ fn what_was_taken_in_hears_of_the_failure_too() {
         let lines = scene.send(asks(id, "again"));
         assert!(lines[1].contains("UPSTREAM_FAILED"), "{id}: {lines:?}");
     }
+}
+
+/// The letter has the text of one message, and what failed now is two: the old one makes way for the new.
+#[test]
+fn a_dead_letter_that_took_a_message_in_and_failed_again_is_another_letter() {
+    let mut scene = keeps(plan_of(RunningMode::Steer, 0, DropPolicy::Newest), false);
+    let accepted = Accepted {
+        uid: Uid(7 << 10),
+        mode: Mode::Deliver,
+        replayed: true,
+        channel: "web",
+        agent: "ada",
+        peer: "ann",
+        chat: "room",
+        text: "one",
+        ..Accepted::default()
+    };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let client = Client { ticket: 5, ..Client::default() };
+    scene.event(Event::Restore { client, restored: &restored });
+    let lines = scene.send(posts("ann", "two"));
+    assert!(lines.iter().any(|line| line.ends_with("one\ntwo for 1 more")), "{lines:?}");
+    scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::Never));
+    let lines = durable(&mut scene, 99);
+    let saved: Vec<_> = lines.iter().filter(|line| line.starts_with("save")).collect();
+    assert_eq!(saved.len(), 2, "{lines:?}");
+    assert!(saved[0].ends_with("revived") && saved[1].contains("one\\ntwo"), "{lines:?}");
+}
+
+/// Whose message gave way hears that, also if he asks again.
+#[test]
+fn who_gave_way_hears_why_however_often_he_asks() {
+    let mut scene = keeps(plan_of(RunningMode::Followup, 1, DropPolicy::Oldest), false);
+    scene.send(says("ann", "one"));
+    let asks = Inbound { id: "e1", receipt: true, ..says("ann", "two") };
+    scene.send(asks);
+    let lines = scene.send(says("ann", "three"));
+    assert!(lines.iter().any(|line| line.starts_with("fail 1.1 1 SESSION_FULL")), "{lines:?}");
+    durable(&mut scene, 99);
+    scene.send(asks);
+    let lines = scene.finishes(call(0, 1, 0));
+    let lines = if lines.iter().any(|line| line.contains("SESSION_FULL")) { lines } else { scene.finishes(call(2, 1, 0)) };
+    assert!(lines.iter().any(|line| line.starts_with("fail") && line.contains("SESSION_FULL")), "{lines:?}");
+}
+
+/// A turn without an id of its own, as a client's that asked for no receipt, goes on with the ids of those that it took in,
+/// and with no other.
+#[test]
+fn a_turn_that_is_taken_up_again_has_the_ids_of_its_messages_and_no_other() {
+    let mut scene = keeps(plan(), false);
+    let marks = [[7; 16]];
+    let accepted = Accepted {
+        uid: Uid(7 << 10),
+        mode: Mode::Whole,
+        channel: "web",
+        agent: "ada",
+        peer: "ann",
+        text: "one\ntwo",
+        seen: Marks::new(&marks),
+        ..Accepted::default()
+    };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let lines = scene.event(Event::Restore { client: Client::NOBODY, restored: &restored });
+    assert_eq!(lines[1], "append 1 accepted  one\ntwo with 1 id");
 }

@@ -1,0 +1,103 @@
+//! The writer of the journal, a step at a time.
+use crate::journal::writer::{Deed, Done, Mode, Owner, Settings, Writer};
+use crate::time::Time;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const SEGMENT_BYTES: u64 = 16_384;
+/// Six of them fill a segment.
+const RECORD: [u8; 1_900] = [7; 1_900];
+
+/// One that its shard has released nothing of, on a disk that does all at once.
+struct Journal(Writer);
+
+impl Journal {
+    fn new() -> Self {
+        let settings = Settings {
+            mode: Mode::Always,
+            segment_bytes: SEGMENT_BYTES,
+            disk_bytes_max: 16 * SEGMENT_BYTES,
+            buffer_bytes_max: 65_536,
+            failures_max: 3,
+            retry_min: Duration::from_millis(10),
+            retry_max: Duration::from_millis(200),
+        };
+        let owner = Owner { lineage: 1, shard: 0, salt: 77, first_lsn: 1, has_older: false };
+        Self(Writer::new(settings, owner))
+    }
+
+    fn advance(&mut self) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        self.0.advance(Time::from_millis(1), 1_790_000_000_000, &mut deeds);
+        deeds
+    }
+
+    fn carry_out(&mut self, deed: &Deed) {
+        let done = match deed {
+            Deed::Create { .. } => Done::Created(Ok(())),
+            Deed::Write { bytes, .. } => Done::Written { bytes: bytes.clone(), result: Ok(()) },
+            Deed::Sync { .. } => Done::Synced(Ok(())),
+            Deed::Delete { .. } => Done::Deleted(Ok(())),
+            Deed::Durable { .. } | Deed::Carry { .. } | Deed::State { .. } | Deed::Closed => return,
+        };
+        self.0.on_done(Time::from_millis(1), done);
+    }
+
+    /// All that there is to do.
+    fn settle(&mut self) -> Vec<Deed> {
+        let mut all = Vec::new();
+        loop {
+            let deeds = self.advance();
+            if deeds.is_empty() {
+                return all;
+            }
+            deeds.iter().for_each(|deed| self.carry_out(deed));
+            all.extend(deeds);
+        }
+    }
+}
+
+fn goes(deed: &Deed) -> bool {
+    matches!(deed, Deed::Delete { .. } | Deed::Create { reuse: Some(_), .. })
+}
+
+#[test]
+fn old_files_go_once_what_replaces_them_is_safe() {
+    let mut journal = Journal::new();
+    for lsn in 1..=40 {
+        journal.0.append(lsn, &RECORD);
+        journal.settle();
+    }
+    assert!(6 < journal.0.segments());
+    // The shard writes again what it still needs, and releases all before.
+    journal.0.append(41, &RECORD);
+    journal.0.release(40);
+    let deeds = journal.advance();
+    assert!(!deeds.is_empty() && !deeds.iter().any(goes), "it is not on disk yet: {deeds:?}");
+    deeds.iter().for_each(|deed| journal.carry_out(deed));
+    let rest = journal.settle();
+    let synced = rest.iter().position(|deed| matches!(deed, Deed::Sync { .. })).unwrap();
+    let gone = rest.iter().position(goes).unwrap();
+    assert!(synced < gone, "{rest:?}");
+    assert!(journal.0.segments() <= 3, "{}", journal.0.segments());
+}
+
+#[test]
+fn the_shard_is_asked_to_carry_at_half_of_the_bound() {
+    let mut journal = Journal::new();
+    let mut asked = None;
+    for lsn in 1..=80 {
+        journal.0.append(lsn, &RECORD);
+        let deeds = journal.settle();
+        asked = deeds.iter().find_map(|deed| match deed {
+            Deed::Carry { lsn } => Some(*lsn),
+            _ => None,
+        });
+        if asked.is_some() {
+            break;
+        }
+    }
+    assert!(asked.is_some_and(|lsn| 0 < lsn && lsn <= 12), "the oldest file, and no more: {asked:?}");
+    let segments = journal.0.segments() as u64;
+    assert!(8 < segments && segments < 12, "{segments}");
+}
