@@ -129,8 +129,6 @@ async fn leave<B: Backend>(
 
 /// Bytes of the archive that a page looks at: a filter that little fits ends a page early.
 const PAGE_BYTES_MAX: u64 = 64 << 20;
-/// Bytes from the end of the archive that are searched for one session.
-const SEARCHED_BYTES_MAX: u64 = 1 << 30;
 /// A line longer than this is none of ours.
 const LINE_BYTES_MAX: u64 = 256 << 20;
 
@@ -150,7 +148,7 @@ struct History {
 }
 
 /// Reads the lines of a file one after the other, and where each ends.
-struct Lines {
+pub(super) struct Lines {
     from: BufReader<File>,
     at: u64,
     line: Vec<u8>,
@@ -158,7 +156,7 @@ struct Lines {
 
 impl Lines {
     /// `None` if there is no archive.
-    fn open(file: &Path, at: u64) -> io::Result<Option<Self>> {
+    pub(super) fn open(file: &Path, at: u64) -> io::Result<Option<Self>> {
         let mut from = match File::open(file) {
             Ok(file) => file,
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -168,8 +166,18 @@ impl Lines {
         Ok(Some(Self { from: BufReader::with_capacity(256 << 10, from), at, line: Vec::new() }))
     }
 
+    /// Bytes of the file.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        Ok(self.from.get_ref().metadata()?.len())
+    }
+
+    /// Where the line that was read last ends.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
     /// The next whole line. One that is being written is not there yet.
-    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         self.line.clear();
         let read = self.from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
         self.at += read as u64;
@@ -192,14 +200,11 @@ pub(super) fn page(file: &Path, at: u64, filter: &SessionFilter, limit: usize) -
     Ok(ArchivePage { rows, next: Some(lines.at) })
 }
 
-/// The latest life of a session that is in the archive.
-pub(super) fn find(file: &Path, key: &Key) -> io::Result<Option<Loaded>> {
-    let Some(mut lines) = Lines::open(file, 0)? else { return Ok(None) };
-    let length = lines.from.get_ref().metadata()?.len();
-    if SEARCHED_BYTES_MAX < length {
-        let at = length - SEARCHED_BYTES_MAX;
-        lines.from.seek(SeekFrom::Start(at))?;
-        // What this begins in is the end of a line.
+/// The latest life of a session in the archive from this place on, which may lie within a line.
+pub(super) fn find_from(file: &Path, at: u64, key: &Key) -> io::Result<Option<Loaded>> {
+    let Some(mut lines) = Lines::open(file, at.saturating_sub(1))? else { return Ok(None) };
+    if at != 0 {
+        // The end of the line before, be it its last byte.
         lines.next()?;
     }
     let mut found = None;
@@ -215,6 +220,17 @@ pub(super) fn find(file: &Path, key: &Key) -> io::Result<Option<Loaded>> {
         }
     }
     Ok(found)
+}
+
+/// The session whose line begins here, if one does.
+pub(super) fn loaded_at(file: &Path, at: u64) -> io::Result<Option<Loaded>> {
+    let Some(mut lines) = Lines::open(file, at)? else { return Ok(None) };
+    let Some(line) = lines.next()? else { return Ok(None) };
+    let loaded = serde_json::from_slice::<SessionRow>(line).and_then(|session| {
+        let History { history } = serde_json::from_slice(line)?;
+        Ok(Loaded { session, history })
+    });
+    Ok(loaded.ok())
 }
 
 #[cfg(test)]
@@ -235,7 +251,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("clawgate-archive-read-{}", std::process::id()));
         let file = folder.join(SESSIONS);
         assert_eq!(page(&file, 0, &SessionFilter::default(), 2).unwrap(), ArchivePage::default());
-        assert_eq!(find(&file, &row("ann", "", 1).key()).unwrap(), None);
+        assert_eq!(find_from(&file, 0, &row("ann", "", 1).key()).unwrap(), None);
         let sessions = [row("ann", "", 1), row("ann \"a\"", "x", 2), row("ann", "", 3), row("bob", "", 4)];
         for session in &sessions {
             let history = [Said {
@@ -256,11 +272,11 @@ mod tests {
         assert_eq!(seen, sessions);
         let of_bob = SessionFilter { party: "bob".to_owned(), ..SessionFilter::default() };
         assert_eq!(page(&file, 0, &of_bob, 9).unwrap().rows, sessions[3..]);
-        let found = find(&file, &sessions[0].key()).unwrap().unwrap();
+        let found = find_from(&file, 0, &sessions[0].key()).unwrap().unwrap();
         assert_eq!((found.session.revision, found.history[0].text.as_str()), (3, "of 3"), "the latest life");
-        assert!(find(&file, &sessions[1].key()).unwrap().is_some());
-        assert_eq!(find(&file, &Key::new("tg", Scope::Direct, "an", "")).unwrap(), None);
-        assert_eq!(find(&file, &Key::new("tg", Scope::Group, "ann", "")).unwrap(), None);
+        assert!(find_from(&file, 0, &sessions[1].key()).unwrap().is_some());
+        assert_eq!(find_from(&file, 0, &Key::new("tg", Scope::Direct, "an", "")).unwrap(), None);
+        assert_eq!(find_from(&file, 0, &Key::new("tg", Scope::Group, "ann", "")).unwrap(), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

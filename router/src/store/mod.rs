@@ -6,6 +6,7 @@
 //! down blocks nobody: its queue fills, [`Store::offer`] refuses, and the journal keeps what was refused. It heals by
 //! itself. Nothing here decides what is written or when.
 mod archive;
+mod archive_index;
 mod async_tls;
 mod backend;
 #[cfg(test)]
@@ -197,7 +198,8 @@ impl Store {
         key: Key,
         reply: impl FnOnce(io::Result<Option<Loaded>>) + Send + 'static,
     ) {
-        self.in_archive(move |file| archive::find(file, &key), reply);
+        let most = archive_index::SEARCHED_BYTES_MAX;
+        self.in_archive(move |file| archive_index::find(file, &key, most), reply);
     }
 
     /// Reads the archive on a thread of its own: a large file takes its time. One at a time.
