@@ -91,7 +91,8 @@ impl Gateway {
             None => tls::client_config(None)?,
         };
         // Conversations do not move while everything runs: the accounts of the start are linked until the end.
-        let accounts = before.map_or_else(|| config.accounts.clone().into(), |before| before.accounts.clone());
+        let accounts =
+            before.map_or_else(|| config.accounts.clone().into(), |before| before.accounts.clone());
         let channels = channels(config, &accounts);
         let plan = Plan {
             limits: config.limits.core.clone(),

@@ -262,7 +262,7 @@ pub(crate) fn save(
         }
         Saved::Closed { revision } => {
             let Some(key) = key_of(thread, session) else { return };
-            (Op::Close { key: key.clone(), revision: revision.0 }, Some(key))
+            (Op::Close { key: key.clone(), revision: revision.0, before: revision.0 }, Some(key))
         }
         Saved::Seen { mark, unix_millis } => (Op::Seen { mark: mark_bytes(mark), unix_millis }, None),
         Saved::Dead(dead) => {

@@ -374,7 +374,8 @@ impl Reading<'_> {
         if forgot.closed {
             let hash = self.hash(&accepted);
             self.share_of(hash).closed.push((hash, forgot.uid));
-            self.push(Op::Close { key: key(&accepted), revision: forgot.uid.0 });
+            let Uid(revision) = forgot.uid;
+            self.push(Op::Close { key: key(&accepted), revision, before: revision });
             return;
         }
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

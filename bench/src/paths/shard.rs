@@ -276,7 +276,14 @@ fn plan(sessions: usize) -> Plan {
     };
     debug_assert!(ChannelId(0) == ChannelId::default(), "the inbound messages name no other");
     let route = Strategy::Static(AgentId(0));
-    Plan { limits, channels: vec![channel], agents: vec![agent()], models: vec![model], route, links: Links::default() }
+    Plan {
+        limits,
+        channels: vec![channel],
+        agents: vec![agent()],
+        models: vec![model],
+        route,
+        links: Links::default(),
+    }
 }
 
 fn agent() -> Agent {

@@ -170,7 +170,9 @@ impl Shard {
     /// Is there anything left to deliver?
     fn has_part(&self, slot: u32) -> bool {
         let Some(turn) = self.turns.at(slot) else { return false };
-        let Some(plan) = self.channel_of(slot).map(|channel| self.plan.channel(channel)) else { return false };
+        let Some(plan) = self.channel_of(slot).map(|channel| self.plan.channel(channel)) else {
+            return false;
+        };
         split::part(&turn.reply, plan.unit, plan.text_max, turn.delivering.at).is_some()
     }
 

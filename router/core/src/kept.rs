@@ -3,7 +3,7 @@
 //!
 //! A turn that still runs is taken over by who asks; one that is over is recited. Bounded in number and bytes; the oldest
 //! goes first, and then a repetition is only acknowledged.
-use crate::admit::{Whose, Message, SOON};
+use crate::admit::{Message, SOON, Whose};
 use crate::codes::Code;
 use crate::dedup::Mark;
 use crate::effect::{Effect, Effects, Outcome};
@@ -106,7 +106,7 @@ impl Shard {
         }
         let Some(post) = self.places.post_of(inbound.channel) else { return false };
         let Inbound { mode, class, .. } = *inbound;
-        let Whose { hash, post, session } = self.whose(inbound, post);
+        let Whose { hash, post, session, .. } = self.whose(inbound, post);
         let mark = self.mark_of(inbound, hash);
         let turn = session.and_then(|session| self.turn_of(session, mark));
         // A message that became part of another one's turn hears that one's answer, after its own client.

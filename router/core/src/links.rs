@@ -28,7 +28,10 @@ pub struct Links {
 impl Links {
     /// Accounts as channel, peer and person; `channel` is the id of [`CHANNEL`].
     #[must_use]
-    pub fn new(channel: ChannelId, accounts: impl IntoIterator<Item = (ChannelId, Box<str>, Box<str>)>) -> Self {
+    pub fn new(
+        channel: ChannelId,
+        accounts: impl IntoIterator<Item = (ChannelId, Box<str>, Box<str>)>,
+    ) -> Self {
         let mut persons = Vec::new();
         for (of, peer, person) in accounts {
             let at = usize::from(of.0);
@@ -74,7 +77,9 @@ impl Origin {
     /// As a session keeps it in the place of a chat: where its person wrote from last.
     pub(crate) fn write(&self) -> String {
         let mut text = String::with_capacity(self.channel.len() + self.peer.len() + self.chat.len() + 2);
-        for (part, end) in [(&self.channel, Some(SEPARATOR)), (&self.peer, Some(SEPARATOR)), (&self.chat, None)] {
+        for (part, end) in
+            [(&self.channel, Some(SEPARATOR)), (&self.peer, Some(SEPARATOR)), (&self.chat, None)]
+        {
             text.push_str(part);
             text.extend(end);
         }
@@ -98,9 +103,12 @@ mod tests {
         let links = Links::new(ChannelId(9), [account(1, "7"), account(3, "U1")]);
         assert_eq!(links.person(ChannelId(1), Scope::Direct, "7"), Some((ChannelId(9), "ana")));
         assert_eq!(links.person(ChannelId(3), Scope::Direct, "U1"), Some((ChannelId(9), "ana")));
-        for (channel, scope, peer) in
-            [(1, Scope::Group, "7"), (1, Scope::Direct, "8"), (2, Scope::Direct, "7"), (9, Scope::Direct, "ana")]
-        {
+        for (channel, scope, peer) in [
+            (1, Scope::Group, "7"),
+            (1, Scope::Direct, "8"),
+            (2, Scope::Direct, "7"),
+            (9, Scope::Direct, "ana"),
+        ] {
             assert_eq!(links.person(ChannelId(channel), scope, peer), None);
         }
         assert_eq!(Links::default().person(ChannelId(0), Scope::Direct, ""), None);

@@ -80,7 +80,7 @@ impl Shard {
     /// An operator works on a session that was not in memory.
     pub(crate) fn on_recalled(&mut self, inbound: &Inbound<'_>, stored: &Stored<'_>, out: &mut Effects) {
         let Some(post) = self.places.post_of(inbound.channel) else { return };
-        let Whose { hash, post, session } = self.whose(inbound, post);
+        let Whose { hash, post, session, .. } = self.whose(inbound, post);
         if session.is_some() {
             return;
         }

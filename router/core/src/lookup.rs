@@ -131,8 +131,7 @@ impl Lookups {
 
     /// The last of a conversation that repeats this message.
     fn last_of(&mut self, hash: u64, mark: Mark, mode: Mode) -> Option<&mut Waiting> {
-        let is_same =
-            |waiting: &Waiting| (waiting.mark, waiting.message.borrow().mode) == (Some(mark), mode);
+        let is_same = |waiting: &Waiting| (waiting.mark, waiting.message.borrow().mode) == (Some(mark), mode);
         let line = self.conversations.get(&hash)?;
         let is_last = |number: &&u64| self.waiting.get(number).is_some_and(is_same);
         let last = line.iter().rfind(is_last).copied()?;
@@ -253,12 +252,12 @@ impl Shard {
         waiting.word = word;
         let hash = waiting.hash;
         while let Some(waiting) = self.lookups.pop_ready(hash) {
-            self.go_on(waiting, out);
+            self.hear_first(waiting, out);
         }
     }
 
     /// All is known of a message and of those before it.
-    fn go_on(&mut self, Waiting { client, hash, mark, word, message }: Waiting, out: &mut Effects) {
+    fn hear_first(&mut self, Waiting { client, hash, mark, word, message }: Waiting, out: &mut Effects) {
         let inbound = message.borrow();
         // Whoever asks again may have lost the first connection: the answer is for the one that asked last.
         let client = match mark.and_then(|mark| self.lookups.last_of(hash, mark, inbound.mode)) {

@@ -250,9 +250,9 @@ fn tell_end(left: &Left, outcome: Outcome, attempts: u16, detail: &str, tell: &m
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use alloc::format;
     use crate::record::Marks;
     use alloc::borrow::ToOwned;
+    use alloc::format;
     use alloc::string::String;
     use alloc::vec::Vec;
 

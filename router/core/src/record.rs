@@ -486,7 +486,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn each() -> [Record<'static>; 13] {
+    fn each() -> [Record<'static>; 14] {
         let uid = Uid(0x0102_0304_0506_0708);
         let accepted = Accepted {
             uid,

@@ -157,7 +157,6 @@ impl Shard {
         let channel = self.places.id_named(accepted.channel).unwrap_or(ChannelId(u16::MAX));
         Inbound { channel, scope, mode, peer, chat, thread, id, text, ..Inbound::default() }
     }
-    }
 
     /// The agent that was to answer, if there still is one of its name; else the one that would be asked now.
     fn restore_desk(&mut self, session: u32, accepted: &Accepted<'_>, answered: bool) -> u16 {

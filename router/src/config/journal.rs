@@ -121,7 +121,9 @@ impl JournalSection {
                  thread's share of the journal, {} bytes",
                 disk / threads / FILES_MIN
             );
-            let help = format!("raise it to {needed} (8 × threads × (textBytesMax + replyBytesMax)), or lower those");
+            let help = format!(
+                "raise it to {needed} (8 × threads × (textBytesMax + replyBytesMax)), or lower those"
+            );
             report.error(&at, message, help);
             return;
         }

@@ -53,14 +53,19 @@ impl SessionSection {
                 let is_peer = |peer: &str| !peer.is_empty() && !peer.chars().any(char::is_control);
                 let Some((channel, peer)) = id.split_once(':').filter(|(_, peer)| is_peer(peer)) else {
                     let message = format!("{} names no account", report.quote(&at, id));
-                    report.error(&at, message, "write a channel and the platform's id, as \"telegram:123456789\"");
+                    report.error(
+                        &at,
+                        message,
+                        "write a channel and the platform's id, as \"telegram:123456789\"",
+                    );
                     continue;
                 };
                 if !check_channel(channel, known, &at, report) {
                     continue;
                 }
                 if let Some(other) = accounts.iter().find(|it| it.channel == channel && it.peer == peer) {
-                    let message = format!("{} is an account of {:?} already", report.quote(&at, id), other.person);
+                    let message =
+                        format!("{} is an account of {:?} already", report.quote(&at, id), other.person);
                     report.error(&at, message, "name it once");
                     continue;
                 }
@@ -77,7 +82,8 @@ impl SessionSection {
 
 fn check_channel(channel: &str, known: &[&str], at: &Path, report: &mut Report<'_>) -> bool {
     if channel == super::channels::API {
-        let help = "leave it out: clients of the API share a conversation by its `sessionId` and their key's `user`";
+        let help =
+            "leave it out: clients of the API share a conversation by its `sessionId` and their key's `user`";
         report.error(at, "accounts of the API are not linked", help);
         return false;
     }

@@ -2,7 +2,7 @@
 //! hold. A line is on disk before what it is about leaves the database.
 use super::backend::{Backend, Trouble};
 use super::query::{Answer, Loaded, SessionFilter};
-use super::row::{Key, Op, Said, SessionRow, State};
+use super::row::{self, Key, Op, Said, SessionRow, State};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -89,7 +89,7 @@ pub(super) async fn expire<B: Backend>(
             held += text.len() - before;
         }
         sessions += 1;
-        leaving.push(Op::Close { key, revision });
+        leaving.push(Op::Close { key, revision, before: row::all() });
     }
     match folder {
         Some(folder) => leave(backend, folder, &mut text, &mut leaving).await?,

@@ -80,7 +80,13 @@ impl Index {
         // The first line alone: it is there as a whole, and what follows may be yet to come.
         let first = begins.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(Self::path(archive))?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(Self::path(archive))?;
         let length = file.metadata()?.len();
         let mut index = Self { file, beginning: hash(first), length };
         let mut head = [0; 16];
@@ -176,7 +182,9 @@ impl Index {
             let (entries, _) = chunk.as_chunks::<{ ENTRY as usize }>();
             for (_, at) in entries.iter().rev().map(read_entry).filter(|(hash, _)| *hash == wanted) {
                 match loaded_at(archive, at)? {
-                    Some(loaded) if loaded.session.key() == *key => return Ok(Sought::Found(Box::new(loaded))),
+                    Some(loaded) if loaded.session.key() == *key => {
+                        return Ok(Sought::Found(Box::new(loaded)));
+                    }
                     // Another key of the same hash.
                     Some(loaded) if hash(loaded.session.key().as_str().as_bytes()) == wanted => {}
                     Some(_) | None => return Ok(Sought::Stale),
@@ -213,7 +221,8 @@ mod tests {
     use clawgate_core::event::Scope;
 
     fn line(party: &str, revision: u64) -> String {
-        let history = format!("[{{\"uid\":{revision},\"role\":\"user\",\"text\":\"of {revision}\",\"unixMillis\":1}}]");
+        let history =
+            format!("[{{\"uid\":{revision},\"role\":\"user\",\"text\":\"of {revision}\",\"at\":1}}]");
         format!(
             "{{\"channel\":\"tg\",\"scope\":\"direct\",\"party\":{party:?},\"thread\":\"\",\"revision\":{revision},\
              \"state\":\"archived\",\"history\":{history}}}\n"
@@ -273,7 +282,10 @@ mod tests {
         assert_eq!(revision(&archive, "ann", 1 << 30), Some(200));
         assert_eq!(revision(&archive, "nobody", 1 << 30), None);
         append_text(&archive, line("bob", 201).as_bytes()).unwrap();
-        assert_eq!((revision(&archive, "bob", 1 << 30), revision(&archive, "p2", 1 << 30)), (Some(201), Some(2)));
+        assert_eq!(
+            (revision(&archive, "bob", 1 << 30), revision(&archive, "p2", 1 << 30)),
+            (Some(201), Some(2))
+        );
     }
 
     #[test]

@@ -101,18 +101,18 @@ impl Tables {
                     }
                 }
             }),
-            Op::Close { key, revision } => {
+            Op::Close { key, revision, before } => {
                 let Some(found) = self.conversations.get(key) else { return };
                 if found.session.as_ref().is_some_and(|row| *revision < row.revision) {
                     return;
                 }
-                if found.said.range((*revision, 0)..).next().is_none() {
+                if found.said.range((*before, 0)..).next().is_none() {
                     self.remove(key);
                     return;
                 }
                 self.change(key, |conversation| {
                     conversation.session = None;
-                    conversation.said = conversation.said.split_off(&(*revision, 0));
+                    conversation.said = conversation.said.split_off(&(*before, 0));
                 });
             }
             Op::Dead(letter) => {

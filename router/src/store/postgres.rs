@@ -75,8 +75,8 @@ const SET: &str = "
     ))";
 const CLOSE: &str = "
     WITH old AS (SELECT key FROM sessions WHERE key = $1 AND revision <= $2 FOR UPDATE),
-    anew AS (SELECT EXISTS (SELECT FROM said WHERE key = $1 AND $2 <= uid) AS is_there),
-    gone AS (DELETE FROM said USING old WHERE said.key = old.key AND said.uid < $2),
+    anew AS (SELECT EXISTS (SELECT FROM said WHERE key = $1 AND $3 <= uid) AS is_there),
+    gone AS (DELETE FROM said USING old WHERE said.key = old.key AND said.uid < $3),
     stub AS (
         UPDATE sessions SET revision = 0, history_from = 0, body = '' FROM old, anew
         WHERE sessions.key = old.key AND anew.is_there
@@ -290,8 +290,8 @@ fn parameters(op: &Op, keep: Keep) -> Result<Vec<Parameter>, Trouble> {
             Box::new(count(keep.messages_max)),
             Box::new(count(keep.bytes_max)),
         ],
-        Op::Close { key, revision } => {
-            vec![Box::new(key.as_str().to_owned()), Box::new(signed(*revision)?)]
+        Op::Close { key, revision, before } => {
+            vec![Box::new(key.as_str().to_owned()), Box::new(signed(*revision)?), Box::new(signed(*before)?)]
         }
         Op::Dead(letter) => vec![Box::new(signed(letter.uid)?), Box::new(json(&**letter)?)],
         Op::DeadDrop { uid } => vec![Box::new(signed(*uid)?)],

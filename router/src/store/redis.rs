@@ -63,12 +63,12 @@ const CLOSE: &str = "
     if old and ARGV[2] < old then return 0 end
     redis.call('UNLINK', KEYS[1])
     redis.call('ZREM', KEYS[5], ARGV[1])
-    if redis.call('ZLEXCOUNT', KEYS[3], '[' .. ARGV[2], '+') == 0 then
+    if redis.call('ZLEXCOUNT', KEYS[3], '[' .. ARGV[3], '+') == 0 then
         redis.call('UNLINK', KEYS[2], KEYS[3])
         redis.call('ZREM', KEYS[4], ARGV[1])
         return 1
     end
-    for _, field in ipairs(redis.call('ZRANGEBYLEX', KEYS[3], '-', '(' .. ARGV[2])) do
+    for _, field in ipairs(redis.call('ZRANGEBYLEX', KEYS[3], '-', '(' .. ARGV[3])) do
         redis.call('HDEL', KEYS[2], field)
         redis.call('ZREM', KEYS[3], field)
     end
@@ -140,9 +140,9 @@ impl Redis {
                 to.arg(json(&**row)?).arg(u8::from(Keep::is_due(row)));
                 to.arg(self.keep.messages_max).arg(self.keep.bytes_max);
             }
-            Op::Close { key, revision } => {
+            Op::Close { key, revision, before } => {
                 to.cmd("EVALSHA").arg(close).arg(5).arg(&self.names(key.as_str()));
-                to.arg(key.as_str()).arg(hex(*revision));
+                to.arg(key.as_str()).arg(hex(*revision)).arg(hex(*before));
             }
             Op::Dead(letter) => {
                 let uid = hex(letter.uid);

@@ -259,12 +259,14 @@ pub(crate) enum Op {
     /// A session, unless the one that is there is as new.
     Session(Box<SessionRow>),
     /// The end of a session, unless the one that is there is newer, and of what was said in it under names before
-    /// `revision`. What was said later is of the session that began anew under the key, whose own row may come after it;
-    /// that has a `history_from` past what was said before.
+    /// `before`. What was said later is of the session that began anew under the key, whose own row may come after it; that
+    /// has a `history_from` past what was said before.
     Close {
         #[serde(with = "key")]
         key: Key,
         revision: u64,
+        #[serde(default = "all")]
+        before: u64,
     },
     /// A dead letter, unless it is there.
     Dead(Box<DeadLetter>),
@@ -281,6 +283,11 @@ const OP_BYTES_MAX: usize = 256 << 20;
 /// Databases have signed numbers.
 const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
 
+/// After every name: of a session that ends as a whole.
+pub(super) const fn all() -> u64 {
+    NUMBER_MAX
+}
+
 impl Op {
     /// What no database of ours can hold; the words say why.
     pub(super) fn unfit(&self) -> Option<String> {
@@ -289,7 +296,7 @@ impl Op {
             Self::Session(row) => {
                 &[row.revision, row.active_millis, row.created_millis, row.history_from, row.messages]
             }
-            Self::Close { revision, .. } => &[*revision],
+            Self::Close { revision, before, .. } => &[*revision, *before],
             Self::Dead(letter) => &[letter.uid],
             Self::DeadDrop { uid } => &[*uid],
             Self::Cursor(row) => &[row.revision],

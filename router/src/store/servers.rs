@@ -314,7 +314,7 @@ fn what_is_another_programs_or_a_newer_gateways_is_left_alone() {
 fn rows_that_are_garbage_are_said_and_hold_nobody_up() {
     let redis = Server::new("redis");
     let postgres = Server::new("postgres");
-    let letter = |uid| Op::Dead(Box::new(super::conform::letter(uid)));
+    let letter = |uid| Op::Dead(Box::new(conform::letter(uid)));
     let mark = [7; 16];
     for server in [&redis, &postgres] {
         let folder = Folder::new();
@@ -350,7 +350,12 @@ fn spoil(server: &Server) {
             &["HSET", &format!("garbage:session:{}", session.as_str()), "body", "{ what"],
             &["HSET", "garbage:dead", "0000000000000005", "[]"],
             &["SET", "garbage:latest", "the last one"],
-            &["HSET", "garbage:seen:1:0707", "\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}", "noon"],
+            &[
+                "HSET",
+                "garbage:seen:1:0707",
+                "\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}\u{7}",
+                "noon",
+            ],
         ];
         for command in commands {
             let login = ["-p", &port, "-a", "clawgate", "--no-auth-warning"];

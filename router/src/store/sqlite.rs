@@ -186,7 +186,7 @@ fn apply(to: &Connection, op: &Op, keep: Keep, days: &mut HashSet<u64>) -> rusql
     match op {
         Op::Said { key, said } => say(to, key, said),
         Op::Session(row) => set_session(to, row, keep),
-        Op::Close { key, revision } => close(to, key, *revision),
+        Op::Close { key, revision, before } => close(to, key, *revision, *before),
         Op::Dead(letter) => {
             let mut insert = to.prepare_cached("INSERT OR IGNORE INTO dead (uid, body) VALUES (?, ?)")?;
             insert.execute(params![signed(letter.uid)?, json(&**letter)?]).map(drop)
@@ -287,14 +287,13 @@ fn trim(to: &Connection, session: i64, keep: Keep) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-fn close(to: &Connection, key: &Key, revision: u64) -> rusqlite::Result<()> {
-    let revision = signed(revision)?;
+fn close(to: &Connection, key: &Key, revision: u64, before: u64) -> rusqlite::Result<()> {
     let id: Option<i64> = to
         .prepare_cached("SELECT id FROM sessions WHERE key = ? AND revision <= ?")?
-        .query_row(params![key.as_str(), revision], |row| row.get(0))
+        .query_row(params![key.as_str(), signed(revision)?], |row| row.get(0))
         .optional()?;
     let Some(id) = id else { return Ok(()) };
-    to.prepare_cached("DELETE FROM said WHERE session = ? AND uid < ?")?.execute([id, revision])?;
+    to.prepare_cached("DELETE FROM said WHERE session = ? AND uid < ?")?.execute([id, signed(before)?])?;
     let rest = if to.prepare_cached("SELECT 1 FROM said WHERE session = ?")?.exists([id])? {
         "UPDATE sessions SET revision = 0, history_from = 0, body = '' WHERE id = ?"
     } else {

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Telegram, which takes nothing while `is_shut`.
 fn telegram(is_shut: &Arc<AtomicBool>) -> Telegram {
     let shut = is_shut.clone();
-    Telegram::start_with(move |_, _| if shut.load(Ordering::SeqCst) { Verdict::Broken } else { Verdict::Sent })
+    Telegram::start_with(
+        move |_, _| if shut.load(Ordering::SeqCst) { Verdict::Broken } else { Verdict::Sent },
+    )
 }
 
 fn config(telegram: &Telegram) -> Value {

@@ -115,8 +115,12 @@ fn linked_accounts_share_a_conversation_and_nobody_else_does() {
     platforms.telegram.await_posts(3);
     assert_eq!(prompt(&model), ["canary of eight"]);
     let listed = get(&gateway, "/api/sessions").json();
-    let mut ids: Vec<_> =
-        listed["data"]["sessions"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    let mut ids: Vec<_> = listed["data"]["sessions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["id"].as_str().unwrap())
+        .collect();
     ids.sort_unstable();
     assert_eq!(ids, ["person:dm:ana", "shop:dm:7", "telegram:dm:8"]);
     let channels = get(&gateway, "/api/channels").text();

@@ -435,7 +435,8 @@ fn a_reload_that_is_asked_for_says_what_came_of_it() {
         let answer = gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary"}"#);
         assert_eq!(answer.json()["data"]["model"], "f");
     }
-    gateway.rewrite(config(json!({ "agents": { "main": { "models": ["g"] } }, "limits": { "turnsMax": 0 } })));
+    gateway
+        .rewrite(config(json!({ "agents": { "main": { "models": ["g"] } }, "limits": { "turnsMax": 0 } })));
     let refused = ask(ADMIN);
     assert_eq!(refused.status, 422, "{refused:?}");
     let error = refused.json()["error"].take();

@@ -1,6 +1,7 @@
 //! Accounts of one person on several channels share a conversation; what belongs to a message goes where it came from.
 use super::durable::{durable, keeps};
 use super::*;
+use crate::home::Secret;
 use crate::links::Links;
 
 /// Two channels; `ann` on the first and `7` on the second are one person.
@@ -71,9 +72,16 @@ fn a_linked_message_is_written_down_as_it_came_and_taken_up_into_the_shared_conv
     durable(&mut scene, 1);
     let mut later = keeps(linked(), false);
     let restored = crate::event::Restored { accepted, reply: None, history: false, parts: 0 };
-    later.event(Event::Restore { client: Client::NOBODY, restored });
+    later.event(Event::Restore { client: Client::NOBODY, restored: &restored });
     let session = later.find("ann").unwrap();
     assert_eq!(later.shards[0].channel_name(session), "person");
     assert_eq!(later.shards[0].destination(turn(0, 1)).unwrap().peer, "7");
+    // As whoever reads the journal tells it.
+    let (plan, secret) = (linked(), Secret([3, 4]));
+    let hash = plan.hash(&secret, ChannelId(1), Scope::Direct, "7", "c7", "");
+    let mark = plan.mark(&secret, ChannelId(1), Scope::Direct, "7", (hash, "e1"));
+    later.shard().remember_mark(mark, 1_790_000_000_000);
     assert_eq!(later.send(Inbound { id: "e1", ..from_tg("hi") }), [""; 0], "known, and not on disk yet");
+    let other = Inbound { id: "e1", ..posts("ann", "hi") };
+    assert_eq!(later.send(other)[0], "accepted 1.1 ahead 1", "of another account");
 }

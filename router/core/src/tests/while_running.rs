@@ -461,7 +461,11 @@ fn who_gave_way_hears_why_however_often_he_asks() {
     durable(&mut scene, 99);
     scene.send(asks);
     let lines = scene.finishes(call(0, 1, 0));
-    let lines = if lines.iter().any(|line| line.contains("SESSION_FULL")) { lines } else { scene.finishes(call(2, 1, 0)) };
+    let lines = if lines.iter().any(|line| line.contains("SESSION_FULL")) {
+        lines
+    } else {
+        scene.finishes(call(2, 1, 0))
+    };
     assert!(lines.iter().any(|line| line.starts_with("fail") && line.contains("SESSION_FULL")), "{lines:?}");
 }
 

@@ -343,7 +343,9 @@ impl World {
         // One that waited for the store is admitted in another's event.
         let about = match self.purpose(client) {
             Some(Purpose::Update(number) | Purpose::Receipt(number) | Purpose::Plain(number)) => Some(number),
-            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay | Purpose::Drop) | None => self.life.about,
+            Some(Purpose::Send(_) | Purpose::Operation | Purpose::Replay | Purpose::Drop) | None => {
+                self.life.about
+            }
         };
         if !again && let Some(number) = about {
             self.life.turns.insert((shard, turn), number);

@@ -86,7 +86,8 @@ impl World {
         let (may_be_gone, must_be_gone) = self.ledger.dropped();
         let back: Vec<_> = must_be_gone.intersection(&there).map(name).collect();
         assert!(back.is_empty(), "letters were dropped, and come back: {back:?}");
-        let missing: Vec<_> = owed.difference(&there).filter(|uid| !may_be_gone.contains(uid)).map(name).collect();
+        let missing: Vec<_> =
+            owed.difference(&there).filter(|uid| !may_be_gone.contains(uid)).map(name).collect();
         assert!(missing.is_empty(), "dead letters are missing: {missing:?}");
         for uid in owed.intersection(&there) {
             let (turn, letter) = (&self.ledger.turns[uid], &self.store.letters[uid]);
