@@ -403,6 +403,7 @@ fn a_reload_that_is_asked_for_says_what_came_of_it() {
         ]);
         let mut config = by_signal(json!({
             "keys": keys, "models": { "e": { "provider": "echo" } }, "agents": { "main": { "models": ["e"] } },
+            "limits": { "turnsMax": 1_000 },
         }));
         merge(&mut config, more);
         config
@@ -435,8 +436,9 @@ fn a_reload_that_is_asked_for_says_what_came_of_it() {
         let answer = gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary"}"#);
         assert_eq!(answer.json()["data"]["model"], "f");
     }
-    gateway
-        .rewrite(config(json!({ "agents": { "main": { "models": ["g"] } }, "limits": { "turnsMax": 0 } })));
+    gateway.rewrite(config(
+        json!({ "agents": { "main": { "models": ["g"] } }, "limits": { "textBytesMax": 0 } }),
+    ));
     let refused = ask(ADMIN);
     assert_eq!(refused.status, 422, "{refused:?}");
     let error = refused.json()["error"].take();
