@@ -36,7 +36,10 @@ pub(crate) fn answer(thread: &Rc<Thread>, place: Place, verdict: &Verdict) {
     match verdict {
         Verdict::Taken { generation, changed, needs_restart, warnings } => {
             let data = json!({
-                "generation": generation, "changed": changed, "needsRestart": needs_restart, "warnings": warnings,
+                "generation": generation,
+                "changed": changed,
+                "needsRestart": needs_restart,
+                "warnings": warnings,
             });
             respond_data(thread, &connection, &data.to_string());
         }

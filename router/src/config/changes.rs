@@ -15,8 +15,8 @@ pub(crate) fn changes(before: &Config, after: &Config) -> Vec<String> {
         ("session", before.accounts != after.accounts),
         ("logging", before.logging != after.logging),
     ];
-    let mut changes: Vec<String> =
-        sections.into_iter().filter_map(|(key, differs)| differs.then(|| key.to_owned())).collect();
+    let changed = sections.into_iter().filter(|(_, differs)| *differs);
+    let mut changes: Vec<String> = changed.map(|(key, _)| key.to_owned()).collect();
     named(&mut changes, "models", (&before.models, &after.models), |model| &model.name);
     named(&mut changes, "agents", (&before.agents, &after.agents), |agent| &agent.name);
     named(&mut changes, "channels", (&before.channels, &after.channels), |channel| &channel.name);

@@ -250,7 +250,7 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     assert_eq!(scene.shard().released(), 3);
 }
 
-/// The store heard that the letter is gone and forgot that it is tried again: a question from before, which reaches the shard
+/// The store heard that the letter is gone, and the shard forgot that it is tried again: a question from before, which comes
 /// late, finds the turn.
 #[test]
 fn a_letter_that_is_being_tried_is_not_tried_twice_however_late_one_asks() {
