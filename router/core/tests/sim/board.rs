@@ -313,6 +313,7 @@ impl Board {
             Event::Drain => self.draining = true,
             Event::Nudged { .. } => {}
             Event::Restore { .. }
+            | Event::DropLetter { .. }
             | Event::Durable { .. }
             | Event::Journal { .. }
             | Event::Carry { .. }
@@ -544,6 +545,7 @@ impl Board {
             | Event::Nudged { .. }
             | Event::Listeners { .. }
             | Event::Restore { .. }
+            | Event::DropLetter { .. }
             | Event::Durable { .. }
             | Event::Journal { .. }
             | Event::Carry { .. }
@@ -576,6 +578,7 @@ impl Board {
             | Event::Delivered { .. } => step.subject.is_none(),
             Event::Listeners { .. }
             | Event::Restore { .. }
+            | Event::DropLetter { .. }
             | Event::Durable { .. }
             | Event::Journal { .. }
             | Event::Carry { .. }
