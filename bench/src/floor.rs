@@ -15,6 +15,7 @@ use rustix::io::{Errno, read, write};
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::sync::OnceLock;
 
 /// What it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,65 @@ pub enum Answer {
     Echo,
     /// [`RESPONSE`], to every request that is whole.
     Http,
+    /// A chat completion, likewise.
+    Completion,
+    /// A streamed chat completion of [`TOKENS`] tokens, likewise, in one write.
+    Stream,
+}
+
+/// Tokens of [`Answer::Stream`].
+pub const TOKENS: usize = 50;
+
+impl Answer {
+    /// What is answered to a request.
+    #[must_use]
+    pub fn response(self) -> &'static [u8] {
+        static COMPLETION: OnceLock<Vec<u8>> = OnceLock::new();
+        static STREAM: OnceLock<Vec<u8>> = OnceLock::new();
+        match self {
+            Self::Echo | Self::Http => RESPONSE,
+            Self::Completion => COMPLETION.get_or_init(completion),
+            Self::Stream => STREAM.get_or_init(stream),
+        }
+    }
+}
+
+/// The words of a token.
+const TOKEN: &str = " gateway";
+
+/// As OpenAI writes it.
+fn completion() -> Vec<u8> {
+    let text = TOKEN.repeat(TOKENS);
+    let body = format!(
+        "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1710000000,\"model\":\"main\",\
+         \"system_fingerprint\":null,\"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\
+         \"{text}\",\"refusal\":null}},\"logprobs\":null,\"finish_reason\":\"stop\"}}],\"usage\":{{\"prompt_tokens\":60,\
+         \"completion_tokens\":{TOKENS},\"total_tokens\":{}}}}}",
+        60 + TOKENS
+    );
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into()
+}
+
+fn stream() -> Vec<u8> {
+    let chunk = |delta: &str, finish: &str| {
+        format!(
+            "{{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1710000000,\"model\":\"main\",\
+             \"system_fingerprint\":null,\"choices\":[{{\"index\":0,\"delta\":{{{delta}}},\"logprobs\":null,\
+             \"finish_reason\":{finish}}}]}}"
+        )
+    };
+    let mut events = vec![chunk("\"role\":\"assistant\",\"content\":\"\"", "null")];
+    events.extend((0..TOKENS).map(|_| chunk(&format!("\"content\":\"{TOKEN}\""), "null")));
+    events.extend([chunk("", "\"stop\""), "[DONE]".to_owned()]);
+    let mut out =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for event in events {
+        clawgate_wire::http1::write_chunk(&mut out, format!("data: {event}\n\n").as_bytes());
+    }
+    clawgate_wire::http1::write_last_chunk(&mut out);
+    out
 }
 
 /// The response to every request; of the Bot API's form, so that a gateway can deliver to this server.
@@ -142,7 +202,7 @@ impl Floor {
         kept.bytes.clear();
         for (at, count) in std::mem::take(&mut kept.owed) {
             let Some(Some(connection)) = self.connections.get_mut(at) else { continue };
-            if connection.respond(&self.epoll, at, count).is_none() {
+            if connection.respond(&self.epoll, at, self.answer, count).is_none() {
                 self.close(at);
             }
         }
@@ -215,10 +275,10 @@ impl Connection {
                 send(socket, rest, read, epoll, at)?;
                 Some(1)
             }
-            Answer::Http => {
+            Answer::Http | Answer::Completion | Answer::Stream => {
                 let count = self.requests_in(read);
                 match kept {
-                    None => self.respond(epoll, at, count)?,
+                    None => self.respond(epoll, at, answer, count)?,
                     Some(kept) => {
                         kept.bytes.extend_from_slice(read);
                         kept.owed.push((at, count));
@@ -230,9 +290,10 @@ impl Connection {
     }
 
     /// So many responses at once. `None` if the connection is over.
-    fn respond(&mut self, epoll: &OwnedFd, at: usize, count: usize) -> Option<()> {
-        let many = if 1 < count { RESPONSE.repeat(count) } else { Vec::new() };
-        let responses = [RESPONSE, &many][usize::from(count != 1)];
+    fn respond(&mut self, epoll: &OwnedFd, at: usize, answer: Answer, count: usize) -> Option<()> {
+        let response = answer.response();
+        let many = if 1 < count { response.repeat(count) } else { Vec::new() };
+        let responses = [response, &many][usize::from(count != 1)];
         send(&self.socket, &mut self.rest, responses, epoll, at)
     }
 

@@ -441,6 +441,137 @@ fn answers_keep_their_meaning() {
     }
 }
 
+/// The same answer as Ollama's lines: calls come whole there, without ids, and nothing says that an answer was filtered.
+fn lines(words: &[Word]) -> Vec<u8> {
+    use serde_json::{Value, json};
+    let (mut out, mut calls, mut counts) = (Vec::new(), Vec::new(), Counts::default());
+    let mut line = |message: Value, more: Value| {
+        let mut line =
+            json!({"model": "m", "created_at": "2026-08-04T19:22:45Z", "message": message, "done": false});
+        let more = more.as_object().cloned().unwrap_or_default();
+        line.as_object_mut().unwrap().extend(more);
+        out.extend_from_slice(format!("{line}\n").as_bytes());
+    };
+    let say = |key: &str, text: &str| {
+        let mut message = json!({"role": "assistant", "content": ""});
+        message[key] = text.into();
+        message
+    };
+    for word in words {
+        match word {
+            Word::Text(text) => line(say("content", text), Value::Null),
+            Word::Reasoning(text) => line(say("thinking", text), Value::Null),
+            Word::Begin(_, _, name) => calls.push((name.clone(), String::new())),
+            Word::Arguments(index, text) => calls[*index as usize].1 += text,
+            Word::End(index) => {
+                let (name, arguments) = &calls[*index as usize];
+                let arguments: Value = serde_json::from_str(arguments).unwrap();
+                let call = json!({"function": {"name": name, "arguments": arguments}});
+                line(json!({"role": "assistant", "content": "", "tool_calls": [call]}), Value::Null);
+            }
+            Word::Usage(told) => counts = *told,
+            Word::Finished(stop) => {
+                let reason = if stop == "Length" { "length" } else { "stop" };
+                let end = json!({"done": true, "done_reason": reason, "prompt_eval_count": counts.prompt,
+                    "eval_count": counts.completion});
+                line(say("content", ""), end);
+            }
+            Word::Signature(_) | Word::Redacted(_) | Word::Item(..) | Word::Failed(_) => {}
+        }
+    }
+    out
+}
+
+/// The sense of an answer without what Ollama's format has no place for.
+fn plainly(words: &[Word]) -> Vec<String> {
+    let plain = words.iter().map(|word| match word {
+        Word::Begin(index, _, name) => Word::Begin(*index, String::new(), name.clone()),
+        Word::Usage(Counts { prompt, completion, .. }) => {
+            Word::Usage(Counts { prompt: *prompt, completion: *completion, ..Counts::default() })
+        }
+        Word::Finished(stop) if stop == "Filtered" => Word::Finished("Complete".into()),
+        word => word.clone(),
+    });
+    sense(&plain.collect::<Vec<_>>())
+}
+
+#[test]
+fn ollamas_answers_keep_their_meaning() {
+    for seed in 1..=seeds() {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let said = answer(&mut random);
+        let (expected, stream) = (plainly(&said), lines(&said));
+        let cut = 1 + random.below(60);
+        let words = read(Kind::Ollama, true, stream.chunks(cut));
+        assert_eq!(plainly(&words), expected, "seed {seed}: {}", String::from_utf8_lossy(&stream));
+        for door in DOORS {
+            let told = written(door, &words, &mut random);
+            let again = read(door, true, [told.as_slice()].into_iter());
+            assert_eq!(plainly(&again), expected, "seed {seed}, {door:?}");
+        }
+    }
+}
+
+/// Any stream of any format, cut at any byte and into pieces of any length, with any end of a line, says the same.
+#[test]
+fn generated_streams_say_the_same_however_they_are_cut() {
+    for seed in 1..=(seeds() / 10).max(1) {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let said = answer(&mut random);
+        for kind in Kind::ALL {
+            let stream = if kind == Kind::Ollama { lines(&said) } else { written(kind, &said, &mut random) };
+            let expected = read(kind, true, [stream.as_slice()].into_iter());
+            let at = format!("seed {seed}, {kind:?}: {}", String::from_utf8_lossy(&stream));
+            for cut in 0..=stream.len() {
+                let (front, back) = stream.split_at(cut);
+                assert_eq!(read(kind, true, [front, back].into_iter()), expected, "cut at {cut}, {at}");
+            }
+            for length in [1, 2, 3, 1 + random.below(40)] {
+                assert_eq!(read(kind, true, stream.chunks(length)), expected, "by {length}, {at}");
+            }
+            // No line of these has a line end in it: JSON escapes them.
+            let text = String::from_utf8(stream.clone()).unwrap().replace('\n', "\r\n");
+            assert_eq!(read(kind, true, text.as_bytes().chunks(1 + random.below(40))), expected, "{at}");
+        }
+    }
+}
+
+/// What a provider says went wrong reaches every client in its own format, whatever is in the words.
+#[test]
+fn errors_keep_their_words() {
+    use serde_json::json;
+    for seed in 1..=seeds() {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let message = format!("it says {}", random.text());
+        for kind in Kind::ALL {
+            let error = json!({"message": message, "type": "server_error"});
+            let event = match kind {
+                Kind::OpenAiChat => format!("data: {}\n\n", json!({ "error": error })),
+                Kind::OpenAiResponses => {
+                    let event = json!({"type": "error", "code": "server_error", "message": message});
+                    format!("event: error\ndata: {event}\n\n")
+                }
+                Kind::Anthropic => {
+                    format!("event: error\ndata: {}\n\n", json!({"type": "error", "error": error}))
+                }
+                Kind::Ollama => format!("{}\n", json!({ "error": message })),
+            };
+            let words = read(kind, true, event.as_bytes().chunks(1 + random.below(30)));
+            assert_eq!(words, [Word::Failed(message.clone())], "seed {seed}, {kind:?}: {event}");
+            for door in DOORS {
+                let mut out = Vec::new();
+                let mut reply = Reply::new(door, &title(), &Request::default(), 1 << 20);
+                reply.write(&Said::Piece(Piece::Text("Hel")), &mut out);
+                let problem =
+                    Problem { status: 502, code: "UPSTREAM_FAILED", message: &message, param: None };
+                reply.fail(&problem, &mut out);
+                let told = read(door, true, [out.as_slice()].into_iter()).pop();
+                assert_eq!(told, Some(Word::Failed(message.clone())), "seed {seed}, {kind:?} by {door:?}");
+            }
+        }
+    }
+}
+
 /// What a provider wants back with its reasoning comes back, through the format of another too.
 #[test]
 fn proofs_travel() {

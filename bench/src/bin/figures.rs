@@ -20,10 +20,10 @@ struct Arguments {
     /// Rounds; in each, every server has its turn [default: 5, but for the longer figures]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Seconds of a turn [default: 2; modes: 1; p15: 5]
+    /// Seconds of a turn [default: 2; modes: 1; p15: 5; streams: 20]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Connections [default: 64; ack: 16; p10, p13, restart: 50; p9: 10000]
+    /// Connections [default: 64; p7: 4; ack: 16; leave: 20; p10, p13, restart: 50; p9: 10000]
     #[arg(long)]
     connections: Option<usize>,
     /// Sessions of p10 and p13, messages of restart [default: 1000000]
@@ -60,6 +60,16 @@ enum Choice {
     P2,
     /// Telegram webhooks
     P3,
+    /// Calls of a model, not streamed
+    P5,
+    /// Streams of a model
+    P6,
+    /// The first token of a stream
+    P7,
+    /// Clients that leave in mid-stream
+    Leave,
+    /// Memory over many streams
+    Streams,
     /// Idle WebSockets
     P9,
     /// The start
@@ -100,6 +110,11 @@ impl Choice {
             Self::P1 => &[Figure::P1],
             Self::P2 => &[Figure::P2],
             Self::P3 => &[Figure::P3],
+            Self::P5 => &[Figure::P5],
+            Self::P6 => &[Figure::P6],
+            Self::P7 => &[Figure::P7],
+            Self::Leave => &[Figure::Leave],
+            Self::Streams => &[Figure::Streams],
             Self::P9 => &[Figure::P9],
             Self::P11 => &[Figure::P11],
             Self::Cross => &[Figure::Cross],
@@ -158,6 +173,7 @@ fn setup(arguments: &Arguments, figure: Figure) -> Result<Setup, String> {
             gateway: arguments.gateway.clone().unwrap_or_else(|| beside("clawgate")),
             floor_epoll: beside("floor-epoll"),
             floor_tungstenite: beside("floor-tungstenite"),
+            floor_hyper: beside("floor-hyper"),
             loadgen: beside("loadgen"),
         },
         pin: match arguments.pin {

@@ -2,7 +2,7 @@
 use super::Setup;
 use super::ask::KEY;
 use super::load::{Load, Measured, Pace, connect, connect_websocket};
-use super::machine::Busy;
+use super::machine::{Busy, Disturbance};
 use super::record::Table;
 use super::server::Server;
 use super::talk::Talk;
@@ -111,12 +111,15 @@ pub(super) fn turn(
     let (before, busy) = (server.usage()?, Busy::read());
     let measured = load.run(pace, time).map_err(within)?;
     let cpu_ns = server.usage()?.cpu_ns - before.cpu_ns;
-    Ok(numbers(&measured, cpu_ns, &busy))
+    Ok(numbers(&measured, cpu_ns, &busy.since(cpu_ns)))
 }
 
 /// What a turn comes to, by what was not refused of it.
-pub(super) fn numbers(measured: &Measured, cpu_ns: u64, busy: &Busy) -> Vec<(&'static str, f64)> {
-    let disturbance = busy.since(cpu_ns);
+pub(super) fn numbers(
+    measured: &Measured,
+    cpu_ns: u64,
+    disturbance: &Disturbance,
+) -> Vec<(&'static str, f64)> {
     let messages = measured.messages.saturating_sub(measured.refused).max(1) as f64;
     let cpu = cpu_ns as f64 / messages;
     let micros = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1_000.0;

@@ -93,7 +93,7 @@ pub(super) fn turn(
     let measured = load.run(pace, time).map_err(within)?;
     let behind = server.caught_up()?;
     let cpu_ns = server.usage()?.cpu_ns - before.cpu_ns;
-    let mut all = numbers(&measured, cpu_ns, &busy);
+    let mut all = numbers(&measured, cpu_ns, &busy.since(cpu_ns));
     let messages = measured.messages.max(1) as f64;
     all.push(("behind_ms", behind.as_secs_f64() * 1_000.0));
     all.push(("refused_percent", 100.0 * measured.refused as f64 / messages));

@@ -3,6 +3,7 @@
 //! Owns the sockets and the measuring: in a closed loop latency is from the writing of a message, at a rate from the
 //! moment when it was due, so that a server that stalls is charged for all that waited. A run ends when everything said is
 //! answered: what is counted is exact. Never retries.
+use super::calls::Calls;
 use super::talk::{HEAD_LIMITS, Talk};
 use crate::floor::Floor;
 use clawgate_wire::http1::parse_response;
@@ -182,6 +183,14 @@ impl Load {
             said: 0,
         });
         Ok(())
+    }
+
+    /// What each connection that calls a model has measured.
+    pub fn calls(&mut self) -> impl Iterator<Item = &mut Calls> {
+        self.connections.iter_mut().filter_map(|connection| match &mut connection.talk {
+            Talk::Calls(calls) => Some(&mut **calls),
+            Talk::Echo { .. } | Talk::EchoFrames { .. } | Talk::Chat(_) | Talk::Requests(_) => None,
+        })
     }
 
     /// Every message is delivered to this side too, which is served by the load's own thread. A closed loop does not run

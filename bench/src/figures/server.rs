@@ -26,6 +26,8 @@ pub struct Programs {
     pub floor_epoll: PathBuf,
     /// The floor of tokio-tungstenite.
     pub floor_tungstenite: PathBuf,
+    /// The floor of hyper.
+    pub floor_hyper: PathBuf,
     /// The load generator, for loads that a server refuses.
     pub loadgen: PathBuf,
 }
@@ -269,12 +271,30 @@ impl Server {
     }
 
     /// Starts the program on a port that is free, and waits until it accepts.
-    fn start(name: &'static str, mut command: Command, pin: Pin, folder: Folder) -> Result<Self, String> {
+    pub(super) fn start(
+        name: &'static str,
+        mut command: Command,
+        pin: Pin,
+        folder: Folder,
+    ) -> Result<Self, String> {
+        Self::start_by(name, pin, folder, |address| {
+            command.arg("--listen").arg(address.to_string());
+            Ok(command)
+        })
+    }
+
+    /// As [`Self::start`], by a command that is made for the port.
+    pub(super) fn start_by(
+        name: &'static str,
+        pin: Pin,
+        folder: Folder,
+        command: impl FnOnce(SocketAddr) -> Result<Command, String>,
+    ) -> Result<Self, String> {
         let told = |why: io::Error| format!("{name}: {why}");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(told)?;
         let log = folder.log();
         let file = fs::File::create(&log).map_err(told)?;
-        command.arg("--listen").arg(address.to_string());
+        let mut command = command(address)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         end_with_us(&mut command);
         let mut started = Instant::now();

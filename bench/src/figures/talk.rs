@@ -1,6 +1,7 @@
 //! What one connection of the load says and hears: the bytes of a message, and where its answer ends. Checks that the
 //! answer is the right one. Owns no socket.
 use super::ask::KEY;
+use super::calls::Calls;
 use crate::inputs::{TELEGRAM_ID, WEBHOOK_HEAD, client_message, filling_text, masked_frame, telegram_update};
 use clawgate_wire::http1::{HeadLimits, Length, parse_response};
 use clawgate_wire::websocket::{Decoder, Item, Opcode, Role, Step, write_frame};
@@ -38,6 +39,8 @@ pub enum Talk {
     Chat(Box<Chat>),
     /// HTTP requests that differ in their numbers, Telegram's updates above all.
     Requests(Box<Requests>),
+    /// Calls of a model.
+    Calls(Box<Calls>),
 }
 
 /// The client protocol on one connection.
@@ -163,6 +166,7 @@ impl Talk {
             Self::EchoFrames { frame, .. } => out.extend_from_slice(frame),
             Self::Chat(chat) => chat.say(out),
             Self::Requests(requests) => requests.say(out),
+            Self::Calls(calls) => calls.say(out),
         }
     }
 
@@ -170,7 +174,7 @@ impl Talk {
     pub fn refused(&mut self) -> u32 {
         match self {
             Self::Requests(requests) => std::mem::take(&mut requests.refused),
-            Self::Echo { .. } | Self::EchoFrames { .. } | Self::Chat(_) => 0,
+            Self::Echo { .. } | Self::EchoFrames { .. } | Self::Chat(_) | Self::Calls(_) => 0,
         }
     }
 
@@ -192,6 +196,7 @@ impl Talk {
             }),
             Self::Chat(chat) => chat.hear(bytes, out),
             Self::Requests(requests) => requests.hear(bytes),
+            Self::Calls(calls) => calls.hear(bytes),
         }
     }
 }
