@@ -30,11 +30,6 @@ impl Row {
         Ok(Self { servers: [provider, nginx, hyper, proxy::gateway(setup, address)?] })
     }
 
-    fn loads(&self, connections: usize, streamed: bool) -> Result<Vec<Load>, String> {
-        let load = |server: &Server| calls(server.address, connections, streamed);
-        self.servers.iter().map(load).collect()
-    }
-
     /// What these have used: the server, and the provider behind it, which is none of the others' doing.
     fn cpu_ns(&self, at: usize) -> Result<(u64, u64), String> {
         let behind = if at == 0 { 0 } else { self.servers[0].usage()?.cpu_ns };
@@ -42,8 +37,10 @@ impl Row {
     }
 
     /// A server's turn: a little to warm up, then what is measured.
-    fn turn(&self, setup: &Setup, load: &mut Load, at: usize) -> Result<Vec<(&'static str, f64)>, String> {
+    /// Its connections are opened for it: servers close those that wait long for their first request.
+    fn turn(&self, setup: &Setup, at: usize, streamed: bool) -> Result<Vec<(&'static str, f64)>, String> {
         let within = |why: String| self.servers[at].blame(&why);
+        let mut load = calls(self.servers[at].address, setup.connections, streamed)?;
         load.run(setup.pace(1), WARM).map_err(within)?;
         let (before, busy) = (self.cpu_ns(at)?, Busy::read());
         let measured = load.run(setup.pace(1), setup.turn).map_err(within)?;
@@ -53,8 +50,9 @@ impl Row {
     }
 
     /// The same of streams at a pace: how old tokens are when they come, and what one costs.
-    fn pace(&self, setup: &Setup, load: &mut Load, at: usize) -> Result<Vec<(&'static str, f64)>, String> {
+    fn pace(&self, setup: &Setup, at: usize) -> Result<Vec<(&'static str, f64)>, String> {
         let within = |why: String| self.servers[at].blame(&why);
+        let mut load = calls(self.servers[at].address, setup.connections, true)?;
         load.run(setup.pace(1), WARM).map_err(within)?;
         load.calls().for_each(Calls::forget);
         let (before, busy) = (self.cpu_ns(at)?, Busy::read());
@@ -62,7 +60,7 @@ impl Row {
         let now = self.cpu_ns(at)?;
         let (cpu_ns, behind_ns) = (now.0 - before.0, now.1 - before.1);
         let disturbance = busy.since(cpu_ns + behind_ns);
-        let (tokens, transit, first) = heard(load)?;
+        let (tokens, transit, first) = heard(&mut load)?;
         let micros = |times: &Times, quantile| times.value_at_quantile(quantile) as f64 / 1_000.0;
         Ok(vec![
             ("cpu_ns_per_token", cpu_ns as f64 / tokens.max(1) as f64),
@@ -90,16 +88,14 @@ fn calls(address: SocketAddr, connections: usize, streamed: bool) -> Result<Load
 /// What stood in the way.
 pub fn whole(setup: &Setup, table: &mut Table) -> Result<(), String> {
     let row = Row::of(setup, proxy::fixed(setup, false)?)?;
-    let mut many = row.loads(setup.connections, false)?;
-    let mut alone = row.loads(1, false)?;
     let one = Setup { connections: 1, ..setup.clone() };
     for round in 0..setup.rounds {
-        for (setup, loads) in [(setup, &mut many), (&one, &mut alone)] {
+        for setup in [setup, &one] {
             let mut direct = None;
             let mut turns = Vec::new();
             for at in order(row.servers.len(), round) {
                 let server = &row.servers[at];
-                let numbers = row.turn(setup, &mut loads[at], at)?;
+                let numbers = row.turn(setup, at, false)?;
                 if at == 0 {
                     direct = Some(numbers.clone());
                 }
@@ -140,19 +136,17 @@ pub fn streamed(setup: &Setup, table: &mut Table) -> Result<(), String> {
     let burst = Row::of(setup, proxy::fixed(setup, true)?)?;
     let script = format!("reply=stamps,tokens={TOKENS},gap={GAP_MILLIS}ms");
     let paced = Row::of(setup, proxy::paced(setup, &script)?)?;
-    let mut bursts = burst.loads(setup.connections, true)?;
-    let mut paces = paced.loads(setup.connections, true)?;
     let name = setting(setup, 1);
     for round in 0..setup.rounds {
         for at in order(burst.servers.len(), round) {
             let server = &burst.servers[at];
-            let numbers = burst.turn(setup, &mut bursts[at], at)?;
+            let numbers = burst.turn(setup, at, true)?;
             let renamed: Vec<_> =
                 numbers.into_iter().map(|(name, value)| (of_streams(name), value)).collect();
             table.add(&format!("burst of {TOKENS}; {name}"), server.name, round, &renamed);
         }
         for at in order(paced.servers.len(), round) {
-            let numbers = paced.pace(setup, &mut paces[at], at)?;
+            let numbers = paced.pace(setup, at)?;
             table.add(&format!("{GAP_MILLIS} ms a token; {name}"), paced.servers[at].name, round, &numbers);
         }
     }
@@ -197,11 +191,10 @@ fn heard(load: &mut Load) -> Result<(u64, Times, Times), String> {
 /// What stood in the way.
 pub fn first(setup: &Setup, table: &mut Table) -> Result<(), String> {
     let row = Row::of(setup, proxy::paced(setup, "reply=stamps,tokens=5")?)?;
-    let mut loads = row.loads(setup.connections, true)?;
     for round in 0..setup.rounds {
         let (mut direct, mut turns) = (None, Vec::new());
         for at in order(row.servers.len(), round) {
-            let numbers = row.pace(setup, &mut loads[at], at)?;
+            let numbers = row.pace(setup, at)?;
             if at == 0 {
                 direct = Some(numbers.clone());
             }
