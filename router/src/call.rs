@@ -4,6 +4,7 @@ use crate::driver;
 use crate::gateway::{Remote, Upstream};
 use crate::reload::Current;
 use crate::thread::Thread;
+use crate::tools;
 use crate::upstream::{self, Control, Fault, Origin};
 use crate::usage::Meter;
 use crate::voice::{self, Voice};
@@ -12,6 +13,7 @@ use clawgate_core::event::{self, Event, Failure, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId};
 use clawgate_providers::echo::Echo;
 use clawgate_providers::failure;
+use clawgate_providers::request::{Request, Unsupported};
 use clawgate_providers::{End, Json, Limits, Said, Turn};
 use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
@@ -99,44 +101,110 @@ pub(crate) async fn scripted(thread: Rc<Thread>, started: Started) {
 impl Started {
     /// What it uses is counted from here on.
     fn count(&self, thread: &Rc<Thread>) {
-        self.control.count_by(Meter::begin(thread, &self.gateway, self.call, self.agent, self.model));
+        self.control.count_by(self.meter(thread));
+    }
+
+    /// The same, for what the same turn asks its model next.
+    pub(crate) fn count_on(&self, thread: &Rc<Thread>) {
+        self.control.count_by(self.meter(thread).map(Meter::continued));
+    }
+
+    fn meter(&self, thread: &Rc<Thread>) -> Option<Meter> {
+        Meter::begin(thread, &self.gateway, self.call, self.agent, self.model)
     }
 }
 
 /// Calls a model over the network.
 pub(crate) async fn remote(thread: Rc<Thread>, started: Started) {
     started.count(&thread);
-    let Started { gateway, call, agent, model, control } = started;
-    let Upstream::Remote(target) = &gateway.upstreams[usize::from(model.0)] else { return };
     thread.touch();
+    if let Some(exchange) = tools::turn::begin(&thread, &started) {
+        return tools::turn::run(thread, started, exchange).await;
+    }
+    let Started { gateway, call, agent, model, control } = &started;
+    let Upstream::Remote(target) = &gateway.upstreams[usize::from(model.0)] else { return };
     let mut body = Vec::new();
     let system = gateway.systems.get(usize::from(agent.0)).map_or("", String::as_str);
-    let (request, voice) = match write_request(&thread, call, target, system, &mut body) {
+    let (request, mut voice) = match write_request(&thread, *call, target, system, &mut body) {
         Some(Ok(written)) => written,
-        Some(Err(why)) => {
-            thread.upstreams.end(call);
-            // Another model of the agent's may speak a format that can say it.
-            let failure = Failure { code: Code::BadRequest, retry: Retry::Elsewhere, detail: &why };
-            return thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
-        }
+        Some(Err(why)) => return unspeakable(&thread, *call, &why, Retry::Elsewhere),
         None => return,
     };
-    control.meter(|meter| meter.heard_by(&voice));
-    if control.is_cancelled() {
-        return;
+    started.control.meter(|meter| meter.heard_by(&voice));
+    if let Tried::Heard = send(&thread, &started, target, &mut voice, (&request, &body)).await
+        && !control.is_cancelled()
+    {
+        thread.upstreams.end(*call);
     }
-    let Some(origin) = Origin::of(request.uri(), &target.tls, target.connect_age_max) else {
-        return failed(&thread, call, &Fault::Unreachable("its address has no host".to_owned()));
+}
+
+/// What came of one request to a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The call is over, and its shard knows.
+    Over,
+    /// The model was heard to its end.
+    Heard,
+}
+
+/// One request of a turn whose model may call tools.
+pub(crate) async fn attempt(
+    thread: &Rc<Thread>,
+    started: &Started,
+    request: &Request<'_>,
+    voice: &mut Voice,
+) -> Tried {
+    let Started { gateway, call, model, .. } = started;
+    let Upstream::Remote(target) = &gateway.upstreams[usize::from(model.0)] else { return Tried::Over };
+    let mut body = Vec::new();
+    match target.endpoint.encode_request(request, &mut body) {
+        Ok(head) => send(thread, started, target, voice, (&head, &body)).await,
+        Err(unsupported) => {
+            unspeakable(thread, *call, &unspeakable_text(&unsupported), voice.retry(Retry::Elsewhere));
+            Tried::Over
+        }
+    }
+}
+
+/// Sends a request and hears its answer.
+async fn send(
+    thread: &Rc<Thread>,
+    started: &Started,
+    target: &Remote,
+    voice: &mut Voice,
+    request: (&http::Request<()>, &[u8]),
+) -> Tried {
+    let Started { call, control, .. } = started;
+    if control.is_cancelled() {
+        return Tried::Over;
+    }
+    let Some(origin) = Origin::of(request.0.uri(), &target.tls, target.connect_age_max) else {
+        let fault = Fault::Unreachable("its address has no host".to_owned());
+        failed(thread, *call, &fault, voice.retry(Retry::Backoff));
+        return Tried::Over;
     };
-    let outcome = converse(&thread, call, target, &origin, &control, voice, (&request, &body)).await;
+    let outcome = converse(thread, *call, target, &origin, control, voice, request).await;
     thread.touch();
     if control.is_cancelled() {
-        return;
+        return Tried::Over;
     }
-    thread.upstreams.end(call);
-    if let Err(fault) = outcome {
-        failed(&thread, call, &fault);
+    match outcome {
+        Ok(()) => Tried::Heard,
+        Err(fault) => {
+            failed(thread, *call, &fault, voice.retry(Retry::Backoff));
+            Tried::Over
+        }
     }
+}
+
+/// The model's format has no word for what it is to be asked.
+fn unspeakable(thread: &Rc<Thread>, call: CallId, why: &str, retry: Retry) {
+    // Another model of the agent's may speak a format that can say it.
+    end(thread, call, Failure { code: Code::BadRequest, retry, detail: why });
+}
+
+fn unspeakable_text(unsupported: &Unsupported) -> String {
+    format!("the model's format has no word for it: {unsupported}")
 }
 
 /// What a model of ours is told by a turn, and who hears it; `None` if the turn is over.
@@ -166,8 +234,7 @@ fn write_request(
         let bytes_max = thread.gateway().limits.core.request_bytes_max as usize;
         return Some(voice::request_of(&prompt, kind, system).and_then(|request| {
             let head = target.endpoint.encode_request(&request, body);
-            let head =
-                head.map_err(|unsupported| format!("the model's format has no word for it: {unsupported}"))?;
+            let head = head.map_err(|unsupported| unspeakable_text(&unsupported))?;
             Ok((head, Voice::of_request(&request, thread.random(), bytes_max)))
         }));
     }
@@ -191,7 +258,7 @@ async fn converse(
     target: &Remote,
     origin: &Origin,
     control: &Rc<Control>,
-    mut voice: Voice,
+    voice: &mut Voice,
     (request, body): (&http::Request<()>, &[u8]),
 ) -> Result<(), Fault> {
     // The shard's own deadlines cancel; a stream may be as long as they let it.
@@ -207,24 +274,24 @@ async fn converse(
         let mut detail = String::new();
         let failure = target.endpoint.failure(answer.status, &head.headers, &body, &mut detail);
         thread.touch();
-        thread.upstreams.end(call);
-        thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
+        end(thread, call, Failure { retry: voice.retry(failure.retry), ..failure });
         return Ok(());
     }
     if let Some(failure) = unreadable(&answer) {
-        thread.upstreams.end(call);
-        thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
+        end(thread, call, Failure { retry: voice.retry(failure.retry), ..failure });
         return Ok(());
     }
     control.meter(Meter::answering);
-    let mut decoder = target.endpoint.decoder(answer_limits(&thread.gateway().limits));
+    // No two answers of a conversation give their calls the same ids.
+    let decoder = target.endpoint.decoder(answer_limits(&thread.gateway().limits));
+    let mut decoder = decoder.with_seed(thread.random());
     let mut text = Vec::new();
     let (mut failed, mut rest) = (false, None);
     loop {
         upstream::take_body(&mut wire, &mut answer, &mut text)?;
         let used = decoder.decode(&mut text, &mut json, &mut |said| {
             let finished = matches!(said, Said::Ended(End::Finished(_)));
-            failed |= !hand(thread, call, control, &mut voice, said) && !finished;
+            failed |= !hand(thread, call, control, voice, said) && !finished;
         });
         text.drain(..used);
         // Nobody hears what follows a failure: the model must not go on.
@@ -245,13 +312,19 @@ async fn converse(
     }
     if !decoder.is_ended() {
         decoder.finish(&mut text, &mut json, &mut |said| {
-            hand(thread, call, control, &mut voice, said);
+            hand(thread, call, control, voice, said);
         });
     }
     if answer.keep_alive && answer.body.is_done() && !control.is_cancelled() {
         thread.upstreams.keep(wire, thread.now());
     }
     Ok(())
+}
+
+/// The call failed.
+fn end(thread: &Rc<Thread>, call: CallId, failure: Failure<'_>) {
+    thread.upstreams.end(call);
+    thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
 }
 
 fn answer_limits(limits: &crate::config::limits::Limits) -> Limits {
@@ -310,16 +383,15 @@ fn hand(thread: &Rc<Thread>, call: CallId, control: &Control, voice: &mut Voice,
     })
 }
 
-fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault) {
+fn failed(thread: &Rc<Thread>, call: CallId, fault: &Fault, retry: Retry) {
     thread.count(|c| &mut c.upstream_faults);
     let code = match fault {
-        Fault::Unreachable(_) | Fault::Cancelled => Code::UpstreamFailed,
+        Fault::Unreachable(_) | Fault::Forbidden(_) | Fault::Cancelled => Code::UpstreamFailed,
         Fault::Full | Fault::NoDescriptor => Code::UpstreamUnavailable,
         Fault::Closed => Code::UpstreamTruncated,
         Fault::TimedOut => Code::UpstreamTimeout,
         Fault::Malformed(_) => Code::UpstreamMalformed,
     };
     let detail = format!("the model {}", fault.text());
-    let failure = Failure { code, retry: Retry::Backoff, detail: &detail };
-    thread.handle(Event::Ended { call, end: event::End::Failed(failure) });
+    end(thread, call, Failure { code, retry, detail: &detail });
 }

@@ -112,6 +112,9 @@ impl Crew {
         if let Some(kept) = self.shared.kept.get() {
             kept.close();
         }
+        if let Some(audit) = self.shared.audit.get() {
+            audit.close();
+        }
         if failed == 0 { Ok(()) } else { Err("a thread of ours failed".to_owned()) }
     }
 }

@@ -222,6 +222,11 @@ pub(crate) async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
+/// Waits for something, at most so long; false if it did not come. Only for what loses nothing when it is given up.
+pub(crate) async fn within(limit: Duration, waiting: impl Future<Output = ()>) -> bool {
+    monoio::time::timeout(limit, waiting).await.is_ok()
+}
+
 /// One timer of a thread's loop that can be moved.
 pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,

@@ -13,6 +13,8 @@ use crate::mesh::Mesh;
 use crate::reload::Reloads;
 use crate::resolve::Resolver;
 use crate::tls;
+use crate::tools::Tools;
+use crate::tools::audit::Audit;
 use crate::usage::books::Books;
 use clawgate_adapters::{Platform, telegram, webhook};
 use clawgate_core::bounds::Bounds;
@@ -70,6 +72,7 @@ pub(crate) struct Gateway {
     pub(crate) upstreams: Vec<Upstream>,
     /// What each agent's prompts begin with, by [`AgentId`].
     pub(crate) systems: Vec<String>,
+    pub(crate) tools: Tools,
     /// By [`ChannelId`]; none for the clients' own.
     pub(crate) platforms: Vec<Option<Platform>>,
     pub(crate) server_tls: Option<Arc<rustls::ServerConfig>>,
@@ -126,6 +129,7 @@ impl Gateway {
             keys: Keys::new(config, before.map(|before| &before.keys)),
             guard: Guard::new(&config.server),
             upstreams,
+            tools: Tools::compile(config, &client_tls)?,
             systems: config.agents.iter().map(|agent| agent.system.clone()).collect(),
             platforms,
             server_tls,
@@ -396,6 +400,8 @@ pub(crate) struct Shared {
     pub(crate) confirmations: Confirmations,
     /// What is used, once what earlier runs left is read.
     pub(crate) books: std::sync::OnceLock<Books>,
+    /// What tools do is written down here, once the data directory is ours.
+    pub(crate) audit: std::sync::OnceLock<Arc<Audit>>,
     pub(crate) clock: Clock,
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
@@ -446,6 +452,7 @@ impl Shared {
             kept: std::sync::OnceLock::new(),
             confirmations: Confirmations::new(cores),
             books: std::sync::OnceLock::new(),
+            audit: std::sync::OnceLock::new(),
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::changes::changes;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::models::Provider;
+use crate::config::tools::Kind;
 use crate::config::{Config, Overrides};
 use crate::drain::{self, Parting};
 use crate::gateway::{Gateway, Shared};
@@ -441,6 +442,7 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("data.folder", started.data != config.data),
         ("journal", started.journal != config.journal),
         ("store", started.store != config.store),
+        ("audit", started.audit != config.audit),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("limits.usageRowsMax", started.limits.usage_rows_max != config.limits.usage_rows_max),
@@ -466,6 +468,10 @@ fn files_of(config: &Config) -> Vec<PathBuf> {
     files.extend(config.models.iter().filter_map(|model| match &model.provider {
         Provider::Remote(remote) => remote.ca_file.clone(),
         Provider::Echo { .. } | Provider::Scripted { .. } => None,
+    }));
+    files.extend(config.tools.iter().filter_map(|tool| match &tool.kind {
+        Kind::Http(http) => http.ca_file.clone(),
+        Kind::Time => None,
     }));
     files
 }

@@ -47,6 +47,7 @@ mod takeover;
 mod thread;
 mod tickets;
 mod tls;
+mod tools;
 mod upstream;
 mod usage;
 mod voice;

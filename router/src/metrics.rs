@@ -2,6 +2,7 @@
 //! when somebody asks.
 use crate::journal::shown;
 use crate::scaling::{AgentScaling, Scaling};
+use crate::tools::counted::Counted;
 use crate::usage::{SIZES, Sizes};
 use clawgate_core::codes::Code;
 use clawgate_core::counters::Counters;
@@ -9,7 +10,7 @@ use clawgate_core::effect::Ignored;
 use clawgate_core::stage::Stage;
 use clawgate_core::view::{AgentLoad, Load};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -57,7 +58,7 @@ impl Durations {
         self.sum_nanos = self.sum_nanos.saturating_add(nanos);
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine += theirs;
         }
@@ -88,6 +89,8 @@ pub(crate) struct Counts {
     pub(crate) upstream_faults: u64,
     pub(crate) upstream_bytes_in: u64,
     pub(crate) deliveries_refused: u64,
+    /// Tool calls.
+    pub(crate) tools: Counted,
     refused: Vec<u64>,
     turn: Durations,
     first_piece: Durations,
@@ -116,6 +119,7 @@ impl Default for Counts {
             upstream_faults: 0,
             upstream_bytes_in: 0,
             deliveries_refused: 0,
+            tools: Counted::default(),
             refused: vec![0; Code::ALL.len()],
             turn: Durations::default(),
             first_piece: Durations::default(),
@@ -243,7 +247,7 @@ pub(crate) fn encode(
     Ok(text)
 }
 
-type Rows<'a> = Vec<(Vec<(&'a str, String)>, u64)>;
+pub(crate) type Rows<'a> = Vec<(Vec<(&'a str, String)>, u64)>;
 
 /// A family of counters that differ in their labels.
 fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_>) -> fmt::Result {
@@ -273,13 +277,30 @@ fn histogram(
     help: &str,
     durations: &Durations,
 ) -> fmt::Result {
+    histograms(encoder, name, help, std::iter::once((Vec::new(), durations)))
+}
+
+/// A family of histograms that differ in their labels.
+fn histograms<'d>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    all: impl Iterator<Item = (Vec<(&'d str, String)>, &'d Durations)>,
+) -> fmt::Result {
     let kind = prometheus_client::metrics::MetricType::Histogram;
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, durations) in all {
+        encode_histogram(family.encode_family(&labels)?, durations)?;
+    }
+    Ok(())
+}
+
+fn encode_histogram(mut encoder: MetricEncoder<'_>, durations: &Durations) -> fmt::Result {
     let bounds = BOUNDS_MICROS.iter().map(|micros| *micros as f64 / 1e6);
     let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(durations.buckets).collect();
     let count = durations.buckets.iter().sum();
     let sum = durations.sum_nanos as f64 / 1e9;
-    family.encode_histogram::<[(&str, String); 0]>(sum, count, &buckets, None)
+    encoder.encode_histogram::<[(&str, String); 0]>(sum, count, &buckets, None)
 }
 
 impl Collector for Reports {
@@ -293,6 +314,7 @@ impl Collector for Reports {
         self.encode_journal(&mut encoder)?;
         self.encode_store(&mut encoder)?;
         self.encode_usage(&mut encoder)?;
+        self.encode_tools(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -359,6 +381,17 @@ impl Reports {
         counters(encoder, "usage_rows_folded", help, vec![(none(), books.folded)])?;
         let help = "Times that the usage accounts could not be written to disk";
         counters(encoder, "usage_write_failures", help, vec![(none(), books.write_failures)])
+    }
+
+    fn encode_tools(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut all = Counted::default();
+        self.reports.iter().for_each(|report| all.add(&report.counts.tools));
+        if all.is_empty() {
+            return Ok(());
+        }
+        counters(encoder, "tool_calls", "Tool calls, by tool and outcome", all.rows())?;
+        let durations = all.durations().map(|(name, took)| (vec![("tool", name.to_owned())], took));
+        histograms(encoder, "tool_call_seconds", "How long tool calls take, by tool", durations)
     }
 
     fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

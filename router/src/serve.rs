@@ -11,6 +11,7 @@ use crate::kept::Kept;
 use crate::place::{self, Claim, Place};
 use crate::sockets::Sockets;
 use crate::takeover::{self, Door};
+use crate::tools::audit::Audit;
 use crate::usage::books::Books;
 use clawgate_core::id::ShardId;
 use std::io::Write as _;
@@ -75,6 +76,10 @@ fn start(orders: Orders, clock: Clock) -> Result<Ended, String> {
     let _ = crew.shared.kept.set(Kept::open(folder, &config, &gateway, &crew.shared)?);
     // Nor was anything counted.
     let _ = crew.shared.books.set(Books::open(folder, &gateway)?);
+    if let (Some(plan), Some(folder)) = (&config.audit, folder) {
+        // Nothing was written down before.
+        let _ = crew.shared.audit.set(Arc::new(Audit::start(folder, plan)?));
+    }
     let door = held.as_ref().map(|held| Door::open(&held.folder)).transpose();
     let door = door.map_err(|why| format!("the data directory takes no control socket: {why}"))?;
     let shared = &crew.shared;
@@ -114,11 +119,15 @@ pub(crate) fn worst_case(gateway: &Gateway, cores: u16) -> u64 {
     let connection = 2_048 + limits.outbox_bytes_max as u64 + request;
     let upstream = (limits.upstream_event_bytes_max.max(limits.upstream_body_bytes_max)) as u64 + 64 * 1024;
     let upstreams = gateway.upstreams.len() as u64 + gateway.platforms.len() as u64;
+    // What tools said is held by the turn, and once more while its model is asked again.
+    let exchanges =
+        if gateway.tools.are_used() { upstreams * u64::from(limits.upstream_connections_max) } else { 0 };
     let thread = 16 * 1024 * 1024;
     u64::from(core.sessions_max) * session
         + u64::from(core.turns_max) * turn
         + u64::from(limits.connections_max) * connection
         + upstreams * u64::from(limits.upstream_connections_max) * upstream
+        + exchanges * 2 * limits.tools.exchange_bytes_max as u64
         + limits.requests_bytes_max
         + u64::from(core.dedup_ids_max) * 48
         + u64::from(core.dedup_filter_bytes_max)

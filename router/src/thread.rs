@@ -39,6 +39,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 64 * 1024;
@@ -517,6 +518,11 @@ impl Thread {
     /// Adds more to a counter.
     pub(crate) fn count_by(&self, which: impl FnOnce(&mut Counts) -> &mut u64, by: usize) {
         *which(&mut self.counts.borrow_mut()) += by as u64;
+    }
+
+    /// Counts a tool call and how it ended.
+    pub(crate) fn count_tool(&self, tool: &Arc<str>, code: Option<Code>, took: Duration) {
+        self.counts.borrow_mut().tools.record(tool, code, took);
     }
 
     /// Counts a refusal that the shell made itself.

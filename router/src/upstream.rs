@@ -8,6 +8,7 @@ use crate::net::{self, Moved};
 use crate::signal::Signal;
 use crate::thread::Thread;
 use crate::tls::ClientTls;
+use crate::tools::address::Reach;
 use crate::usage::Meter;
 use clawgate_core::id::CallId;
 use clawgate_core::time::Time;
@@ -42,6 +43,8 @@ pub(crate) struct Origin {
     pub(crate) counted: bool,
     /// To connect, the TLS handshake included.
     pub(crate) connect_age_max: Duration,
+    /// What may be connected to there; `None` for whatever its name means.
+    reach: Option<Arc<Reach>>,
 }
 
 impl Origin {
@@ -58,6 +61,7 @@ impl Origin {
             tls: secure.then(|| tls.clone()),
             counted: false,
             connect_age_max,
+            reach: None,
         })
     }
 
@@ -66,9 +70,14 @@ impl Origin {
         Self { counted: true, ..self }
     }
 
+    /// The same, where no address is connected to that is not to be reached.
+    pub(crate) fn guarded(self, reach: &Arc<Reach>) -> Self {
+        Self { reach: Some(reach.clone()), ..self }
+    }
+
     fn key(&self) -> Key {
-        let tls = self.tls.clone().map(Trust);
-        Key { host: self.host.clone(), port: self.port, tls, counted: self.counted }
+        let (tls, reach) = (self.tls.clone().map(Same), self.reach.clone().map(Same));
+        Key { host: self.host.clone(), port: self.port, tls, reach, counted: self.counted }
     }
 }
 
@@ -77,24 +86,32 @@ struct Key {
     host: String,
     port: u16,
     /// Connections made under one trust are not used under another.
-    tls: Option<Trust>,
+    tls: Option<Same<rustls::ClientConfig>>,
+    /// The same of what may be reached.
+    reach: Option<Same<Reach>>,
     counted: bool,
 }
 
-/// What TLS trusts, told apart by identity. Held by those who use it: an address that was given to another one would
-/// take the old one's connections over.
-#[derive(Clone, Debug)]
-struct Trust(Arc<rustls::ClientConfig>);
+/// Told apart by identity. Held by those who use it: an address that was given to another one would take the old one's
+/// connections over.
+#[derive(Debug)]
+struct Same<T>(Arc<T>);
 
-impl PartialEq for Trust {
+impl<T> Clone for Same<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for Same<T> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Trust {}
+impl<T> Eq for Same<T> {}
 
-impl std::hash::Hash for Trust {
+impl<T> std::hash::Hash for Same<T> {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).addr().hash(state);
     }
@@ -105,6 +122,8 @@ impl std::hash::Hash for Trust {
 pub(crate) enum Fault {
     /// Resolving, connecting or the TLS handshake failed; says what.
     Unreachable(String),
+    /// Its name means an address that is not to be reached.
+    Forbidden(IpAddr),
     /// The connection ended or broke.
     Closed,
     /// The deadline passed.
@@ -124,6 +143,7 @@ impl Fault {
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Unreachable(why) => format!("cannot be reached: {why}"),
+            Self::Forbidden(address) => format!("is {address}, which is not to be reached"),
             Self::Closed => "closed the connection".to_owned(),
             Self::TimedOut => "did not answer in time".to_owned(),
             Self::Malformed(refusal) => format!("did not speak HTTP/1.1: {}", refusal.code()),
@@ -148,6 +168,8 @@ pub(crate) struct Control {
     meter: RefCell<Option<Meter>>,
     /// The request is written.
     sent: Cell<bool>,
+    /// Whoever waits for something else on behalf of the request.
+    bell: RefCell<Option<Rc<Signal>>>,
 }
 
 impl Control {
@@ -165,6 +187,14 @@ impl Control {
         if let Some(socket) = &*self.socket.borrow() {
             net::shut(&**socket);
         }
+        if let Some(bell) = &*self.bell.borrow() {
+            bell.raise();
+        }
+    }
+
+    /// Wakes whoever waits for this too, once it is cancelled.
+    pub(crate) fn rings(&self, bell: &Rc<Signal>) {
+        self.bell.replace(Some(bell.clone()));
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -450,6 +480,11 @@ impl Wire {
             let limit = deadline.since(thread.now()) / u32::try_from(left).unwrap_or(1);
             if limit.is_zero() {
                 return Err(Fault::Unreachable("it took too long to find".to_owned()));
+            }
+            // The address that was checked is the one that is connected to.
+            if origin.reach.as_ref().is_some_and(|reach| !reach.permits(address.ip())) {
+                last = Fault::Forbidden(address.ip());
+                continue;
             }
             match Socket::connect(address, limit).await {
                 Ok(socket) => {

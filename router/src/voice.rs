@@ -6,6 +6,7 @@
 //! so that order, back-pressure, retries and limits are those of any other turn.
 use crate::clock::unix_seconds;
 use crate::execute::heard;
+use crate::tools::hearing::Hearing;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Content, Event, Failure, Piece, Retry};
 use clawgate_core::id::CallId;
@@ -62,6 +63,8 @@ pub(crate) enum Voice {
     Words,
     /// The client of a door.
     Door(Box<Spoken>),
+    /// The shard, and the tools that the model calls.
+    Tools(Box<Hearing>),
 }
 
 /// The reply to a whole request.
@@ -97,7 +100,7 @@ impl Voice {
     /// Characters of a whole request; `None` for what somebody wrote.
     pub(crate) fn prompt_chars(&self) -> Option<u64> {
         match self {
-            Self::Words => None,
+            Self::Words | Self::Tools(_) => None,
             Self::Door(spoken) => Some(spoken.prompt_chars as u64),
         }
     }
@@ -116,6 +119,15 @@ impl Voice {
                 }
                 !spoken.over
             }
+            Self::Tools(hearing) => hearing.hear(call, said, each),
+        }
+    }
+
+    /// May a call that failed be tried again?
+    pub(crate) fn retry(&self, retry: Retry) -> Retry {
+        match self {
+            Self::Words | Self::Door(_) => retry,
+            Self::Tools(hearing) => hearing.retry(retry),
         }
     }
 }

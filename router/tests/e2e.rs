@@ -52,6 +52,8 @@ mod takeover;
 mod telegram;
 #[path = "e2e/tls.rs"]
 mod tls;
+#[path = "e2e/tools.rs"]
+mod tools;
 #[path = "e2e/usage.rs"]
 mod usage;
 #[path = "e2e/webhook.rs"]

@@ -110,7 +110,8 @@ pub(super) fn detailed(call: &mut Call<'_>) {
         let journals: Vec<_> = reports.iter().filter_map(|report| report.journal.as_ref()).collect();
         let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
             || shown::trouble(journals.iter().copied()).is_some()
-            || store.is_some_and(|store| store.health() != store::Health::Ok);
+            || store.is_some_and(|store| store.health() != store::Health::Ok)
+            || thread.shared.audit.get().is_some_and(|audit| audit.is_failing());
         let status = match (thread.draining.get().is_some(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
@@ -129,9 +130,20 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "config": config_of(thread),
             "journal": shown::health(thread.shared.journals(), &journals),
             "store": store::shown::health(store),
+            "tools": tools_of(thread),
         });
         http::respond_json(thread, connection, 200, body.to_string().as_bytes());
     });
+}
+
+/// What tools need.
+fn tools_of(thread: &Thread) -> Value {
+    let audit = match thread.shared.audit.get() {
+        None => "off",
+        Some(audit) if audit.is_failing() => "failing",
+        Some(_) => "ok",
+    };
+    json!({ "audit": audit })
 }
 
 /// The configuration in force, and what became of the last attempt to change it.

@@ -35,6 +35,8 @@ pub(crate) struct Agent {
     pub(crate) wait_target: Duration,
     /// What people on a platform are told when no answer can be had.
     pub(crate) failure_text: Option<String>,
+    /// The tools that its models may call, as patterns.
+    pub(crate) tools: Vec<String>,
 }
 
 /// One agent.
@@ -70,6 +72,9 @@ pub(super) struct AgentEntry {
     pub(super) while_running: WhileRunningEntry,
     /// What people on a platform are told when no answer can be had. Left empty: nothing.
     pub(super) failure_text: String,
+    /// What its models may call: names of `tools`; `*` stands for any characters (`["*"]`: all). A user's tier must reach
+    /// the tool's. Tools that a model's client brings itself (`/v1/*`) are the client's affair.
+    pub(super) tools: Vec<String>,
 }
 
 /// What becomes of messages that arrive while one of their session is being answered.
@@ -142,6 +147,7 @@ impl Default for AgentEntry {
             wait_target_millis: 30_000,
             while_running: WhileRunningEntry::default(),
             failure_text: "Sorry, I cannot answer right now. Please try again in a moment.".to_owned(),
+            tools: Vec::new(),
         }
     }
 }
@@ -163,6 +169,7 @@ impl AgentEntry {
             while_running: self.while_running.compiled(),
             wait_target: Duration::from_millis(self.wait_target_millis.into()),
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
+            tools: self.tools.clone(),
         }
     }
 

@@ -13,6 +13,7 @@ use clawgate_core::plan::{DmPolicy, GroupPolicy};
 use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One channel that is enabled.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,10 @@ pub(crate) struct Channel {
     pub(crate) agent: Option<AgentId>,
     /// The priority of what comes by it.
     pub(crate) class: Class,
+    /// Tools of this tier and below may be used for what comes by it.
+    pub(crate) tier: u8,
+    /// The tier of people who have another one, by the platform's ids.
+    pub(crate) tiers: BTreeMap<String, u8>,
 }
 
 /// What a channel speaks.
@@ -144,6 +149,12 @@ pub(super) struct ChannelEntry {
     agent: Option<String>,
     /// The priority of its messages.
     class: ClassName,
+    /// Tools of this tier and below may be used for its people and groups.
+    #[schemars(range(min = 0, max = 9))]
+    tier: u8,
+    /// The tier of people who have another one, by the platform's ids; where they write directly, for what is said in a
+    /// group is everyone's.
+    tiers: BTreeMap<String, Tier>,
     /// Who may write directly. Without it: `allowlist`; with the type `webhook`, `open`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dm_policy: Option<PolicyName>,
@@ -204,6 +215,8 @@ impl Default for ChannelEntry {
             kind: None,
             agent: None,
             class: ClassName::Normal,
+            tier: 0,
+            tiers: BTreeMap::new(),
             dm_policy: None,
             allow_from: Vec::new(),
             group_policy: None,
@@ -224,6 +237,12 @@ impl Default for ChannelEntry {
         }
     }
 }
+
+/// Which tools somebody's agents may use: those of this tier and below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+struct Tier(#[schemars(range(min = 0, max = 9))] u8);
 
 /// Whom a channel listens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -367,6 +386,8 @@ impl ChannelEntry {
             mention_gating: self.mention_gating.unwrap_or(kind == Kind::Telegram),
             agent,
             class: self.class.resolve(),
+            tier: self.tier,
+            tiers: self.tiers.iter().map(|(peer, Tier(tier))| (peer.clone(), *tier)).collect(),
         })
     }
 

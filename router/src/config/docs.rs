@@ -10,9 +10,9 @@ pub(crate) const STARTER: &str = include_str!("starter.jsonc");
 const GUIDE: &str = include_str!("guide.md");
 
 /// In the order in which people need them.
-const SECTIONS: [&str; 14] = [
-    "server", "data", "journal", "store", "keys", "rate", "limits", "llm", "models", "agents", "route",
-    "channels", "session", "logging",
+const SECTIONS: [&str; 16] = [
+    "server", "data", "journal", "store", "keys", "rate", "limits", "llm", "models", "agents", "tools",
+    "audit", "route", "channels", "session", "logging",
 ];
 
 /// `router/docs/configuration.md`: the guide, and every key.

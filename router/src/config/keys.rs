@@ -10,6 +10,7 @@ use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// One API key. The key itself is not kept, only its digest.
 #[derive(Clone, PartialEq)]
@@ -24,6 +25,8 @@ pub(crate) struct Key {
     pub(crate) scopes: Scopes,
     /// The priority of its messages.
     pub(crate) class: Class,
+    /// The tools that its user's agents may use: those of this tier and below.
+    pub(crate) tier: u8,
     /// How often, if there is a bound.
     pub(crate) rate: Option<Rate>,
     /// How much in a day.
@@ -38,6 +41,7 @@ impl fmt::Debug for Key {
             .field("user", &self.user)
             .field("scopes", &self.scopes)
             .field("class", &self.class)
+            .field("tier", &self.tier)
             .field("rate", &self.rate)
             .field("budget", &self.budget)
             .finish_non_exhaustive()
@@ -97,6 +101,10 @@ pub(super) struct KeyEntry {
     /// The priority of its messages.
     #[serde(default)]
     pub(super) class: ClassName,
+    /// Its user's agents may use tools of this tier and below. Keys of one user have one tier, for sessions are the user's.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9))]
+    pub(super) tier: u8,
     /// How often it may ask, if not as `rate.key` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<RateEntry>,
@@ -228,9 +236,22 @@ pub(super) fn resolve(entries: &[KeyEntry], rates: &Rates, report: &mut Report<'
             let message = format!("this is the same key as that of {}", quoted(&other.id));
             report.error(&at, message, "make a new one: openssl rand -hex 32");
         }
+        if let Some(other) = keys.iter().find(|other| other.user == key.user && other.tier != key.tier) {
+            let message = format!("{} has tier {} for the same user", quoted(&other.id), other.tier);
+            report.error(
+                &at.key("tier"),
+                message,
+                "give all keys of a user one tier, or give them users of their own",
+            );
+        }
         keys.push(key);
     }
     keys
+}
+
+/// The tier of each user.
+pub(crate) fn tiers(keys: &[Key]) -> BTreeMap<String, u8> {
+    keys.iter().map(|key| (key.user.clone(), key.tier)).collect()
 }
 
 impl KeyEntry {
@@ -264,6 +285,7 @@ impl KeyEntry {
                 admin,
             },
             class: self.class.resolve(),
+            tier: self.tier,
             rate: self.rate.as_ref().map_or(rates.key, RateEntry::resolve),
             budget: self.budget.map_or_else(Budget::default, |budget| Budget {
                 requests: budget.requests,

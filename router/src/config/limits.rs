@@ -2,6 +2,7 @@
 use super::path::Path;
 use super::report::Report;
 use super::seconds::Seconds;
+use super::tools;
 use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,8 @@ pub(crate) struct Limits {
     pub(crate) usage_rows_max: usize,
     /// Days that they are kept.
     pub(crate) usage_days_max: u32,
+    /// Of tool calls.
+    pub(crate) tools: tools::Limits,
 }
 
 /// Every bound. All have a default; a file names those that it changes.
@@ -253,6 +256,8 @@ pub(super) struct LimitsSection {
     /// Days that the usage accounts are kept, today among them. A change needs a restart.
     #[schemars(range(min = 1, max = 3_650))]
     usage_days_max: u32,
+    /// The bounds of tool calls.
+    tools: tools::LimitsSection,
 }
 
 impl Default for LimitsSection {
@@ -313,6 +318,7 @@ impl Default for LimitsSection {
             tool_calls_max: clawgate_providers::Limits::CALLS_MAX,
             usage_rows_max: 100_000,
             usage_days_max: 35,
+            tools: tools::LimitsSection::default(),
         }
     }
 }
@@ -354,6 +360,7 @@ impl LimitsSection {
             tool_calls_max: self.tool_calls_max,
             usage_rows_max: bytes(self.usage_rows_max),
             usage_days_max: self.usage_days_max,
+            tools: self.tools.resolve(),
         }
     }
 

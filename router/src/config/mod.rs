@@ -32,6 +32,7 @@ pub(crate) mod session;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tools;
 mod written;
 
 pub(crate) use docs::{STARTER, docs};
@@ -69,6 +70,10 @@ pub(crate) struct Config {
     pub(crate) models: Vec<models::Model>,
     /// Who answers; never empty.
     pub(crate) agents: Vec<agents::Agent>,
+    /// What models may call, sorted by name.
+    pub(crate) tools: Vec<tools::Tool>,
+    /// How tool calls are written down; `None` if they are not.
+    pub(crate) audit: Option<crate::tools::audit::Plan>,
     /// Which of them.
     pub(crate) route: route::Route,
     /// The platforms that are enabled.
@@ -342,6 +347,9 @@ impl File {
         let mut limits = self.limits.resolve(report);
         limits.core.load_age_max = store.load_age_max;
         limits.core.session_idle_max = limits.core.session_idle_max.min(store.cache_age_max);
+        let tools = tools::resolve(&self.tools, &limits.tools, folder, report);
+        self.check_agents(report);
+        let audit = self.audit.resolve(data.folder.is_some(), !self.tools.is_empty(), report);
         Config {
             file: None,
             server: self.server.resolve(folder, &self.keys, report),
@@ -353,11 +361,22 @@ impl File {
             limits,
             models,
             agents,
+            tools,
+            audit,
             route,
             channels,
             accounts,
             logging: self.logging,
             warnings: Vec::new(),
+        }
+    }
+
+    /// The tools that agents may use are there.
+    fn check_agents(&self, report: &mut Report<'_>) {
+        let known: Vec<&str> = self.tools.keys().map(String::as_str).collect();
+        for (name, agent) in &self.agents {
+            let at = path::Path::of("agents").key(name).key("tools");
+            tools::check_patterns(&agent.tools, &known, &[], &at, report);
         }
     }
 }

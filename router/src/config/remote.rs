@@ -158,16 +158,10 @@ impl ModelEntry {
         for (name, value) in &self.headers {
             let at = at.key(name);
             let lower = name.to_ascii_lowercase();
-            if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
-                report.error(&at, format!("{} is no name of a header", quoted(name)), "write it as `x-team`");
-            } else if OURS.contains(&lower.as_str()) || lower == key_header && self.api_key.is_some() {
+            if lower == key_header && self.api_key.is_some() {
                 report.error(&at, format!("the gateway sets {name:?} itself"), "leave it out");
-            } else if !is_header_value(value.expose()) {
-                report.error(
-                    &at,
-                    "a header cannot carry this value",
-                    "use visible ASCII characters and blanks",
-                );
+            } else if let Some((message, help)) = header_problem(name, value) {
+                report.error(&at, message, help);
             }
             headers.push((lower, value.clone()));
         }
@@ -229,6 +223,20 @@ const OURS: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// What is wrong with a header that the configuration adds, and what to do.
+pub(super) fn header_problem(name: &str, value: &Secret) -> Option<(String, &'static str)> {
+    let lower = name.to_ascii_lowercase();
+    if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
+        Some((format!("{} is no name of a header", quoted(name)), "write it as `x-team`"))
+    } else if OURS.contains(&lower.as_str()) {
+        Some((format!("the gateway sets {name:?} itself"), "leave it out"))
+    } else if !is_header_value(value.expose()) {
+        Some(("a header cannot carry this value".to_owned(), "use visible ASCII characters and blanks"))
+    } else {
+        None
+    }
+}
 
 fn is_header_value(value: &str) -> bool {
     let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ' || byte == b'\t';

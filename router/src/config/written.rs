@@ -12,6 +12,7 @@ use super::secret::Secret;
 use super::server::ServerSection;
 use super::session::SessionSection;
 use super::store::StoreSection;
+use super::tools::{AuditSection, ToolEntry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,10 @@ pub(super) struct File {
     pub(super) models: BTreeMap<String, ModelEntry>,
     /// Who answers, by name. Without any there is `main`, on the model `default` or on the only one.
     pub(super) agents: BTreeMap<String, AgentEntry>,
+    /// What models may call, by name: `agents.*.tools` says which agent's may call which.
+    pub(super) tools: BTreeMap<String, ToolEntry>,
+    /// What tools did, written down in the folder `audit` of the data directory: one JSON object a line.
+    pub(super) audit: AuditSection,
     /// Which agent answers, where neither the session nor the channel says. Without it: `main`, or the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) route: Option<RouteEntry>,

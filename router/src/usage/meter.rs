@@ -99,6 +99,13 @@ impl Meter {
         })
     }
 
+    /// The call belongs to a request that is counted already.
+    pub(crate) fn continued(self) -> Self {
+        let mut this = self;
+        this.is_first = false;
+        this
+    }
+
     /// The prompt is a whole request, if one hears the answer: its reader has counted it.
     pub(crate) fn heard_by(&mut self, voice: &Voice) {
         self.prompt_chars = voice.prompt_chars().unwrap_or(self.prompt_chars);
