@@ -173,6 +173,13 @@ pub fn write_sse_chunk(out: &mut Vec<u8>, content: &str, session_id: &str, id: &
     sse::end_data(out);
 }
 
+/// A place in a queue as a server-sent event. It is no part of the answer, and has no number in it.
+pub fn write_sse_queued(out: &mut Vec<u8>, session_id: &str, id: &str, place: u32) {
+    sse::begin_data(out, Some("message"), None);
+    websocket::write_queued(out, id, session_id, place);
+    sse::end_data(out);
+}
+
 /// The end of a complete answer as a server-sent event.
 pub fn write_sse_done(out: &mut Vec<u8>, session_id: &str, usage: &Usage, id: &str, model: &str, seq: u32) {
     sse::begin_data(out, Some("message"), Some(u64::from(seq)));

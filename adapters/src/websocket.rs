@@ -158,6 +158,14 @@ pub fn write_accepted(out: &mut Vec<u8>, id: &str, session_id: &str, duplicate: 
     out.push(b'}');
 }
 
+/// `queued`: the message waits for its agent, at this place. `id` may be empty.
+pub fn write_queued(out: &mut Vec<u8>, id: &str, session_id: &str, place: u32) {
+    text(out, "{\"type\":\"queued\",\"sessionId\":", session_id);
+    text_if_any(out, ",\"id\":", id);
+    number(out, ",\"position\":", u64::from(place));
+    out.push(b'}');
+}
+
 /// `chunk`: a piece of an answer. `id` may be empty.
 #[inline]
 pub fn write_chunk(out: &mut Vec<u8>, content: &str, session_id: &str, id: &str, seq: u32) {
@@ -395,6 +403,10 @@ mod tests {
             (
                 written(|out| write_accepted(out, "m1", "s1", true)),
                 r#"{"type":"accepted","id":"m1","sessionId":"s1","duplicate":true}"#,
+            ),
+            (
+                written(|out| write_queued(out, "m1", "s1", 7)),
+                r#"{"type":"queued","sessionId":"s1","id":"m1","position":7}"#,
             ),
         ];
         for (text, expected) in table {

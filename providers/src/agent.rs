@@ -166,7 +166,7 @@ fn failure_of<'s>(object: Raw<'_>, scratch: &'s mut String) -> Failure<'s> {
         None => scratch.push_str("the agent failed without a word"),
     }
     scratch.retain(|char| !char.is_control());
-    Failure { code: Code::UpstreamFailed, retry, detail: failure::cut(scratch) }
+    Failure { code: Code::UpstreamFailed, retry, status: 0, detail: failure::cut(scratch) }
 }
 
 #[cfg(test)]

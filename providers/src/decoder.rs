@@ -62,9 +62,9 @@ pub struct Decoder {
 
 /// Where readers put what was said.
 pub(crate) struct Out<'x> {
-    sink: &'x mut dyn FnMut(Said<'_>),
-    scratch: &'x mut String,
-    ended: &'x mut bool,
+    pub(crate) sink: &'x mut dyn FnMut(Said<'_>),
+    pub(crate) scratch: &'x mut String,
+    pub(crate) ended: &'x mut bool,
     pub(crate) limits: &'x Limits,
     pub(crate) seed: u64,
 }
@@ -277,7 +277,7 @@ fn next_line<'b>(
 }
 
 const fn malformed(detail: &'static str) -> Failure<'static> {
-    Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, detail }
+    Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, status: 0, detail }
 }
 
 impl Out<'_> {

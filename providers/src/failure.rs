@@ -14,6 +14,7 @@ pub const DETAIL_BYTES_MAX: usize = 512;
 pub(crate) const TRUNCATED: Failure<'static> = Failure {
     code: Code::UpstreamTruncated,
     retry: Retry::Backoff,
+    status: 0,
     detail: "the answer broke off before its end",
 };
 
@@ -77,7 +78,7 @@ pub(crate) fn read<'a>(
         *detail = detail.replace(secret, "…");
     }
     let (code, retry) = classify(status, reason, Rates::read(headers).wait());
-    Failure { code, retry, detail }
+    Failure { code, retry, status, detail }
 }
 
 /// A response whose body nobody here can read, told by its head: it came in a coding that was not asked for.
@@ -91,6 +92,7 @@ pub fn unreadable(headers: &Headers<'_>) -> Option<Failure<'static>> {
 pub(crate) const COMPRESSED: Failure<'static> = Failure {
     code: Code::UpstreamMalformed,
     retry: Retry::Backoff,
+    status: 0,
     detail: "the answer is compressed, which was not asked for",
 };
 
@@ -98,14 +100,14 @@ pub(crate) const COMPRESSED: Failure<'static> = Failure {
 pub(crate) fn inside<'a>(error: Raw<'_>, scratch: &'a mut String) -> Failure<'a> {
     // OpenRouter puts the status that the head could no longer carry into `code`.
     let status = error.get("code").and_then(Raw::u64).and_then(|code| u16::try_from(code).ok());
-    let (code, retry) =
-        classify(status.filter(|code| 400 <= *code).unwrap_or(200), reason_of(error), Duration::ZERO);
+    let status = status.filter(|code| 400 <= *code);
+    let (code, retry) = classify(status.unwrap_or(200), reason_of(error), Duration::ZERO);
     scratch.clear();
     match message_of(error) {
         Some(message) => message.push_to(scratch),
         None => scratch.push_str("the model failed without a word"),
     }
-    Failure { code, retry, detail: cut(scratch) }
+    Failure { code, retry, status: status.unwrap_or(0), detail: cut(scratch) }
 }
 
 fn push(detail: &mut String, text: &str) {

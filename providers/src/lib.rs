@@ -11,6 +11,10 @@ mod decoder;
 pub mod door;
 pub mod echo;
 mod endpoint;
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod example_tests;
 pub mod failure;
 mod format;
 mod json;

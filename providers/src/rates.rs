@@ -112,6 +112,15 @@ impl Rates {
             .or_else(|| longest(&mut resets.map(|(_, reset)| reset)))
             .unwrap_or_default()
     }
+
+    /// How long nothing more is granted, of a response that was granted itself: until what is used up is full again.
+    /// `None` where something of everything is left, or nothing says when there will be.
+    #[must_use]
+    pub fn used_up(&self) -> Option<Duration> {
+        let windows = [self.requests, self.tokens, self.input_tokens, self.output_tokens];
+        let used_up = windows.iter().filter(|window| window.remaining == Some(0));
+        used_up.filter_map(|window| window.reset).max().filter(|reset| !reset.is_zero())
+    }
 }
 
 /// A wait in any of its spellings; `now` is what the response calls now, in Unix seconds.
@@ -254,6 +263,26 @@ mod tests {
             (&format!("{date}x-ratelimit-reset-requests: 1792567690500\r\n"), 10_500),
         ] {
             assert_eq!(read(fields).wait(), Duration::from_millis(millis), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_used_up() {
+        for (fields, millis) in [
+            ("", None),
+            ("Retry-After: 3\r\n", None),
+            ("x-ratelimit-remaining-requests: 1\r\nx-ratelimit-reset-requests: 7s\r\n", None),
+            ("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 7s\r\n", Some(7_000)),
+            ("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 0s\r\n", None),
+            ("x-ratelimit-remaining-requests: 0\r\n", None),
+            ("x-ratelimit-remaining-requests: -1\r\nx-ratelimit-reset-requests: 7s\r\n", None),
+            (
+                "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 7s\r\n\
+                 x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 900ms\r\n",
+                Some(7_000),
+            ),
+        ] {
+            assert_eq!(read(fields).used_up(), millis.map(Duration::from_millis), "{fields}");
         }
     }
 

@@ -177,12 +177,16 @@ fn parts_of(text: &str) -> Vec<Part> {
     parts
 }
 
-const MALFORMED: Failure<'static> =
-    Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, detail: "the script sends no protocol" };
+const MALFORMED: Failure<'static> = Failure {
+    code: Code::UpstreamMalformed,
+    retry: Retry::Backoff,
+    status: 0,
+    detail: "the script sends no protocol",
+};
 
 fn failed(status: u16) -> Failure<'static> {
     let (code, retry) = classify(status, None, Duration::ZERO);
-    Failure { code, retry, detail: "the script fails" }
+    Failure { code, retry, status, detail: "the script fails" }
 }
 
 #[cfg(test)]

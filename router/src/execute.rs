@@ -7,7 +7,7 @@ use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
 use crate::usage::Meter;
 use crate::voice::Voice;
-use crate::{call, deliver, driver, http, keep, websocket};
+use crate::{call, deliver, driver, http, keep, remote, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
 use clawgate_core::event::{Content, Event, Piece};
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
@@ -17,14 +17,14 @@ use std::rc::Rc;
 /// Carries out one effect.
 pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
     match *effect {
-        Effect::Accepted { client, turn, session: _, ahead, durable, again } => {
-            reply(thread, client, Reply::Accepted { shard: thread.id, turn, ahead, durable, again }, "");
+        Effect::Accepted { client, turn, session: _, ahead: _, place, durable, again } => {
+            reply(thread, client, Reply::Accepted { shard: thread.id, turn, place, durable, again }, "");
         }
         Effect::Attached { client, turn, session: _, durable } => {
             reply(
                 thread,
                 client,
-                Reply::Accepted { shard: thread.id, turn, ahead: 0, durable, again: true },
+                Reply::Accepted { shard: thread.id, turn, place: 0, durable, again: true },
                 "",
             );
         }
@@ -35,7 +35,7 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             reply(thread, client, Reply::Refused { code, retry_after_millis }, "");
         }
         Effect::Start { call, agent, model } => start(thread, call, agent, model),
-        Effect::Cancel { call } => thread.upstreams.cancel(call),
+        Effect::Cancel { call, overdue } => thread.upstreams.cancel(call, overdue),
         Effect::Pause { call } => thread.upstreams.pause(call, true),
         Effect::Resume { call } => thread.upstreams.pause(call, false),
         Effect::Send { client, turn, seq, text } => {
@@ -104,7 +104,7 @@ fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
         }
         Upstream::Remote(_) => {
             let control = thread.upstreams.begin(call);
-            driver::spawn(call::remote(thread.clone(), Started { gateway, call, agent, model, control }));
+            driver::spawn(remote::remote(thread.clone(), Started { gateway, call, agent, model, control }));
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::keep::Confirmations;
 use crate::kept::Kept;
 use crate::mesh::Mesh;
 use crate::reload::Reloads;
+use crate::remote::{self, Remote};
 use crate::resolve::Resolver;
 use crate::tls;
 use crate::tools::Tools;
@@ -23,6 +24,7 @@ use clawgate_core::event::{Class, Scope};
 use clawgate_core::home::Secret;
 use clawgate_core::id::{AgentId, ChannelId, ModelId, ShardId, Uid};
 use clawgate_core::links::{CHANNEL, Links};
+use clawgate_core::outlets::{Cooldown, Outlets};
 use clawgate_core::plan::{self, DmPolicy, GroupPolicy, Plan, Unit};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use clawgate_core::time::Time;
@@ -47,16 +49,6 @@ pub(crate) enum Upstream {
     Echo(echo::Echo),
     Scripted(scripted::Script),
     Remote(Box<Remote>),
-}
-
-/// A model that is called over the network.
-#[derive(Debug)]
-pub(crate) struct Remote {
-    pub(crate) endpoint: Endpoint,
-    /// What TLS trusts there.
-    pub(crate) tls: Arc<rustls::ClientConfig>,
-    /// To connect, the TLS handshake included.
-    pub(crate) connect_age_max: Duration,
 }
 
 /// The compiled configuration.
@@ -105,11 +97,11 @@ impl Gateway {
             models: config.models.iter().map(|of| model(of, &config.limits)).collect(),
             route: route(&config.route)?,
         };
-        let upstreams = config
-            .models
-            .iter()
-            .map(|model| upstream(model, &config.limits, &client_tls))
-            .collect::<Result<_, _>>()?;
+        let upstreams = config.models.iter().map(|model| {
+            let before = before.and_then(|before| before.remote(&model.name));
+            upstream(model, &config.limits, &client_tls, before)
+        });
+        let upstreams = upstreams.collect::<Result<_, _>>()?;
         let mut platforms = vec![None];
         for channel in &config.channels {
             platforms.push(Some(platform(channel)?));
@@ -142,6 +134,20 @@ impl Gateway {
     /// The name of a model; empty for one that is gone.
     pub(crate) fn model_name(&self, model: ModelId) -> &str {
         self.plan.models.get(usize::from(model.0)).map_or("", |model| &model.name)
+    }
+
+    /// The model of this name.
+    pub(crate) fn model(&self, name: &str) -> Option<ModelId> {
+        let at = self.plan.models.iter().position(|model| &*model.name == name)?;
+        Some(ModelId(u16::try_from(at).ok()?))
+    }
+
+    /// The model of this name, if it is called over the network.
+    pub(crate) fn remote(&self, name: &str) -> Option<&Remote> {
+        match self.upstreams.get(usize::from(self.model(name)?.0))? {
+            Upstream::Remote(remote) => Some(remote),
+            Upstream::Echo(_) | Upstream::Scripted(_) => None,
+        }
     }
 
     /// The rate of one address, if there is one.
@@ -221,6 +227,7 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
         running_max: agent.running_max,
         waiting_max: agent.waiting_max,
         attempts_max: agent.attempts_max,
+        fallback: agent.fallback,
         history: agent.history,
         needs_history: agent.needs_history,
         while_running: agent.while_running,
@@ -242,6 +249,8 @@ fn model(model: &config::models::Model, limits: &config::limits::Limits) -> plan
     plan::Model {
         name: model.name.as_str().into(),
         running_max,
+        requests_per_minute: model.requests_per_minute,
+        tokens_per_minute: model.tokens_per_minute,
         header_age_max: model.header_age_max,
         first_piece_age_max: model.first_piece_age_max,
         silence_max: model.silence_max,
@@ -275,6 +284,7 @@ fn upstream(
     model: &config::models::Model,
     limits: &config::limits::Limits,
     client_tls: &Arc<rustls::ClientConfig>,
+    before: Option<&Remote>,
 ) -> Result<Upstream, String> {
     Ok(match &model.provider {
         config::models::Provider::Echo { words } => Upstream::Echo(echo::Echo { by_words: *words }),
@@ -284,21 +294,48 @@ fn upstream(
                 Some(file) => tls::client_config(Some(file))?,
                 None => client_tls.clone(),
             };
-            let endpoint = Endpoint::new(&settings(remote))
-                .map_err(|bad| format!("models.{}.{}: {}", model.name, bad.key, bad.text))?;
             let connect_age_max = model.connect_age_max.unwrap_or(limits.connect_age_max);
-            Upstream::Remote(Box::new(Remote { endpoint, tls, connect_age_max }))
+            Upstream::Remote(Box::new(self::remote(model, remote, (tls, connect_age_max), before)?))
         }
     })
 }
 
-fn settings(remote: &config::remote::Remote) -> Settings {
+/// A model on the network. What is known of its endpoints stays known, as long as they are the same.
+fn remote(
+    model: &config::models::Model,
+    remote: &config::remote::Remote,
+    (tls, connect_age_max): (Arc<rustls::ClientConfig>, Duration),
+    before: Option<&Remote>,
+) -> Result<Remote, String> {
+    let (mut places, mut list) = (Vec::new(), Vec::new());
+    for settings in &remote.places {
+        let endpoint = Endpoint::new(&endpoint_settings(remote, settings))
+            .map_err(|bad| format!("models.{}.{}: {}", model.name, bad.key, bad.text))?;
+        let known = before.and_then(|before| {
+            let is_same = |place: &remote::Place| place.settings.is_same(settings);
+            before.outlets.outlet(before.places.iter().position(is_same)?).cloned()
+        });
+        list.push((known.unwrap_or_default(), settings.weight));
+        places.push(remote::Place { settings: settings.clone(), endpoint });
+    }
+    let cooldown = Cooldown { first: model.breaker.open_min, longest: model.breaker.open_max };
+    Ok(Remote {
+        provider: remote.provider.clone(),
+        places,
+        outlets: Outlets::new(list, cooldown),
+        tls,
+        connect_age_max,
+        header_age_max: model.header_age_max,
+    })
+}
+
+fn endpoint_settings(remote: &config::remote::Remote, place: &config::remote::Place) -> Settings {
     let extra_body = remote.extra_body.as_ref().map(|body| body.expose().to_owned());
     Settings {
         kind: remote.kind,
         replay_reasoning: remote.replay_reasoning,
-        base_url: remote.base_url.clone(),
-        api_key: remote.api_key.as_ref().map(|key| key.expose().to_owned()),
+        base_url: place.base_url.clone(),
+        api_key: place.api_key.as_ref().map(|key| key.expose().to_owned()),
         model: remote.model.clone(),
         stream: remote.stream,
         temperature: remote.temperature,

@@ -467,11 +467,15 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
         return door::reply(thread, connection, number, reply, text);
     }
     match reply {
-        Reply::Accepted { shard, turn, .. } => {
+        Reply::Accepted { shard, turn, place, .. } => {
             ticket.turn = Some((shard, turn));
             if form == Form::Events {
-                drop(tickets);
+                let (session, id) = (ticket.session(), ticket.id());
                 begin_stream(thread, connection);
+                if place != 0 {
+                    stream(thread, connection, |out| rest::write_sse_queued(out, session, id, place));
+                }
+                drop(tickets);
             }
         }
         Reply::Piece { seq, .. } => {

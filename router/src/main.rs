@@ -35,6 +35,7 @@ mod net;
 mod place;
 mod recall;
 mod reload;
+mod remote;
 mod resolve;
 mod scaling;
 mod serve;

@@ -31,7 +31,7 @@ pub(crate) type Errand = Box<dyn FnOnce(&Rc<Thread>) + Send>;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reply {
     /// Admitted; where it is `durable`, `Durable` follows, and it is acknowledged with that.
-    Accepted { shard: ShardId, turn: TurnId, ahead: u16, durable: bool, again: bool },
+    Accepted { shard: ShardId, turn: TurnId, place: u32, durable: bool, again: bool },
     /// It is on disk.
     Durable,
     /// Seen before.

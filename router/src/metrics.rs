@@ -87,6 +87,7 @@ pub(crate) struct Counts {
     pub(crate) tls_failures: u64,
     pub(crate) upstream_connects: u64,
     pub(crate) upstream_faults: u64,
+    pub(crate) endpoint_retries: u64,
     pub(crate) upstream_bytes_in: u64,
     pub(crate) deliveries_refused: u64,
     /// Tool calls.
@@ -117,6 +118,7 @@ impl Default for Counts {
             tls_failures: 0,
             upstream_connects: 0,
             upstream_faults: 0,
+            endpoint_retries: 0,
             upstream_bytes_in: 0,
             deliveries_refused: 0,
             tools: Counted::default(),
@@ -143,7 +145,7 @@ impl Counts {
     }
 
     /// The plain counters with their names and help texts.
-    fn named(&self) -> [(&'static str, &'static str, u64); 20] {
+    fn named(&self) -> [(&'static str, &'static str, u64); 21] {
         [
             ("loop_turns", "Turns of the threads' loops", self.turns),
             ("connections_accepted", "Client connections accepted", self.accepted),
@@ -175,6 +177,11 @@ impl Counts {
             ("tls_failures", "Client connections whose TLS broke", self.tls_failures),
             ("upstream_connects", "Connections opened to models and platforms", self.upstream_connects),
             ("upstream_faults", "Requests to models and platforms that got no answer", self.upstream_faults),
+            (
+                "endpoint_retries",
+                "Calls that went on at another endpoint of their model",
+                self.endpoint_retries,
+            ),
             ("upstream_received_bytes", "Bytes read from models and platforms", self.upstream_bytes_in),
             (
                 "deliveries_refused",
@@ -222,6 +229,7 @@ struct Reports {
     scaling: Scaling,
     store: Option<crate::store::Counters>,
     books: Option<Books>,
+    endpoints: Vec<EndpointRow>,
 }
 
 /// What the usage accounts tell about themselves.
@@ -232,16 +240,19 @@ pub(crate) struct Books {
     pub(crate) write_failures: u64,
 }
 
+/// An endpoint of a model: the model's name, its own, and how it stands.
+pub(crate) type EndpointRow = (String, String, clawgate_core::outlets::Standing);
+
 /// All metrics as text, in the OpenMetrics format.
 pub(crate) fn encode(
     reports: Vec<Report>,
     reloaded: Reloaded,
     scaling: Scaling,
-    store: Option<crate::store::Counters>,
-    books: Option<Books>,
+    (store, books): (Option<crate::store::Counters>, Option<Books>),
+    endpoints: Vec<EndpointRow>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store, books }));
+    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store, books, endpoints }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -308,6 +319,7 @@ impl Collector for Reports {
         self.encode_traffic(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
         self.encode_load(&mut encoder)?;
+        self.encode_endpoints(&mut encoder)?;
         self.encode_dedup(&mut encoder)?;
         self.encode_scaling(&mut encoder)?;
         self.encode_reloads(&mut encoder)?;
@@ -502,6 +514,24 @@ impl Reports {
             "What a model's breaker lets pass: 0 all, 1 nothing, 2 probes",
             breakers,
         )
+    }
+
+    fn encode_endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = |what: &dyn Fn(&clawgate_core::outlets::Standing) -> u64| -> Rows<'_> {
+            let of = |(model, name, standing): &EndpointRow| {
+                (vec![("model", model.clone()), ("endpoint", name.clone())], what(standing))
+            };
+            self.endpoints.iter().map(of).collect()
+        };
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        counters(encoder, "endpoint_calls", "Calls that went to an endpoint", rows(&|s| s.calls))?;
+        counters(encoder, "endpoint_failures", "Those that failed there", rows(&|s| s.failures))?;
+        let help = "Calls under way at an endpoint";
+        gauges(encoder, "endpoint_running", help, rows(&|s| u64::from(s.running)))?;
+        let help = "For how long an endpoint is still left alone";
+        gauges(encoder, "endpoint_cooling_millis", help, rows(&|s| millis(s.calm)))?;
+        let help = "An endpoint's time to the first token: an average that follows peaks";
+        gauges(encoder, "endpoint_latency_millis", help, rows(&|s| millis(s.latency)))
     }
 
     fn encode_dedup(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -152,6 +152,7 @@ mod tests {
             running_max,
             waiting_max: 1_000,
             attempts_max: 1,
+            fallback: None,
             history: false,
             needs_history: true,
             while_running: WhileRunning::default(),

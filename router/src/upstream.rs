@@ -161,6 +161,7 @@ impl Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     cancelled: Cell<bool>,
+    overdue: Cell<bool>,
     paused: Cell<bool>,
     resumed: Signal,
     socket: RefCell<Option<Rc<Socket>>>,
@@ -220,6 +221,11 @@ impl Control {
         if matches!(said, Said::Ended(_)) {
             drop(self.meter.take());
         }
+    }
+
+    /// Was it cancelled because its upstream took too long?
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue.get()
     }
 
     /// Waits while the shard wants no more.
@@ -301,8 +307,9 @@ impl Upstreams {
     }
 
     /// The shard wants nothing more of this call.
-    pub(crate) fn cancel(&self, call: CallId) {
+    pub(crate) fn cancel(&self, call: CallId, overdue: bool) {
         if let Some(control) = self.calls.borrow_mut().remove(&call) {
+            control.overdue.set(overdue);
             control.cancel();
         }
     }

@@ -157,7 +157,7 @@ impl Spoken {
         }
         if let Err(code) = written.and_then(|()| self.write(&said)) {
             self.over = true;
-            let failure = Failure { code, retry: Retry::Never, detail: "" };
+            let failure = Failure { code, retry: Retry::Never, status: 0, detail: "" };
             return each(Event::Ended { call, end: event::End::Failed(failure) });
         }
         let text = std::str::from_utf8(&self.out).unwrap_or_default();

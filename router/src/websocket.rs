@@ -503,9 +503,12 @@ pub(crate) fn reply(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u3
     };
     let (session, id) = (ticket.session(), ticket.id());
     let last = match reply {
-        Reply::Accepted { shard, turn, ahead: _, durable, again } => {
+        Reply::Accepted { shard, turn, place, durable, again } => {
             if ticket.receipt && !durable {
                 send_text(thread, connection, |out| protocol::write_accepted(out, id, session, again));
+            }
+            if place != 0 {
+                send_text(thread, connection, |out| protocol::write_queued(out, id, session, place));
             }
             (ticket.turn, ticket.unwritten) = (Some((shard, turn)), durable);
             false

@@ -2,6 +2,8 @@
 //! promise to users; what bad input must not do stands in `hostile.rs`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "e2e/calls.rs"]
+mod calls;
 #[path = "e2e/chat.rs"]
 mod chat;
 #[path = "e2e/command.rs"]
@@ -16,8 +18,12 @@ mod drain;
 mod drivers;
 #[path = "e2e/durable.rs"]
 mod durable;
+#[path = "e2e/endpoints.rs"]
+mod endpoints;
 #[path = "e2e/folder.rs"]
 mod folder;
+#[path = "e2e/formats.rs"]
+mod formats;
 #[path = "e2e/health.rs"]
 mod health;
 #[path = "e2e/journal.rs"]

@@ -268,6 +268,8 @@ fn plan(sessions: usize) -> Plan {
     let model = Model {
         name: "echo".into(),
         running_max: 0,
+        requests_per_minute: 0,
+        tokens_per_minute: 0,
         header_age_max: Duration::from_secs(30),
         first_piece_age_max: Duration::from_secs(120),
         silence_max: Duration::from_secs(60),
@@ -293,6 +295,7 @@ fn agent() -> Agent {
         running_max: 0,
         waiting_max: 1_000,
         attempts_max: 2,
+        fallback: None,
         history: false,
         needs_history: true,
         while_running: WhileRunning::default(),

@@ -31,6 +31,7 @@ pub struct AgentDecoder {
 const MALFORMED: Failure<'static> = Failure {
     code: Code::UpstreamMalformed,
     retry: Retry::Backoff,
+    status: 0,
     detail: "an event of the answer is not what agents say",
 };
 
@@ -125,7 +126,7 @@ impl AgentDecoder {
 }
 
 const fn too_long(detail: &'static str) -> End<'static> {
-    End::Failed(Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, detail })
+    End::Failed(Failure { code: Code::UpstreamMalformed, retry: Retry::Backoff, status: 0, detail })
 }
 
 fn on_event(name: &str, data: &[u8], json: &mut Json, ended: &mut bool, sink: &mut dyn FnMut(Said<'_>)) {

@@ -1,6 +1,7 @@
 //! A message comes in: its shape, repetition, policy, session, agent, and whether there is room for it. The order is
 //! that of the stages, and each that is passed is counted. What is refused leaves nothing behind.
 use crate::bounds::{Count, Lease};
+use crate::call::{prompt_chars, tokens};
 use crate::codes::Code;
 use crate::dedup::{At, Mark, Share};
 use crate::effect::{Effect, Effects, Ignored, Notice, Outcome};
@@ -12,6 +13,8 @@ use crate::links::Origin;
 use crate::list::Link;
 use crate::load::Memory;
 use crate::log::Await;
+use crate::overload;
+use crate::places::Desk;
 use crate::policy;
 use crate::route::{self, Question, Standing};
 use crate::session::Session;
@@ -68,6 +71,9 @@ pub(crate) struct Whose {
     /// It is a conversation of several accounts.
     pub(crate) is_linked: bool,
 }
+
+/// Nobody is told to come back later than this because of what a model grants in a minute, milliseconds.
+const QUOTA_WAIT_TOLD_MAX: u32 = 600_000;
 
 /// What becomes a turn.
 pub(crate) struct Message<'a> {
@@ -183,7 +189,8 @@ impl Shard {
             (turn.asked, turn.account) = (inbound.agent.is_some(), inbound.account);
         }
         self.comes_from(turn, known.origin.take());
-        self.accept(turn, written, out);
+        let place = self.place_in_queue(turn, &beginning);
+        self.accept(turn, written, place, out);
         if written {
             let lsn = self.write_accepted(turn, inbound.id, out);
             self.log.wait(lsn, Await::Ack { client, turn: self.turn_id(turn) });
@@ -483,11 +490,21 @@ impl Shard {
         if let Some((chain, line)) = choice
             && ready
             && desk.is_empty()
-            && self.take_places(place, line, true)
+            && self.take_places(place, line, true, self.coming_tokens(known, place, line))
         {
             return Ok(Beginning::Start(chain, line));
         }
         self.queue(known, place, choice.is_some())
+    }
+
+    /// Tokens of the prompt of a message that comes, estimated; 0 where nobody counts.
+    fn coming_tokens(&self, known: &Known<'_>, place: u16, line: u16) -> u32 {
+        if self.places.line(line).is_none_or(|line| line.per_minute.1 == 0) {
+            return 0;
+        }
+        let past = self.keeps_history(place) && known.inbound.content.is_words();
+        let session = known.session.and_then(|slot| self.sessions.at(slot));
+        tokens(prompt_chars(known.inbound.text, session, past))
     }
 
     /// Takes a waiting place, if the message would not wait too long there.
@@ -500,7 +517,9 @@ impl Shard {
         if early.is_some() || !desk.waiting.take(&counts.waiting) {
             desk.refused += 1;
             let wait = early.unwrap_or_else(|| desk.retry_after_millis(desk.waiting.used()));
-            return Err(Answer::Refused(Code::AgentBusy, wait));
+            let ahead = desk.queue.lens().iter().sum();
+            let granted = self.places.desk(place).map_or(0, |desk| self.quota_wait(desk, ahead));
+            return Err(Answer::Refused(Code::AgentBusy, wait.max(granted.min(QUOTA_WAIT_TOLD_MAX))));
         }
         if !has_model {
             desk.waiting.give(&counts.waiting);
@@ -569,8 +588,24 @@ impl Shard {
         slot
     }
 
+    /// The place of a new turn among those that wait for its agent, if it is about to wait there.
+    fn place_in_queue(&self, slot: u32, beginning: &Beginning) -> u32 {
+        let (Beginning::Queue, Some(turn)) = (beginning, self.turns.at(slot)) else { return 0 };
+        let Some(session) = self.sessions.at(turn.session).filter(|session| session.current == NONE) else {
+            return 0;
+        };
+        let warm = session.memory == Memory::Warm || !turn.content.is_words();
+        // One that is loaded first may find that it need not wait at all.
+        let waits = |desk: &Desk| {
+            warm || !desk.is_empty() || !self.might_start(turn.desk) || self.quota_wait(desk, 1) != 0
+        };
+        let desk = self.places.desk(turn.desk).filter(|desk| waits(desk));
+        let ahead = desk.map(|desk| overload::ahead(desk.queue.lens(), turn.class));
+        ahead.map_or(0, |ahead| u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// Puts a new turn into its session and says that it is admitted.
-    pub(crate) fn accept(&mut self, slot: u32, durable: bool, out: &mut Effects) {
+    pub(crate) fn accept(&mut self, slot: u32, durable: bool, position: u32, out: &mut Effects) {
         let now = self.now;
         let Some(turn) = self.turns.at(slot) else { return };
         let (client, place, again) = (turn.client, turn.session, turn.errand == Some(Errand::Recite));
@@ -592,6 +627,7 @@ impl Shard {
             turn: self.turn_id(slot),
             session: self.session_id(place),
             ahead,
+            place: position,
             durable,
             again,
         });

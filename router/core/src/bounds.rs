@@ -22,6 +22,7 @@
 use crate::home::Secret;
 use crate::id::ShardId;
 use crate::plan::Plan;
+use crate::quota::Quota;
 use alloc::boxed::Box;
 use core::hash::Hasher;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -216,6 +217,10 @@ pub(crate) struct AgentCounts {
 pub(crate) struct ModelCounts {
     name: AtomicU64,
     pub(crate) running: Count,
+    /// Calls of this minute.
+    pub(crate) requests: Quota,
+    /// Tokens of this minute.
+    pub(crate) tokens: Quota,
 }
 
 /// The counters behind the process-wide limits, shared by all shards. It lives as long as the process: a new
@@ -247,7 +252,12 @@ impl Bounds {
             waiters: bits(words),
             tried: bits(words),
         };
-        let model = |_| ModelCounts { name: AtomicU64::new(0), running: Count::default() };
+        let model = |_| ModelCounts {
+            name: AtomicU64::new(0),
+            running: Count::default(),
+            requests: Quota::default(),
+            tokens: Quota::default(),
+        };
         Self {
             shards,
             renewals: AtomicU32::new(0),

@@ -146,6 +146,15 @@ impl Breaker {
         }
     }
 
+    /// Closes it, whatever was before. True if the state changed.
+    pub(crate) fn reset(&mut self) -> bool {
+        let changed = self.state != State::Closed;
+        self.enter(State::Closed);
+        (self.opened, self.until) = (0, Time::ZERO);
+        self.buckets = [Bucket::default(); BUCKETS];
+        changed
+    }
+
     fn probed(&mut self, now: Time, plan: &BreakerPlan, verdict: Verdict, random: &mut Random) -> bool {
         self.probes_running = self.probes_running.saturating_sub(1);
         match verdict {
@@ -346,6 +355,19 @@ mod tests {
             bench.call(Verdict::Failed);
         }
         assert!(bench.breaker.wait(bench.now) < Duration::from_secs(9), "healed, it begins anew");
+    }
+
+    #[test]
+    fn a_reset_forgets_everything() {
+        let mut bench = Bench::broken();
+        let (old, _) = bench.breaker.begin(bench.now);
+        assert!(bench.breaker.reset() && !bench.breaker.reset());
+        assert_eq!(bench.end(old, Verdict::Failed), State::Closed, "it is of before");
+        for _ in 0..3 {
+            assert_eq!(bench.call(Verdict::Failed), State::Closed);
+        }
+        assert_eq!(bench.call(Verdict::Failed), State::Open);
+        assert!(bench.breaker.wait(bench.now) < Duration::from_secs(9), "the shortest time");
     }
 
     #[test]

@@ -8,7 +8,9 @@ use crate::effect::{Effect, Effects, Notice, Outcome, Span};
 use crate::event::{End, Failure, Mode, Piece, Retry, Stop, Usage};
 use crate::history::History;
 use crate::id::{CallId, ModelId, TurnId};
+use crate::session::Session;
 use crate::shard::Shard;
+use crate::time::Time;
 use crate::turn::{State, Turn};
 use crate::view::Role;
 use alloc::boxed::Box;
@@ -17,11 +19,10 @@ use core::time::Duration;
 /// Characters of a token, where a provider does not count.
 const CHARS_PER_TOKEN: u32 = 4;
 
-/// A failed call, without its words.
+/// A failed call, and what its model hears of it.
 #[derive(Clone, Copy, Debug)]
-struct Failed {
-    code: Code,
-    retry: Retry,
+struct Failed<'a> {
+    failure: Failure<'a>,
     verdict: Verdict,
 }
 
@@ -83,7 +84,7 @@ impl Shard {
 
     /// The answer is cut: clients are told, people on a platform get what there is.
     fn on_too_long(&mut self, slot: u32, out: &mut Effects) {
-        out.push(Effect::Cancel { call: self.call_id(slot) });
+        out.push(Effect::Cancel { call: self.call_id(slot), overdue: false });
         self.end_call(slot, Verdict::Neutral, out);
         match self.turns.at(slot).map(|turn| turn.mode) {
             Some(Mode::Deliver) => {
@@ -99,13 +100,13 @@ impl Shard {
         let Some(slot) = self.running(call) else { return };
         match end {
             End::Finished(stop) => self.finish(slot, stop, out),
-            End::Failed(Failure { code, retry, detail }) => {
-                let verdict = match retry {
+            End::Failed(failure) => {
+                let verdict = match failure.retry {
                     Retry::Backoff | Retry::After(_) => Verdict::Failed,
                     // The model works; this call was not for it.
                     Retry::Elsewhere | Retry::Never => Verdict::Neutral,
                 };
-                self.on_failed(slot, Failed { code, retry, verdict }, detail, out);
+                self.on_failed(slot, Failed { failure, verdict }, out);
             }
         }
     }
@@ -115,7 +116,7 @@ impl Shard {
         let Some(turn) = self.turns.at(slot) else { return };
         let (paused, given_up) =
             (turn.call.is_paused(), turn.call.is_given_up(self.now, self.plan.limits.slow_client_age_max));
-        out.push(Effect::Cancel { call: self.call_id(slot) });
+        out.push(Effect::Cancel { call: self.call_id(slot), overdue: !given_up && !paused });
         if given_up {
             self.end_call(slot, Verdict::Neutral, out);
             self.fail(slot, Code::SlowConsumer, "", 0, out);
@@ -123,8 +124,8 @@ impl Shard {
         }
         // A model that was not read says nothing about itself.
         let verdict = if paused { Verdict::Neutral } else { Verdict::Failed };
-        let failed = Failed { code: Code::UpstreamTimeout, retry: Retry::Backoff, verdict };
-        self.on_failed(slot, failed, "", out);
+        let failure = Failure { code: Code::UpstreamTimeout, retry: Retry::Backoff, status: 0, detail: "" };
+        self.on_failed(slot, Failed { failure, verdict }, out);
     }
 
     /// The client's outbox is full, or has room again.
@@ -152,6 +153,7 @@ impl Shard {
     /// A call is over: its model hears the verdict. Its place is given back by what follows, together with the agent's
     /// where that goes too, so that one place freed wakes one who waits.
     pub(crate) fn end_call(&mut self, slot: u32, verdict: Verdict, out: &mut Effects) {
+        self.charge_tokens(slot);
         let Some(turn) = self.turns.at(slot) else { return };
         let Some(line) = self.places.lines.get_mut(usize::from(turn.line)) else { return };
         let changed = line.breaker.end(self.now, &line.plan, turn.call.pass, verdict, &mut self.random);
@@ -167,6 +169,18 @@ impl Shard {
         if let Some(at) = half_open_at {
             self.look_at(at);
         }
+    }
+
+    /// An operator says that a model is well.
+    pub(crate) fn on_forgiven(&mut self, model: ModelId, out: &mut Effects) {
+        let found = self.places.lines.iter().position(|line| line.id == Some(model));
+        let Some(place) = found.and_then(|place| u16::try_from(place).ok()) else { return };
+        let Some(line) = self.places.line_mut(place) else { return };
+        line.calm_until = Time::ZERO;
+        if line.breaker.reset() {
+            out.push(Effect::Breaker { model, state: breaker::State::Closed });
+        }
+        self.look_again(place);
     }
 
     /// The model's name in the present plan; one that is gone has none.
@@ -222,18 +236,39 @@ impl Shard {
         if let Some(usage) = turn.usage {
             return usage;
         }
-        let mut prompt = chars(turn.text());
-        if let Some(session) = self.sessions.at(turn.session) {
-            let past = self.keeps_history(turn.desk) && turn.content.is_words();
-            let history = session.history.as_ref().filter(|_| past);
-            prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
-            let context = session.context.as_ref();
-            prompt += context.map_or(0, |context| context.iter().map(|(k, v)| chars(k) + chars(v)).sum());
-        }
         Usage {
-            prompt: prompt.div_ceil(CHARS_PER_TOKEN),
+            prompt: tokens(self.prompt_chars(turn)),
             completion: turn.reply_chars.div_ceil(CHARS_PER_TOKEN),
             estimated: true,
+        }
+    }
+
+    fn prompt_chars(&self, turn: &Turn) -> u32 {
+        let past = self.keeps_history(turn.desk) && turn.content.is_words();
+        prompt_chars(turn.text(), self.sessions.at(turn.session), past)
+    }
+
+    /// Tokens of a turn's prompt at the model at this place, estimated; 0 where nobody counts.
+    pub(crate) fn prompt_tokens(&self, slot: u32, line: u16) -> u32 {
+        let counts = self.places.line(line).is_some_and(|line| line.per_minute.1 != 0);
+        self.turns.at(slot).filter(|_| counts).map_or(0, |turn| tokens(self.prompt_chars(turn)))
+    }
+
+    /// A call is over: what it used beyond the estimate of its prompt is charged.
+    fn charge_tokens(&self, slot: u32) {
+        let Some(turn) = self.turns.at(slot) else { return };
+        let Some(line) = self.places.line(turn.line).filter(|line| line.per_minute.1 != 0) else { return };
+        let taken = tokens(self.prompt_chars(turn));
+        // An answer in a client's own format is mostly format: some event for each token.
+        let chars = if turn.content.is_words() { CHARS_PER_TOKEN } else { CHARS_PER_TOKEN * 40 };
+        let said = turn.usage.map_or_else(
+            || taken.saturating_add(turn.reply_chars.div_ceil(chars)),
+            |usage| usage.prompt.saturating_add(usage.completion),
+        );
+        let counts = self.bounds.model_at(line.seat);
+        match said.checked_sub(taken) {
+            Some(more) => counts.tokens.charge(self.now, line.per_minute.1, more),
+            None => counts.tokens.give(line.per_minute.1, taken - said),
         }
     }
 
@@ -257,19 +292,19 @@ impl Shard {
     }
 
     /// A call failed: the next attempt, or the end.
-    fn on_failed(&mut self, slot: u32, failed: Failed, detail: &str, out: &mut Effects) {
-        if let Retry::After(calm) = failed.retry {
+    fn on_failed(&mut self, slot: u32, Failed { failure, verdict }: Failed<'_>, out: &mut Effects) {
+        if let Retry::After(calm) = failure.retry {
             self.keep_calm(slot, calm);
         }
-        self.end_call(slot, failed.verdict, out);
-        let next = self.next_after(slot, failed);
+        self.end_call(slot, verdict, out);
+        let next = self.next_after(slot, &failure);
         let now = self.now;
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let pause = match next {
             Next::GiveUp => {
                 self.learn(slot);
-                let wait = self.told_wait(slot, failed);
-                self.fail(slot, failed.code, detail, wait, out);
+                let wait = self.told_wait(slot, &failure);
+                self.fail(slot, failure.code, failure.detail, wait, out);
                 return;
             }
             Next::Again(pause) => pause,
@@ -291,7 +326,7 @@ impl Shard {
         self.arm(slot);
     }
 
-    fn next_after(&mut self, slot: u32, failed: Failed) -> Next {
+    fn next_after(&mut self, slot: u32, failure: &Failure<'_>) -> Next {
         let Some(turn) = self.turns.at(slot) else { return Next::GiveUp };
         let Some(desk) = self.places.desk(turn.desk).filter(|desk| desk.id.is_some()) else {
             return Next::GiveUp;
@@ -303,12 +338,15 @@ impl Shard {
         let at = desk.chain.iter().position(|&line| line == turn.line);
         let after = at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or(turn.chain.saturating_add(1));
         let again = at.is_some() && turn.tries < desk.attempts_max;
-        let other =
-            || if self.chosen(&desk.chain, after).is_some() { Next::Other(after) } else { Next::GiveUp };
+        let leads_on =
+            desk.fallback.map_or(failure.retry != Retry::Never, |fallback| fallback.covers(failure));
+        let other = || match self.chosen(&desk.chain, after) {
+            Some(_) if leads_on => Next::Other(after),
+            Some(_) | None => Next::GiveUp,
+        };
         let limits = &self.plan.limits;
-        match failed.retry {
-            Retry::Never => Next::GiveUp,
-            Retry::Elsewhere => other(),
+        match failure.retry {
+            Retry::Never | Retry::Elsewhere => other(),
             Retry::After(wait) => match other() {
                 Next::GiveUp if again => {
                     Next::Again(wait.min(limits.backoff_max).max(Duration::from_millis(1)))
@@ -322,7 +360,10 @@ impl Shard {
                 // No use in waiting for a model that will not be called then.
                 let opens_in =
                     self.places.line(line).map_or(Duration::ZERO, |line| line.breaker.wait(self.now));
-                if opens_in <= pause { Next::Again(pause) } else { self.elsewhere_or(slot, after, opens_in) }
+                if opens_in <= pause {
+                    return Next::Again(pause);
+                }
+                self.elsewhere_or(slot, leads_on.then_some(after), opens_in)
             }
             Retry::Backoff => other(),
         }
@@ -330,11 +371,11 @@ impl Shard {
 
     /// The model's breaker is open for longer than the pause: another model, or for people on a platform the time until
     /// it is half open, if that is within the longest pause.
-    fn elsewhere_or(&self, slot: u32, after: u16, opens_in: Duration) -> Next {
+    fn elsewhere_or(&self, slot: u32, after: Option<u16>, opens_in: Duration) -> Next {
         let Some(turn) = self.turns.at(slot) else { return Next::GiveUp };
         let Some(desk) = self.places.desk(turn.desk) else { return Next::GiveUp };
-        match self.chosen(&desk.chain, after) {
-            Some(_) => Next::Other(after),
+        match after.filter(|&after| self.chosen(&desk.chain, after).is_some()) {
+            Some(after) => Next::Other(after),
             None if turn.mode == Mode::Deliver && opens_in <= self.plan.limits.backoff_max => {
                 Next::Again(opens_in)
             }
@@ -366,10 +407,10 @@ impl Shard {
     }
 
     /// When a client may come back after this failure, milliseconds.
-    fn told_wait(&self, slot: u32, failed: Failed) -> u32 {
-        match failed.retry {
+    fn told_wait(&self, slot: u32, failure: &Failure<'_>) -> u32 {
+        match failure.retry {
             Retry::After(wait) => u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-            Retry::Backoff if failed.code == Code::UpstreamUnavailable => {
+            Retry::Backoff if failure.code == Code::UpstreamUnavailable => {
                 self.turns.at(slot).map_or(0, |turn| self.half_open_after(turn.desk, 0))
             }
             Retry::Backoff | Retry::Elsewhere | Retry::Never => 0,
@@ -398,6 +439,23 @@ fn show(turn: &mut Turn, id: TurnId, text: &str, bytes_max: u32, out: &mut Effec
         turn.reply.push_str(shown);
     }
     shown.len() < text.len()
+}
+
+/// Tokens of so many characters, as far as can be guessed.
+pub(crate) const fn tokens(chars: u32) -> u32 {
+    chars.div_ceil(CHARS_PER_TOKEN)
+}
+
+/// Characters of what a prompt is made of; with the session's `past` if it goes along.
+pub(crate) fn prompt_chars(text: &str, session: Option<&Session>, past: bool) -> u32 {
+    let mut prompt = chars(text);
+    if let Some(session) = session {
+        let history = session.history.as_ref().filter(|_| past);
+        prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
+        let context = session.context.as_ref();
+        prompt += context.map_or(0, |context| context.iter().map(|(k, v)| chars(k) + chars(v)).sum());
+    }
+    prompt
 }
 
 /// Characters of a text: its bytes that continue none.

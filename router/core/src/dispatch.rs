@@ -57,19 +57,35 @@ impl Shard {
         asked_for_calm
     }
 
-    /// Takes a place at the model, and one at the agent unless the turn has that. Both or none.
-    pub(crate) fn take_places(&mut self, desk: u16, line: u16, agent_too: bool) -> bool {
+    /// Takes a place at the model, a call with so many tokens of what it grants in a minute, and a place at the agent unless
+    /// the turn has that. All or none.
+    pub(crate) fn take_places(&mut self, desk: u16, line: u16, agent_too: bool, tokens: u32) -> bool {
+        let now = self.now;
         let bounds = &self.bounds;
         let (Some(desk), Some(line)) =
             (self.places.desks.get_mut(usize::from(desk)), self.places.lines.get_mut(usize::from(line)))
         else {
             return false;
         };
-        let agent = &bounds.agent_at(desk.seat).running;
-        if agent_too && !desk.running.take(agent) {
+        // First what comes back by itself: whoever sees it missing for a moment asks again in time, and nobody need be told.
+        let counts = bounds.model_at(line.seat);
+        let quota = line.has_quota();
+        if quota && !line.take_quota(counts, now, tokens) {
+            let at = line.spent_until;
+            self.look_at(at);
             return false;
         }
-        let got = line.running.take(&bounds.model_at(line.seat).running);
+        let agent = &bounds.agent_at(desk.seat).running;
+        if agent_too && !desk.running.take(agent) {
+            if quota {
+                line.give_quota(counts, tokens);
+            }
+            return false;
+        }
+        let got = line.running.take(&counts.running);
+        if !got && quota {
+            line.give_quota(counts, tokens);
+        }
         if !got && agent_too {
             // Nobody is told of this place, or two shards that both lack the model would wake each other for ever.
             // Who frees the model tells all of its agents.
@@ -209,7 +225,8 @@ impl Shard {
         }
         let now = self.now;
         let lines = self.places.lines.iter();
-        let times = lines.flat_map(|line| [line.breaker.half_open_at(), Some(line.calm_until)]);
+        let times = lines
+            .flat_map(|line| [line.breaker.half_open_at(), Some(line.calm_until), Some(line.spent_until)]);
         self.look_at = times.flatten().filter(|&at| now < at).min();
     }
 
@@ -280,12 +297,15 @@ impl Shard {
 
     /// Does it look as if somebody who waits for this agent could start? Where not, whoever gives a place back begins
     /// anew.
-    fn might_start(&self, place: u16) -> bool {
+    pub(crate) fn might_start(&self, place: u16) -> bool {
         let Some(desk) = self.places.desk(place) else { return false };
         let counts = self.bounds.agent_at(desk.seat);
         let mut lines = desk.chain.iter().filter_map(|&line| self.places.line(line));
         (!desk.running.is_taken(&counts.running) || counts.resumed.is_some())
-            && lines.any(|line| !line.running.is_taken(&self.bounds.model_at(line.seat).running))
+            && lines.any(|line| {
+                let spent = self.now < line.spent_until;
+                !spent && !line.running.is_taken(&self.bounds.model_at(line.seat).running)
+            })
     }
 
     /// A place was given back: finds out who is next. False if nobody waits who could use it.
@@ -414,7 +434,8 @@ impl Shard {
             self.on_unavailable(slot, out);
             return Step::Dropped;
         };
-        if !self.take_places(place, line, agent_too) {
+        let tokens = self.prompt_tokens(slot, line);
+        if !self.take_places(place, line, agent_too, tokens) {
             return Step::Blocked;
         }
         self.take_from_queue(slot);

@@ -136,6 +136,9 @@ pub enum Effect {
         session: SessionId,
         /// How many of its session are before it; 0 if it runs at once.
         ahead: u16,
+        /// Its place among those of this shard that wait for their agent, from 1; 0 where it waits for no place there, or
+        /// behind others of its session first.
+        place: u32,
         /// It is being written: `Durable` follows once it is on disk, and that is when it may be acknowledged.
         durable: bool,
         /// It was answered before, and its answer is said once more.
@@ -194,6 +197,8 @@ pub enum Effect {
     Cancel {
         /// The call.
         call: CallId,
+        /// One of its clocks ran out: its model failed.
+        overdue: bool,
     },
     /// Stop reading from the model until `Resume`. What was on the wire may still come.
     Pause {

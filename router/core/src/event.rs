@@ -1,7 +1,7 @@
 //! What can happen to a shard: the one closed list of inputs.
 use crate::codes::Code;
 use crate::effect::Outcome;
-use crate::id::{AccountId, AgentId, CallId, ChannelId, Client, SessionId, TurnId, Uid};
+use crate::id::{AccountId, AgentId, CallId, ChannelId, Client, ModelId, SessionId, TurnId, Uid};
 use crate::log::JournalState;
 use crate::plan::RunningMode;
 use crate::record::Accepted;
@@ -283,6 +283,8 @@ pub struct Failure<'a> {
     pub code: Code,
     /// May the same call succeed if repeated?
     pub retry: Retry,
+    /// The HTTP status that it came with, or that it says itself; 0 for none.
+    pub status: u16,
     /// The upstream's own words, bounded, for the client; empty where it had none.
     pub detail: &'a str,
 }
@@ -455,6 +457,11 @@ pub enum Event<'a> {
     Nudged {
         /// The agent.
         agent: AgentId,
+    },
+    /// An operator says that a model is well: its breaker closes, and that it asked for calm is forgotten.
+    Forgiven {
+        /// The model.
+        model: ModelId,
     },
     /// A turn of the last run goes on, or a dead letter is tried again. One that a client waits for (an operator) is
     /// answered by `Effect::Operated` once it is on disk.

@@ -143,7 +143,7 @@ impl Shard {
         {
             turn.take_in(&[mark]);
         }
-        self.accept(slot, false, out);
+        self.accept(slot, false, 0, out);
         if self.sessions.at(session).is_some_and(|session| session.current == slot) {
             self.come_forward(slot, out);
         }

@@ -18,13 +18,13 @@
 //! |---|---|
 //! | what a shard keeps | `session`, `history`, `turn`, `places` (agents, models, channels by name), `dedup`, `filter` |
 //! | what it is made of | `slots`, `list`, `index`, `texts`, `random`, [`timers`] |
-//! | what all shards share | [`bounds`] (limits over the process), [`bucket`] (rates), [`plan`] (read only) |
+//! | what all shards share | [`bounds`] (limits over the process), `quota` (rates of models), [`bucket`] (rates), [`plan`] (read only) |
 //! | what the shell reads | [`view`], [`counters`], [`home`] (which shard a conversation lives on) |
 //! | what must hold | `check`, after each event in debug builds |
 //!
 //! # What is not here
 //! No recursion: handlers mark what changed, and the end of the event serves it. No lock: shards share only the atomic
-//! words of [`bounds`] and [`bucket`]. No allocation for a message once a shard is warm, unless it begins a session or
+//! words of [`bounds`], [`bucket`] and [`outlets`]. No allocation for a message once a shard is warm, unless it begins a session or
 //! is kept in a history. No collection grows without a limit from [`limits`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -47,6 +47,7 @@ mod deliver;
 mod dispatch;
 pub mod effect;
 pub mod event;
+pub mod fallback;
 mod filter;
 mod history;
 pub mod home;
@@ -61,12 +62,14 @@ mod load;
 pub mod log;
 mod lookup;
 mod operate;
+pub mod outlets;
 pub mod overload;
 pub mod past;
 mod places;
 pub mod plan;
 mod policy;
 pub mod queue;
+mod quota;
 mod random;
 pub mod record;
 mod restore;

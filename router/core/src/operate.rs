@@ -169,7 +169,7 @@ impl Shard {
         );
         self.comes_from(turn, origin);
         let written = self.is_written(mode, false);
-        self.accept(turn, written, out);
+        self.accept(turn, written, 0, out);
         if written {
             self.write_accepted(turn, "", out);
         }

@@ -14,7 +14,8 @@
 //!   and somebody has waited all along: a model that hangs is not believed to be as fast as it was.
 //! - *Places* are those that run now over the process, shared by the shards where somebody waits, because freed ones go
 //!   round among those; of an agent without a limit, whose models are full, those that run on this shard.
-//! - The wait is (ahead + 1) × the time of a turn ÷ places.
+//! - The wait is (ahead + 1) × the time of a turn ÷ places; or, if that is longer, the time until its model grants as many
+//!   calls, where that grants only so many in a minute.
 //!
 //! The allowance is the agent's target (`wait_target`, 0 for none) while the class has been waiting for that long without
 //! a break, and [`BURST`] times that before. **Nobody starves:** a class of which nobody waits is let in, however long its
@@ -27,6 +28,7 @@ use crate::event::Class;
 use crate::places::Desk;
 use crate::queue::WEIGHTS;
 use crate::shard::Shard;
+use crate::turn::millis;
 
 /// A burst may wait this many times the target.
 pub const BURST: u64 = 4;
@@ -63,12 +65,23 @@ impl Shard {
             if desk.queue.lens()[class as usize] == 0 { 0 } else { self.now.since(since).as_millis() };
         let turn = u128::from(desk.turn_millis).max(silence);
         let rounds = u128::from(ahead(desk.queue.lens(), class) + 1) * u128::from(shards);
-        u32::try_from(turn * rounds / u128::from(places)).unwrap_or(u32::MAX)
+        let wait = u32::try_from(turn * rounds / u128::from(places)).unwrap_or(u32::MAX);
+        wait.max(self.quota_wait(desk, u32::try_from(rounds).unwrap_or(u32::MAX)))
+    }
+
+    /// What the last of so many would wait for what its model grants in a minute, milliseconds; 0 for no time.
+    pub(crate) fn quota_wait(&self, desk: &Desk, count: u32) -> u32 {
+        let line = self.chosen(&desk.chain, 0).and_then(|(_, line)| self.places.line(line));
+        let Some(line) = line.filter(|line| line.has_quota()) else { return 0 };
+        let counts = self.bounds.model_at(line.seat);
+        let (requests_max, tokens_max) = line.per_minute;
+        let requests = counts.requests.wait(self.now, requests_max, count);
+        millis(requests.max(counts.tokens.wait(self.now, tokens_max, 1)))
     }
 }
 
 /// How many of those that wait, by class, are started before a newcomer of this class.
-fn ahead(lens: [u32; 3], class: Class) -> u64 {
+pub(crate) fn ahead(lens: [u32; 3], class: Class) -> u64 {
     let own = u64::from(lens[class as usize]);
     let weight = u64::from(WEIGHTS[class as usize]);
     let others = (0..3).filter(|&other| other != class as usize);

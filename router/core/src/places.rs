@@ -1,8 +1,9 @@
 //! What a shard knows of each agent, model and channel: by name, at a place of its own that never moves. Ids are
 //! places in the plan; they move when another plan comes, and are translated here, at the door. So a reload touches no
 //! session and no turn.
-use crate::bounds::{Bounds, Lease};
+use crate::bounds::{Bounds, Lease, ModelCounts};
 use crate::breaker::Breaker;
+use crate::fallback::Fallback;
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::list::List;
 use crate::plan::{BreakerPlan, Plan, WhileRunning};
@@ -31,6 +32,7 @@ pub(crate) struct Desk {
     /// Its models' places, in order of preference.
     pub(crate) chain: Vec<u16>,
     pub(crate) attempts_max: u16,
+    pub(crate) fallback: Option<Fallback>,
     pub(crate) history: bool,
     pub(crate) needs_history: bool,
     pub(crate) failure_text: Option<Box<str>>,
@@ -70,6 +72,10 @@ pub(crate) struct Line {
     pub(crate) id: Option<ModelId>,
     pub(crate) seat: usize,
     pub(crate) running: Lease,
+    /// Calls and tokens in a minute; 0 for no bound.
+    pub(crate) per_minute: (u32, u32),
+    /// Nothing of them is left until then, as far as this shard was told.
+    pub(crate) spent_until: Time,
     pub(crate) breaker: Breaker,
     pub(crate) plan: BreakerPlan,
     pub(crate) ages: Ages,
@@ -175,6 +181,8 @@ impl Places {
                     id: None,
                     seat: bounds.model_seat(&model.name),
                     running: Lease::new(model.running_max, shards),
+                    per_minute: (0, 0),
+                    spent_until: Time::ZERO,
                     breaker: Breaker::new(),
                     plan: model.breaker,
                     ages: Ages::default(),
@@ -185,6 +193,8 @@ impl Places {
             let line = &mut self.lines[usize::from(place)];
             line.id = id(n).map(ModelId);
             line.running.set_max(model.running_max, shards, &bounds.model_at(line.seat).running);
+            line.per_minute = (model.requests_per_minute, model.tokens_per_minute);
+            line.spent_until = Time::ZERO;
             line.plan = model.breaker;
             line.ages = Ages {
                 header: millis(model.header_age_max),
@@ -214,6 +224,7 @@ impl Places {
             desk.chain.clear();
             desk.chain.extend(agent.models.iter().filter_map(|model| line_of.get(usize::from(model.0))));
             desk.attempts_max = agent.attempts_max;
+            desk.fallback = agent.fallback;
             desk.history = agent.history;
             desk.needs_history = agent.needs_history;
             desk.while_running = agent.while_running;
@@ -234,6 +245,7 @@ impl Desk {
             seat,
             chain: Vec::new(),
             attempts_max: 1,
+            fallback: None,
             history: false,
             needs_history: true,
             failure_text: None,
@@ -275,6 +287,34 @@ impl Desk {
 }
 
 impl Line {
+    /// Takes a call with so many tokens from what its model grants in a minute. If that is spent, it is known until when.
+    pub(crate) fn take_quota(&mut self, counts: &ModelCounts, now: Time, tokens: u32) -> bool {
+        let (requests_max, tokens_max) = self.per_minute;
+        let taken = counts.requests.take(now, requests_max, 1).and_then(|()| {
+            let taken = counts.tokens.take(now, tokens_max, tokens);
+            if taken.is_err() {
+                counts.requests.give(requests_max, 1);
+            }
+            taken
+        });
+        if let Err(wait) = taken {
+            self.spent_until = now + wait;
+        }
+        taken.is_ok()
+    }
+
+    /// Gives that back: the call did not begin.
+    pub(crate) fn give_quota(&self, counts: &ModelCounts, tokens: u32) {
+        let (requests_max, tokens_max) = self.per_minute;
+        counts.requests.give(requests_max, 1);
+        counts.tokens.give(tokens_max, tokens);
+    }
+
+    /// Is anything counted by the minute?
+    pub(crate) const fn has_quota(&self) -> bool {
+        self.per_minute.0 != 0 || self.per_minute.1 != 0
+    }
+
     /// Would its breaker let a call pass?
     pub(crate) fn lets(&self, now: Time) -> bool {
         self.id.is_some() && self.breaker.lets(now, &self.plan)

@@ -1,6 +1,7 @@
 //! The configuration as the core needs it: compiled once, shared by all shards, replaced as a whole.
 use crate::dedup::Mark;
 use crate::event::{Class, Scope};
+use crate::fallback::Fallback;
 use crate::home::{Secret, session_hash};
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::limits::Limits;
@@ -161,6 +162,8 @@ pub struct Agent {
     pub waiting_max: u32,
     /// Calls per turn on one model before the next of the chain is tried.
     pub attempts_max: u16,
+    /// Which failures lead to the next of the chain; `None` for all that another model might not have.
+    pub fallback: Option<Fallback>,
     /// Does a session keep what was said for this agent's prompts?
     pub history: bool,
     /// A turn whose history the store does not tell in time fails; else it goes on without.
@@ -234,6 +237,11 @@ pub struct Model {
     pub name: Box<str>,
     /// Calls that run at once, process; 0 for no bound.
     pub running_max: u32,
+    /// Calls that begin in a minute, process; 0 for no bound. Turns wait for them as for a place.
+    pub requests_per_minute: u32,
+    /// Tokens of prompts and answers in a minute, process; 0 for no bound. Those of the prompt are estimated beforehand,
+    /// and what was used is charged afterwards.
+    pub tokens_per_minute: u32,
     /// From `Start` to the first sign of life (connect and response header), which the shell reports as `Alive`.
     pub header_age_max: Duration,
     /// From `Start` to the first text or thought.

@@ -80,7 +80,7 @@ impl Shard {
         if errand.is_none() {
             self.force_waiting(slot, desk);
         }
-        self.accept(slot, self.log.journal, out);
+        self.accept(slot, self.log.journal, 0, out);
         if self.log.journal {
             self.write_again(slot, out);
             if is_asked {

@@ -37,7 +37,7 @@ impl Shard {
         let running = turn.state == State::Running;
         let waits = matches!(turn.mode, Mode::Stream | Mode::Whole) && asked;
         if running {
-            out.push(Effect::Cancel { call: self.call_id(slot) });
+            out.push(Effect::Cancel { call: self.call_id(slot), overdue: false });
             self.end_call(slot, Verdict::Neutral, out);
         }
         if tell && waits {

@@ -151,6 +151,7 @@ impl Shard {
             Event::Recalled { inbound, stored } => self.on_recalled(&inbound, stored, out),
             Event::Saved { save } => self.log.on_saved(save),
             Event::Nudged { agent } => self.on_nudged(agent),
+            Event::Forgiven { model } => self.on_forgiven(model, out),
             Event::Listeners { any } => self.listening = any,
             Event::Drain => self.draining = true,
         }

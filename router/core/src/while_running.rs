@@ -261,7 +261,7 @@ impl Shard {
     fn steer(&mut self, current: u32, slot: u32, out: &mut Effects) {
         let running = self.turns.at(current).is_some_and(|turn| turn.state == State::Running);
         if running {
-            out.push(Effect::Cancel { call: self.call_id(current) });
+            out.push(Effect::Cancel { call: self.call_id(current), overdue: false });
             self.end_call(current, Verdict::Neutral, out);
         }
         self.merge(&[current, slot], current, out);

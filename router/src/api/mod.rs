@@ -4,6 +4,7 @@ mod letters;
 mod models;
 mod refused;
 pub(crate) mod reload;
+mod reset;
 pub(crate) mod sessions;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -85,6 +86,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/api/scaling", needs: Needs::Read, run: status::scaling },
     Route { method: "GET", path: "/api/models", needs: Needs::Chat, run: status::models },
     Route { method: "GET", path: "/api/usage", needs: Needs::Chat, run: usage::usage },
+    Route { method: "POST", path: "/api/models/:id/reset", needs: Needs::Read, run: reset::reset },
     Route { method: "GET", path: "/api/channels", needs: Needs::Read, run: status::channels },
     Route { method: "GET", path: "/api/sessions", needs: Needs::Chat, run: sessions::list },
     Route { method: "GET", path: "/api/sessions/:id", needs: Needs::Chat, run: sessions::show },
@@ -152,9 +154,12 @@ fn find<'a>(method: &str, path: &'a str) -> Found<'a> {
 /// Does a path fit a route? Returns what stands for `:id`.
 fn matches<'a>(route: &str, prefix: &str, path: &'a str) -> Option<&'a str> {
     let route = route.strip_prefix(prefix)?;
-    match route.strip_suffix(":id") {
+    match route.split_once(":id") {
         None => (route == path).then_some(""),
-        Some(front) => path.strip_prefix(front).filter(|id| !id.is_empty() && !id.contains('/')),
+        Some((front, back)) => {
+            let id = path.strip_prefix(front)?.strip_suffix(back)?;
+            (!id.is_empty() && !id.contains('/')).then_some(id)
+        }
     }
 }
 
@@ -389,6 +394,7 @@ mod tests {
             ("GET", "/api/v1/health", "nothing"),
             ("GET", "/", "nothing"),
             ("POST", "/webhooks/telegram", "POST /webhooks/:id telegram"),
+            ("POST", "/api/models/big%20one/reset", "POST /api/models/:id/reset big%20one"),
         ] {
             assert_eq!(name(method, path), expected, "{method} {path}");
         }

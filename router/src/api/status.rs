@@ -1,6 +1,7 @@
 //! How the gateway is: health, status, metrics, and what is configured, without its secrets.
 use super::{Call, sessions::respond_data};
 use crate::connection::{Connection, Place};
+use crate::gateway::Upstream;
 use crate::gather::gather;
 use crate::http;
 use crate::journal::{Journal, shown};
@@ -94,11 +95,17 @@ fn breaker_of(reports: &[Report], model: &str) -> State {
 
 fn models_of(thread: &Thread, reports: &[Report]) -> Vec<Value> {
     let gateway = thread.gateway();
-    let describe = |model: &clawgate_core::plan::Model| {
+    let describe = |(model, upstream): (&clawgate_core::plan::Model, &Upstream)| {
         let breaker = breaker_name(breaker_of(reports, &model.name));
-        json!({ "name": &*model.name, "breaker": breaker })
+        let mut shown = json!({ "name": &*model.name, "breaker": breaker });
+        match upstream {
+            Upstream::Echo(_) => shown["provider"] = json!("echo"),
+            Upstream::Scripted(_) => shown["provider"] = json!("scripted"),
+            Upstream::Remote(remote) => remote.describe(thread.now(), &mut shown),
+        }
+        shown
     };
-    gateway.plan.models.iter().map(describe).collect()
+    gateway.plan.models.iter().zip(&gateway.upstreams).map(describe).collect()
 }
 
 /// Everything about our health; `degraded` while a breaker is not closed, or the journal takes no records.
@@ -278,6 +285,19 @@ pub(super) fn channels(call: &mut Call<'_>) {
     respond_data(call.thread, call.connection, &body.to_string());
 }
 
+/// Every endpoint of every model.
+fn endpoints_of(thread: &Thread) -> Vec<metrics::EndpointRow> {
+    let (gateway, now) = (thread.gateway(), thread.now());
+    let mut rows = Vec::new();
+    for (model, upstream) in gateway.plan.models.iter().zip(&gateway.upstreams) {
+        let Upstream::Remote(remote) = upstream else { continue };
+        for (place, standing) in remote.places.iter().zip(remote.outlets.standings(now)) {
+            rows.push((model.name.to_string(), place.settings.name.clone(), standing));
+        }
+    }
+    rows
+}
+
 fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Error> {
     let scaling = Scaling::of(&thread.gateway(), &reports);
     let store = thread.shared.kept.get().map(|kept| kept.store.counters());
@@ -290,7 +310,7 @@ fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Err
             write_failures: read(&figures.write_failures),
         }
     });
-    metrics::encode(reports, reloaded(thread), scaling, store, books)
+    metrics::encode(reports, reloaded(thread), scaling, (store, books), endpoints_of(thread))
 }
 
 /// All metrics, for Prometheus.

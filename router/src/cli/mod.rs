@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod letters;
+mod models;
 mod refused;
 mod reload;
 mod table;
@@ -84,6 +85,9 @@ enum Command {
     /// Dead letters of the running gateway: messages that could not be answered, or whose answer no platform took
     #[command(subcommand)]
     Dlq(letters::LettersCommand),
+    /// The models of the running gateway: what their breakers let pass
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
     /// The store behind the gateway
     #[command(subcommand)]
     Store(refused::StoreCommand),
@@ -179,6 +183,7 @@ pub(crate) fn execute(invocation: Invocation, serve: impl FnOnce(Orders) -> Exit
             code
         }
         Command::Dlq(command) => letters::run(command, file),
+        Command::Models(command) => models::run(&command, file),
         Command::Store(command) => refused::run(command, file),
         Command::Reload { reach } => reload::run(&reach, file),
         Command::Config(ConfigCommand::Schema) => {
@@ -239,6 +244,7 @@ mod tests {
                 Command::Check { .. }
                 | Command::Config(_)
                 | Command::Dlq(_)
+                | Command::Models(_)
                 | Command::Store(_)
                 | Command::Reload { .. },
             ) => None,
@@ -281,6 +287,8 @@ mod tests {
             "--shards 1025",
             "--shards x",
             "config",
+            "models",
+            "models reset",
             "check --yaml",
             "--port 1",
         ] {

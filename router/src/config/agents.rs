@@ -4,6 +4,7 @@ use super::models::Model;
 use super::path::Path;
 use super::report::Report;
 use super::schema::nearest;
+use clawgate_core::fallback::Fallback;
 use clawgate_core::id::{AgentId, ModelId};
 use clawgate_core::plan::{DropPolicy, RunningMode, WhileRunning};
 use core::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Agent {
     pub(crate) waiting_max: u32,
     /// Calls per turn on one model before the next is tried.
     pub(crate) attempts_max: u16,
+    /// Which failures lead to the next model; `None` for all that another model might not have.
+    pub(crate) fallback: Option<Fallback>,
     /// What becomes of messages that arrive while a turn of their session runs.
     pub(crate) while_running: WhileRunning,
     /// How long a message may have to wait for its place when it comes; zero for any time.
@@ -63,6 +66,11 @@ pub(super) struct AgentEntry {
     /// Calls per message on one model before the next is asked.
     #[schemars(range(min = 1, max = 20))]
     pub(super) attempts_max: u16,
+    /// Which failures of a model lead to the next one, always before the first token was shown: statuses (`"429"`, `"5xx"`),
+    /// `"error"` (unreachable, or an answer that says so or cannot be read), `"timeout"`, `"truncated"`. Left out: all but
+    /// those that say that the request itself is wrong. A model whose breaker is open is passed over in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fallback_on: Option<Vec<String>>,
     /// Milliseconds that a message may have to wait for its place, as far as can be told when it comes. One that would
     /// wait longer is refused with the time to come back, unless it comes with a burst: then four times as long is let
     /// in. 0: refused only at `waitingMax`.
@@ -144,6 +152,7 @@ impl Default for AgentEntry {
             running_max: 0,
             waiting_max: 1_000,
             attempts_max: 3,
+            fallback_on: None,
             wait_target_millis: 30_000,
             while_running: WhileRunningEntry::default(),
             failure_text: "Sorry, I cannot answer right now. Please try again in a moment.".to_owned(),
@@ -166,6 +175,7 @@ impl AgentEntry {
             running_max: self.running_max,
             waiting_max: self.waiting_max,
             attempts_max: self.attempts_max,
+            fallback: self.fallback_on.as_ref().map(|on| fallback(on, &at.key("fallbackOn"), report)),
             while_running: self.while_running.compiled(),
             wait_target: Duration::from_millis(self.wait_target_millis.into()),
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
@@ -197,6 +207,29 @@ impl AgentEntry {
         }
         ids
     }
+}
+
+/// What leads to the next model.
+fn fallback(on: &[String], at: &Path, report: &mut Report<'_>) -> Fallback {
+    let mut criteria = Fallback::default();
+    for (index, word) in on.iter().enumerate() {
+        match (word.as_str(), word.parse()) {
+            ("error", _) => criteria.error = true,
+            ("timeout", _) => criteria.timeout = true,
+            ("truncated", _) => criteria.truncated = true,
+            ("4xx", _) => criteria = criteria.with_class(4),
+            ("5xx", _) => criteria = criteria.with_class(5),
+            (_, Ok(status @ 400..=599)) => criteria = criteria.with_status(status),
+            _ => {
+                let at = at.index(index);
+                let message = format!("{} is no failure of a model", report.quote(&at, word));
+                let help =
+                    "write \"error\", \"timeout\", \"truncated\", \"4xx\", \"5xx\" or a status as \"429\"";
+                report.error(&at, message, help);
+            }
+        }
+    }
+    criteria
 }
 
 /// The agent of this name.

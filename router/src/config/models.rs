@@ -3,7 +3,7 @@ use super::keys::check_name;
 use super::path::Path;
 use super::providers::Format;
 pub(super) use super::providers::ProviderName;
-use super::remote::{ExtraBody, Remote};
+use super::remote::{EndpointEntry, ExtraBody, Remote};
 use super::report::Report;
 use super::seconds::Seconds;
 use super::secret::Secret;
@@ -23,6 +23,10 @@ pub(crate) struct Model {
     pub(crate) provider: Provider,
     /// Calls that run at once, process; 0 for no bound.
     pub(crate) running_max: u32,
+    /// Calls that begin in a minute, process; 0 for no bound.
+    pub(crate) requests_per_minute: u32,
+    /// Tokens in a minute, process; 0 for no bound.
+    pub(crate) tokens_per_minute: u32,
     /// To connect, the TLS handshake included; `None` for that of all upstreams.
     pub(crate) connect_age_max: Option<Duration>,
     /// From the start to the response header, connecting included.
@@ -102,6 +106,10 @@ pub(super) struct ModelEntry {
     /// The key for it, better as `${VARIABLE}`. Needed where the provider wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) api_key: Option<Secret>,
+    /// Several places where it is reached, or keys that it is reached by. Each call goes to one of them: by weight, by how
+    /// fast it has been and how busy it is. One that fails is left alone for a while, alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) endpoints: Vec<EndpointEntry>,
     /// Its name at the provider. Needed for all but `echo` and `scripted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) model: Option<String>,
@@ -134,6 +142,16 @@ pub(super) struct ModelEntry {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub(super) running_max: u32,
+    /// Calls that begin in a minute, all together, as the provider grants them. Beyond, messages wait in their agent's queue.
+    /// 0: no bound.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(super) requests_per_minute: u32,
+    /// Tokens of prompts and answers in a minute, all together. Those of a prompt are estimated before it is sent; what a
+    /// call used is charged when it is over. 0: no bound.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub(super) tokens_per_minute: u32,
     /// To connect, the TLS handshake included. Without it: `limits.connectSeconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.1, max = 120))]
@@ -326,6 +344,7 @@ const REMOTE: &[&str] = &[
     "format",
     "baseUrl",
     "apiKey",
+    "endpoints",
     "model",
     "stream",
     "temperature",
@@ -345,6 +364,7 @@ impl ModelEntry {
             format: None,
             base_url: None,
             api_key: None,
+            endpoints: Vec::new(),
             model: None,
             stream: None,
             temperature: None,
@@ -354,6 +374,8 @@ impl ModelEntry {
             extra_body: ExtraBody::default(),
             ca_file: None,
             running_max: 0,
+            requests_per_minute: 0,
+            tokens_per_minute: 0,
             connect_seconds: None,
             header_seconds: header_default(),
             first_token_seconds: first_token_default(),
@@ -388,6 +410,8 @@ impl ModelEntry {
             name: name.to_owned(),
             provider,
             running_max: self.running_max,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
             connect_age_max: self.connect_seconds.map(Seconds::duration),
             header_age_max: header,
             first_piece_age_max: first_piece,

@@ -5,6 +5,7 @@ use super::providers::Known;
 use super::report::{Report, quoted};
 use super::secret::Secret;
 use super::server::pem_file;
+use clawgate_core::outlets::OUTLETS_MAX;
 use clawgate_providers::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,10 +18,8 @@ pub(crate) struct Remote {
     pub(crate) provider: String,
     /// What it speaks.
     pub(crate) kind: Kind,
-    /// Absolute, without a slash at its end: `https://api.openai.com/v1`.
-    pub(crate) base_url: String,
-    /// Sent as the format wants it.
-    pub(crate) api_key: Option<Secret>,
+    /// Where it is reached; never empty.
+    pub(crate) places: Vec<Place>,
     /// The model's name at the upstream.
     pub(crate) model: String,
     /// Ask for a stream.
@@ -71,6 +70,49 @@ fn without_texts(value: &serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// One endpoint of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Place {
+    /// Its name in metrics and the API.
+    pub(crate) name: String,
+    /// Absolute, without a slash at its end: `https://api.openai.com/v1`.
+    pub(crate) base_url: String,
+    /// Sent as the format wants it.
+    pub(crate) api_key: Option<Secret>,
+    /// Its share of the calls, beside the other endpoints' weights.
+    pub(crate) weight: u32,
+}
+
+impl Place {
+    /// Is it the same endpoint, by the same key, whatever it is called now?
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.base_url, &self.api_key) == (&other.base_url, &other.api_key)
+    }
+}
+
+/// One of several endpoints of a model: another address, another key, or both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EndpointEntry {
+    /// Its name in metrics and the API. Without it: its number, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Where it is reached. Without it: as the model says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_url: Option<String>,
+    /// The key for it. Without it: as the model says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_key: Option<Secret>,
+    /// Its share of the calls, beside the other endpoints' weights.
+    #[serde(default = "weight_default")]
+    #[schemars(range(min = 1, max = 1_000))]
+    weight: u32,
+}
+
+fn weight_default() -> u32 {
+    1
+}
+
 impl ModelEntry {
     pub(super) fn remote(
         &self,
@@ -80,21 +122,19 @@ impl ModelEntry {
         report: &mut Report<'_>,
     ) -> Remote {
         let (kind, usual) = self.kind(known, at, report);
-        let base_url = self.base(kind, usual, at, report);
-        self.check_needs(known, at, report);
-        let api_key = self.api_key.clone().filter(|key| !key.expose().is_empty());
-        check_key(api_key.as_ref(), &base_url, at, report);
+        self.check_model(at, report);
+        let places = self.places(known, (kind, usual), at, report);
+        let has_key = places.iter().any(|place| place.api_key.is_some());
         Remote {
             provider: known.name.to_owned(),
             kind,
-            base_url,
-            api_key,
+            places,
             model: self.model.clone().unwrap_or_default(),
             stream: self.stream.unwrap_or(true),
             temperature: self.temperature,
             max_tokens: self.max_tokens,
             replay_reasoning: self.replay_reasoning.unwrap_or(known.replays && kind == Kind::OpenAiChat),
-            headers: self.headers(kind, &at.key("headers"), report),
+            headers: self.headers(kind, has_key, &at.key("headers"), report),
             extra_body: self.extra_body(kind, &at.key("extraBody"), report),
             ca_file: self
                 .ca_file
@@ -116,49 +156,69 @@ impl ModelEntry {
         found.copied().unwrap_or(known.formats[0])
     }
 
-    fn base(&self, kind: Kind, usual: Option<&'static str>, at: &Path, report: &mut Report<'_>) -> String {
-        let url = match (&self.base_url, usual) {
-            (Some(url), _) => check_url(url, &at.key("baseUrl"), report),
-            (None, Some(url)) => url.to_owned(),
-            (None, None) => {
-                if !report.is_written(&at.key("baseUrl")) {
-                    let help =
-                        format!("add what stands before `{}`, as \"http://127.0.0.1:8080/v1\"", kind.path());
-                    report.error(&at.key("baseUrl"), "`baseUrl` is missing here", help);
-                }
-                String::new()
-            }
-        };
-        if kind == Kind::Ollama && url.ends_with("/v1") {
-            let help = "leave out `/v1`, or say \"format\": \"openai\"";
-            report.error(&at.key("baseUrl"), "this is where Ollama speaks OpenAI's format", help);
+    /// Its endpoints: those that are listed, each with what it does not say itself from the model; or the one that the
+    /// model describes.
+    fn places(
+        &self,
+        known: &Known,
+        (kind, usual): (Kind, Option<&'static str>),
+        at: &Path,
+        report: &mut Report<'_>,
+    ) -> Vec<Place> {
+        let alone = EndpointEntry { name: None, base_url: None, api_key: None, weight: weight_default() };
+        let list = at.key("endpoints");
+        if OUTLETS_MAX < self.endpoints.len() {
+            let message = format!("{} endpoints are more than {OUTLETS_MAX}", self.endpoints.len());
+            report.error(&list, message, "make it several models, and give an agent all of them");
         }
-        url
+        let entries: Vec<(Path, &EndpointEntry)> = match self.endpoints.as_slice() {
+            [] => vec![(at.clone(), &alone)],
+            entries => entries.iter().enumerate().map(|(index, entry)| (list.index(index), entry)).collect(),
+        };
+        let mut places: Vec<Place> = Vec::with_capacity(entries.len());
+        for (number, (own, entry)) in (1..).zip(entries).take(OUTLETS_MAX) {
+            // What an endpoint does not say stands in the model, and so does what is wrong with it.
+            let from = |is_own: bool| if is_own { own.clone() } else { at.clone() };
+            let base_at = from(entry.base_url.is_some());
+            let url = entry.base_url.as_ref().or(self.base_url.as_ref());
+            let base_url = base(kind, url, usual, &base_at, report);
+            let key_at = from(entry.api_key.is_some());
+            let api_key = entry.api_key.as_ref().or(self.api_key.as_ref());
+            check_needs(known, api_key, &key_at, report);
+            let api_key = api_key.filter(|key| !key.expose().is_empty()).cloned();
+            check_key(api_key.as_ref(), &base_url, (&base_at, &key_at), report);
+            let name = entry.name.clone().unwrap_or_else(|| number.to_string());
+            if places.iter().any(|place| place.name == name) {
+                let message = format!("there is another endpoint of the name {}", quoted(&name));
+                report.error(&own.key("name"), message, "give each its own");
+            }
+            places.push(Place { name, base_url, api_key, weight: entry.weight });
+        }
+        places
     }
 
-    fn check_needs(&self, known: &Known, at: &Path, report: &mut Report<'_>) {
+    fn check_model(&self, at: &Path, report: &mut Report<'_>) {
         let empty = self.model.as_ref().is_none_or(String::is_empty);
         if empty && (self.model.is_some() || !report.is_written(&at.key("model"))) {
             let message = "`model` is missing here";
             let help = "add the model's name at the provider, as its documentation has it";
             report.error(&at.key("model"), message, help);
         }
-        let Some((home, variable)) = known.key else { return };
-        let empty = self.api_key.as_ref().is_none_or(|key| key.expose().is_empty());
-        if empty && (self.api_key.is_some() || !report.is_written(&at.key("apiKey"))) {
-            let message = format!("`apiKey` is missing here: {} wants one", known.name);
-            let help = format!("get one at {home} and write \"apiKey\": \"${{{variable}}}\"");
-            report.error(&at.key("apiKey"), message, help);
-        }
     }
 
-    fn headers(&self, kind: Kind, at: &Path, report: &mut Report<'_>) -> Vec<(String, Secret)> {
+    fn headers(
+        &self,
+        kind: Kind,
+        has_key: bool,
+        at: &Path,
+        report: &mut Report<'_>,
+    ) -> Vec<(String, Secret)> {
         let mut headers = Vec::with_capacity(self.headers.len());
         let key_header = if kind == Kind::Anthropic { "x-api-key" } else { "authorization" };
         for (name, value) in &self.headers {
             let at = at.key(name);
             let lower = name.to_ascii_lowercase();
-            if lower == key_header && self.api_key.is_some() {
+            if lower == key_header && has_key {
                 report.error(&at, format!("the gateway sets {name:?} itself"), "leave it out");
             } else if let Some((message, help)) = header_problem(name, value) {
                 report.error(&at, message, help);
@@ -198,11 +258,47 @@ impl ModelEntry {
     }
 }
 
-fn check_key(key: Option<&Secret>, base_url: &str, at: &Path, report: &mut Report<'_>) {
+fn base(
+    kind: Kind,
+    url: Option<&String>,
+    usual: Option<&'static str>,
+    at: &Path,
+    report: &mut Report<'_>,
+) -> String {
+    let url = match (url, usual) {
+        (Some(url), _) => check_url(url, &at.key("baseUrl"), report),
+        (None, Some(url)) => url.to_owned(),
+        (None, None) => {
+            if !report.is_written(&at.key("baseUrl")) {
+                let help =
+                    format!("add what stands before `{}`, as \"http://127.0.0.1:8080/v1\"", kind.path());
+                report.error(&at.key("baseUrl"), "`baseUrl` is missing here", help);
+            }
+            String::new()
+        }
+    };
+    if kind == Kind::Ollama && url.ends_with("/v1") {
+        let help = "leave out `/v1`, or say \"format\": \"openai\"";
+        report.error(&at.key("baseUrl"), "this is where Ollama speaks OpenAI's format", help);
+    }
+    url
+}
+
+fn check_needs(known: &Known, key: Option<&Secret>, at: &Path, report: &mut Report<'_>) {
+    let Some((home, variable)) = known.key else { return };
+    let empty = key.is_none_or(|key| key.expose().is_empty());
+    if empty && (key.is_some() || !report.is_written(&at.key("apiKey"))) {
+        let message = format!("`apiKey` is missing here: {} wants one", known.name);
+        let help = format!("get one at {home} and write \"apiKey\": \"${{{variable}}}\"");
+        report.error(&at.key("apiKey"), message, help);
+    }
+}
+
+fn check_key(key: Option<&Secret>, base_url: &str, (base_at, at): (&Path, &Path), report: &mut Report<'_>) {
     let Some(key) = key else { return };
     if is_open(base_url) {
         let message = "the API key travels there without TLS";
-        report.warning(&at.key("baseUrl"), message, "use https, or an address on this machine");
+        report.warning(&base_at.key("baseUrl"), message, "use https, or an address on this machine");
     }
     if !is_header_value(key.expose()) {
         let message = "a header cannot carry this key: it has white space at an end or control characters";

@@ -45,7 +45,7 @@ impl Hearing {
     pub(crate) fn hear(&mut self, call: CallId, said: Said<'_>, each: &mut dyn FnMut(Event<'_>)) -> bool {
         let kept = if matches!(said, Said::Ended(End::Failed(_))) { Ok(()) } else { self.answer.push(&said) };
         if kept.is_err() {
-            let failure = Failure { code: Code::ReplyTooLong, retry: Retry::Never, detail: "" };
+            let failure = Failure { code: Code::ReplyTooLong, retry: Retry::Never, status: 0, detail: "" };
             each(Event::Ended { call, end: event::End::Failed(failure) });
             return false;
         }
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_has_run_is_not_repeated() {
-        let failure = Failure { code: Code::UpstreamFailed, retry: Retry::Backoff, detail: "" };
+        let failure = Failure { code: Code::UpstreamFailed, retry: Retry::Backoff, status: 0, detail: "" };
         let mut hearing = Hearing::new(1_000);
         assert!(hear(&mut hearing, &[Said::Ended(End::Failed(failure))])[0].contains("Backoff"));
         hearing.settle();

@@ -6,8 +6,9 @@ use super::hearing::Hearing;
 use super::rounds::{Call, Rounds};
 use super::run::{Order, Round, Who};
 use super::tool::Offer;
-use crate::call::{self, Started, Tried};
+use crate::call::Started;
 use crate::gateway::Gateway;
+use crate::remote::{self, Tried};
 use crate::thread::Thread;
 use crate::voice::Voice;
 use clawgate_core::codes::Code;
@@ -75,7 +76,7 @@ pub(crate) async fn run(thread: Rc<Thread>, started: Started, mut exchange: Exch
             started.count_on(&thread);
         }
         let said = exchange.request();
-        if call::attempt(&thread, &started, &said, &mut voice).await == Tried::Over {
+        if remote::attempt(&thread, &started, &said, &mut voice).await == Tried::Over {
             return;
         }
         drop(said);
@@ -115,7 +116,7 @@ pub(crate) async fn run(thread: Rc<Thread>, started: Started, mut exchange: Exch
 
 fn failed(thread: &Rc<Thread>, started: &Started, code: Code) {
     thread.upstreams.end(started.call);
-    let failure = Failure { code, retry: Retry::Never, detail: code.advice() };
+    let failure = Failure { code, retry: Retry::Never, status: 0, detail: code.advice() };
     thread.handle(Event::Ended { call: started.call, end: event::End::Failed(failure) });
 }
 

@@ -11,6 +11,18 @@ const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const TELEGRAM: &str = include_str!("../../docs/channels/telegram.md");
 const WEBHOOK: &str = include_str!("../../docs/channels/webhook.md");
+/// A page for each provider.
+const PROVIDERS: [(&str, &str); 9] = [
+    ("providers", include_str!("../../docs/providers/README.md")),
+    ("openai", include_str!("../../docs/providers/openai.md")),
+    ("openai-responses", include_str!("../../docs/providers/openai-responses.md")),
+    ("anthropic", include_str!("../../docs/providers/anthropic.md")),
+    ("ollama", include_str!("../../docs/providers/ollama.md")),
+    ("kimi", include_str!("../../docs/providers/kimi.md")),
+    ("xroute", include_str!("../../docs/providers/xroute.md")),
+    ("vllm", include_str!("../../docs/providers/vllm.md")),
+    ("openai-compatible", include_str!("../../docs/providers/openai-compatible.md")),
+];
 
 /// The blocks of a page that are marked with this.
 fn blocks<'a>(page: &'a str, mark: &str) -> Vec<&'a str> {
@@ -109,7 +121,7 @@ fn printed_actions_are_carried_out() {
 #[test]
 fn printed_configurations_are_right() {
     let pages = [("operations", OPERATIONS), ("telegram", TELEGRAM), ("webhook", WEBHOOK)];
-    for (page, text) in pages {
+    for (page, text) in pages.into_iter().chain(PROVIDERS) {
         for (number, block) in blocks(text, "jsonc").into_iter().enumerate() {
             let folder = new_folder();
             std::fs::write(folder.join("clawgate.json"), block).unwrap();

@@ -74,7 +74,9 @@ fn an_open_breaker_degrades_health() {
     }
     let detail = gateway.get("/health/detailed").json();
     assert_eq!(detail["status"], "degraded");
-    assert_eq!(detail["providers"], json!([{ "name": "sim", "breaker": "open" }]));
+    let shown = &detail["providers"][0];
+    assert_eq!((&shown["name"], &shown["breaker"]), (&json!("sim"), &json!("open")));
+    assert_eq!((&shown["format"], &shown["can"]["tools"]), (&json!("openai"), &json!(true)));
     gateway.assert_well();
     assert_eq!(gateway.get("/api/models").json()["data"]["models"][0]["breaker"], "open");
     let refused = ask();
@@ -85,6 +87,51 @@ fn an_open_breaker_degrades_health() {
     crate::peers::ask_until("the breaker closes", || (ask().status == 200).then_some(()));
     assert_eq!(gateway.get("/health/detailed").json()["status"], "ok");
     assert_eq!(model.server.requests(), 4, "one trial, and nothing while it was left alone");
+}
+
+/// An operator who knows that a model is well again need not wait for the breaker.
+#[test]
+fn a_model_is_reset_by_api_and_command() {
+    let model = Model::start(|asked, speech| {
+        if asked.number % 4 < 3 {
+            return speech.error(500, &[], "server_error", "the canary is ill");
+        }
+        speech.begin();
+        speech.token("canary");
+        speech.finish("stop");
+        speech.done();
+        After::Keep
+    });
+    let breaker = json!({ "callsMin": 3, "failedPercent": 50, "openSeconds": 600, "openMaxSeconds": 600 });
+    let gateway = Gateway::start(json!({
+        "server": { "shards": 1 },
+        "models": { "sim": model.config(json!({ "breaker": breaker })) },
+        "agents": { "main": { "models": ["sim"], "attemptsMax": 1 } },
+        "keys": [{ "id": "root", "key": "canary-key-of-an-admin", "scopes": ["chat", "read", "admin"] }],
+    }));
+    let bearer = ("authorization", "Bearer canary-key-of-an-admin");
+    let ask = || {
+        let headers = [bearer, ("content-type", "application/json")];
+        gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary"}"#)
+    };
+    for by_command in [false, true] {
+        for _ in 0..3 {
+            assert_eq!(ask().refusal(), (502, "UPSTREAM_FAILED".to_owned()));
+        }
+        assert_eq!(ask().refusal(), (503, "UPSTREAM_UNAVAILABLE".to_owned()));
+        if by_command {
+            let url = format!("http://{}", gateway.address);
+            let mut command = crate::peers::gateway::command(gateway.folder(), &["models", "reset", "sim"]);
+            command.args(["--url", &url, "--key", "canary-key-of-an-admin"]);
+            assert!(command.status().unwrap().success());
+        } else {
+            let answer = gateway.call("POST", "/api/models/sim/reset", &[bearer], b"");
+            assert_eq!((answer.status, &answer.json()["data"]["breaker"]), (200, &json!("closed")));
+        }
+        assert_eq!(ask().json()["data"]["message"], "canary");
+    }
+    let unknown = gateway.call("POST", "/api/models/none/reset", &[bearer], b"");
+    assert_eq!(unknown.refusal(), (404, "NOT_FOUND".to_owned()));
 }
 
 /// With everything taken that can be taken, health still answers.

@@ -45,6 +45,7 @@ fn every_route_asks_for_its_scope() {
         ("GET", "/api/status", [401, 403, 200, 200]),
         ("GET", "/api/channels", [401, 403, 200, 200]),
         ("GET", "/api/models", [401, 200, 403, 200]),
+        ("POST", "/api/models/none/reset", [401, 403, 403, 404]),
         ("GET", "/api/sessions", [401, 200, 403, 200]),
         ("GET", "/api/sessions/none", [401, 404, 403, 404]),
         ("POST", "/api/sessions/none", [401, 400, 403, 400]),

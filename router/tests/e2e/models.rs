@@ -340,6 +340,56 @@ fn what_failed_before_the_first_token_is_tried_again() {
     assert_eq!(ask(&gateway).0, "The spare.");
 }
 
+/// An agent says itself what leads to its next model; what it does not name ends the turn.
+#[test]
+fn the_criteria_of_an_agent_lead_to_its_next_model() {
+    let model =
+        Model::start(|asked, speech| match asked.json()["messages"][0]["content"].as_str().unwrap() {
+            "stall" => speech.fall_silent(),
+            "cut" => {
+                speech.begin();
+                After::Close
+            }
+            "reset" => {
+                speech.line.reset();
+                After::Close
+            }
+            status => {
+                let status = status.parse().unwrap();
+                speech.error(status, &[], "canary_error", "the canary is moody")
+            }
+        });
+    let spare = Model::saying(&["The spare."]);
+    let agent = |on: Value| json!({ "models": ["first", "second"], "attemptsMax": 1, "fallbackOn": on, "history": false });
+    let quick = json!({ "headerSeconds": 0.3, "breaker": { "failedPercent": 0 } });
+    let gateway = Gateway::start(json!({
+        "models": { "first": model.config(quick), "second": spare.config(json!({})) },
+        "agents": {
+            "statuses": agent(json!(["503", "4xx"])), "kinds": agent(json!(["timeout", "truncated", "error"])),
+        },
+        "route": "statuses",
+    }));
+    for (agent, text, leads_on) in [
+        ("statuses", "503", true),
+        ("statuses", "500", false),
+        ("statuses", "400", true),
+        ("statuses", "stall", false),
+        ("statuses", "cut", false),
+        ("kinds", "503", false),
+        ("kinds", "400", false),
+        ("kinds", "stall", true),
+        ("kinds", "cut", true),
+        ("kinds", "reset", true),
+    ] {
+        let answer = gateway.post("/api/chat", &json!({ "message": text, "agent": agent }));
+        let answered = answer.status == 200;
+        assert_eq!(answered, leads_on, "{agent} {text}: {answer:?}");
+        if answered {
+            assert_eq!(answer.json()["data"]["message"], "The spare.");
+        }
+    }
+}
+
 /// What was shown cannot be taken back: after the first token nothing is tried again.
 #[test]
 fn what_was_shown_is_never_begun_anew() {

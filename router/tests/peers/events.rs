@@ -48,13 +48,13 @@ impl Events {
         }
     }
 
-    /// The data of the next event; comments are passed over.
+    /// The data of the next event; comments are passed over, and the word that the message waits.
     #[track_caller]
     pub(crate) fn data(&mut self) -> Option<Value> {
         loop {
             match self.next()? {
-                Record::Event { data, .. } => return Some(data),
-                Record::Comment => {}
+                Record::Event { data, .. } if data["type"] != "queued" => return Some(data),
+                Record::Event { .. } | Record::Comment => {}
             }
         }
     }

@@ -133,9 +133,20 @@ impl Socket {
         }
     }
 
-    /// The next message of the client protocol.
+    /// The next message of the client protocol, but for the word that something waits.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Value {
+        loop {
+            match self.next_of_all() {
+                message if message["type"] == "queued" => {}
+                message => return message,
+            }
+        }
+    }
+
+    /// The next message of the client protocol.
+    #[track_caller]
+    pub(crate) fn next_of_all(&mut self) -> Value {
         loop {
             match self.hear() {
                 Heard::Said(message) => return message,

@@ -14,6 +14,7 @@ mod lookups;
 mod operations;
 mod overload;
 mod places;
+mod quotas;
 mod reload;
 mod requests;
 mod retries;
@@ -49,6 +50,8 @@ pub(crate) fn model(name: &str) -> Model {
     Model {
         name: name.into(),
         running_max: 0,
+        requests_per_minute: 0,
+        tokens_per_minute: 0,
         header_age_max: Duration::from_secs(2),
         first_piece_age_max: Duration::from_secs(4),
         silence_max: Duration::from_secs(3),
@@ -73,6 +76,7 @@ pub(crate) fn agent(name: &str, models: &[u16]) -> Agent {
         running_max: 0,
         waiting_max: 0,
         attempts_max: 2,
+        fallback: None,
         history: false,
         needs_history: true,
         while_running: WhileRunning::default(),
@@ -150,7 +154,11 @@ pub(crate) fn call(slot: u32, generation: u32, attempt: u16) -> CallId {
 }
 
 pub(crate) fn failed(code: Code, retry: Retry) -> End<'static> {
-    End::Failed(Failure { code, retry, detail: "its words" })
+    End::Failed(Failure { code, retry, status: 0, detail: "its words" })
+}
+
+pub(crate) fn failed_with(status: u16, retry: Retry) -> End<'static> {
+    End::Failed(Failure { code: Code::UpstreamFailed, retry, status, detail: "its words" })
 }
 
 impl Scene {
@@ -270,7 +278,7 @@ fn line(effect: &Effect, out: &Effects) -> String {
         Effect::Start { call, agent, model } => {
             format!("start {} agent {} model {}", of_call(call), agent.0, model.0)
         }
-        Effect::Cancel { call } => format!("cancel {}", of_call(call)),
+        Effect::Cancel { call, overdue: _ } => format!("cancel {}", of_call(call)),
         Effect::Pause { call } => format!("pause {}", of_call(call)),
         Effect::Resume { call } => format!("resume {}", of_call(call)),
         Effect::Send { turn, seq, text, .. } => format!("send {} {seq} {}", of(turn), out.text(text)),

@@ -1,6 +1,7 @@
 //! Failed calls: again, elsewhere, or not at all; and breakers.
 use super::*;
 use crate::breaker::State;
+use crate::fallback::Fallback;
 
 fn ended_by(retry: Retry) -> (Scene, Vec<String>) {
     let mut scene = scene(plan());
@@ -26,6 +27,44 @@ fn the_kind_of_failure_decides() {
     assert_eq!(scene.shards[0].counters().retries, 1);
     let other = scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::Backoff));
     assert_eq!(other, ["start 0.1#2 agent 0 model 1"], "two attempts, then the next model at once");
+}
+
+/// An agent that says what leads to its next model.
+#[test]
+fn the_criteria_decide_what_leads_to_the_next_model() {
+    let run = |fallback: Fallback, end: End<'static>| {
+        let mut plan = plan();
+        (plan.agents[0].fallback, plan.agents[0].attempts_max) = (Some(fallback), 1);
+        let mut scene = scene(plan);
+        scene.send(says("ann", "hi"));
+        scene.ends(call(0, 1, 0), end)[0].split(' ').next().map(String::from)
+    };
+    let none = Fallback::default();
+    let started = Some("start".to_string());
+    let failed_for_good = Some("fail".to_string());
+    for (end, fitting) in [
+        (failed_with(503, Retry::Backoff), none.with_status(503)),
+        (failed_with(429, Retry::After(Duration::from_secs(5))), none.with_class(4)),
+        (failed_with(401, Retry::Elsewhere), none.with_status(401)),
+        (failed_with(400, Retry::Never), none.with_status(400)),
+        (failed(Code::UpstreamTruncated, Retry::Backoff), Fallback { truncated: true, ..none }),
+        (failed(Code::UpstreamMalformed, Retry::Backoff), Fallback { error: true, ..none }),
+    ] {
+        assert_eq!(run(fitting, end), started, "{end:?}");
+        assert_eq!(run(none, end), failed_for_good, "{end:?}");
+    }
+}
+
+/// Whatever the criteria say: what was shown cannot be taken back.
+#[test]
+fn no_criterion_leads_on_after_the_first_token() {
+    let mut plan = plan();
+    plan.agents[0].fallback = Some(Fallback { truncated: true, ..Fallback::default() });
+    let mut scene = scene(plan);
+    scene.send(says("ann", "hi"));
+    scene.piece(call(0, 1, 0), Piece::Text("I "));
+    let lines = scene.ends(call(0, 1, 0), failed(Code::UpstreamTruncated, Retry::Backoff));
+    assert!(lines[0].starts_with("fail 0.1 2 UPSTREAM_TRUNCATED"), "{lines:?}");
 }
 
 #[test]
@@ -158,6 +197,27 @@ fn a_model_that_asked_for_calm_is_not_the_first_choice() {
     assert_eq!(scene.send(says("bob", "hi"))[1], "start 1.1#0 agent 0 model 1");
     scene.sleep(5_600);
     assert_eq!(scene.send(says("cyd", "hi"))[1], "start 2.1#0 agent 0 model 0");
+}
+
+/// An operator knows better: the next call goes to the model at once, and so does what waits for it.
+#[test]
+fn a_model_that_is_forgiven_is_called_again() {
+    let mut scene = scene(plan());
+    scene.send(says("ann", "hi"));
+    scene.ends(call(0, 1, 0), failed(Code::UpstreamRateLimited, Retry::After(Duration::from_secs(5))));
+    assert_eq!(scene.send(says("bob", "hi"))[1], "start 1.1#0 agent 0 model 1");
+    assert_eq!(scene.event(Event::Forgiven { model: ModelId(0) }), [""; 0]);
+    assert_eq!(scene.send(says("cyd", "hi"))[1], "start 2.1#0 agent 0 model 0");
+    assert_eq!(scene.event(Event::Forgiven { model: ModelId(9) }), [""; 0], "one that is not there");
+}
+
+#[test]
+fn an_open_breaker_is_closed_by_who_knows_better() {
+    let mut plan = plan();
+    plan.agents[0].models.truncate(1);
+    let mut scene = broken(plan);
+    assert_eq!(scene.event(Event::Forgiven { model: ModelId(0) }), ["breaker 0 Closed"]);
+    assert_eq!(scene.send(says("bob", "hi"))[1], "start 0.4#0 agent 0 model 0");
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl World {
                 self.handle(shard, Event::Ended { call: *call, end: End::Finished(Stop::Complete) });
             }
             Input::Failed { call, retry } => {
-                let failure = Failure { code: Code::UpstreamFailed, retry: *retry, detail: "no" };
+                let failure = Failure { code: Code::UpstreamFailed, retry: *retry, status: 0, detail: "no" };
                 self.handle(shard, Event::Ended { call: *call, end: End::Failed(failure) });
             }
             Input::Left { turn } => self.handle(shard, Event::Left { turn: *turn }),

@@ -52,6 +52,8 @@ fn model(name: &str) -> Model {
     Model {
         name: name.into(),
         running_max: 0,
+        requests_per_minute: 0,
+        tokens_per_minute: 0,
         header_age_max: Duration::from_millis(200),
         first_piece_age_max: Duration::from_millis(300),
         silence_max: Duration::from_millis(300),
@@ -86,6 +88,7 @@ fn agent(dice: &mut Dice, name: &str, history: bool) -> Agent {
         running_max: 0,
         waiting_max: 0,
         attempts_max: 2,
+        fallback: None,
         history,
         needs_history: false,
         while_running: while_running(dice),

@@ -311,7 +311,7 @@ impl Board {
             Event::Operate { session, operation, .. } => self.before_operate(step, session, operation),
             Event::Listeners { any } => self.listeners = any,
             Event::Drain => self.draining = true,
-            Event::Nudged { .. } => {}
+            Event::Nudged { .. } | Event::Forgiven { .. } => {}
             Event::Restore { .. }
             | Event::DropLetter { .. }
             | Event::Durable { .. }
@@ -406,7 +406,7 @@ impl Board {
 
     fn effect(&mut self, step: &mut Step<'_>, effect: &Effect) {
         match *effect {
-            Effect::Accepted { client, turn, session, ahead, durable, again: _ } => {
+            Effect::Accepted { client, turn, session, ahead, durable, .. } => {
                 assert!(!durable, "these shards keep nothing");
                 self.on_accepted(step, client, turn, session, ahead)
             }
@@ -417,7 +417,7 @@ impl Board {
                 self.on_refused(step, code, retry_after_millis);
             }
             Effect::Start { call, agent, model } => self.on_start(step, call, agent, model),
-            Effect::Cancel { call } => self.on_cancel(step, call),
+            Effect::Cancel { call, overdue: _ } => self.on_cancel(step, call),
             Effect::Pause { call } => {
                 step.flow += 1;
                 self.on_pause(step, call, true);
@@ -543,6 +543,7 @@ impl Board {
             | Event::Delivered { .. }
             | Event::Operate { .. }
             | Event::Nudged { .. }
+            | Event::Forgiven { .. }
             | Event::Listeners { .. }
             | Event::Restore { .. }
             | Event::DropLetter { .. }
@@ -587,7 +588,9 @@ impl Board {
             | Event::Recalled { .. }
             | Event::Saved { .. }
             | Event::Drain => true,
-            Event::Inbound { .. } | Event::Operate { .. } | Event::Nudged { .. } => false,
+            Event::Inbound { .. } | Event::Operate { .. } | Event::Nudged { .. } | Event::Forgiven { .. } => {
+                false
+            }
         };
         // Where time passed, models may take calls again, and turns be started.
         let quiet = step.passed || step.effects.is_empty();

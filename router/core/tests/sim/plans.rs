@@ -242,6 +242,7 @@ impl Draft {
             running_max: draft.running_max,
             waiting_max: draft.waiting_max,
             attempts_max: draft.attempts_max,
+            fallback: None,
             history: draft.history,
             needs_history: true,
             while_running: draft.while_running,
@@ -281,6 +282,8 @@ impl ModelDraft {
         Model {
             name: self.name.into(),
             running_max: self.running_max,
+            requests_per_minute: 0,
+            tokens_per_minute: 0,
             header_age_max: Duration::from_secs(3),
             first_piece_age_max: Duration::from_secs(6),
             silence_max: self.silence_max,

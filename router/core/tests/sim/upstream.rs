@@ -29,9 +29,10 @@ impl Act {
             Self::Say(text) => Event::Piece { call, piece: Piece::Text(text) },
             Self::Count(usage) => Event::Piece { call, piece: Piece::Usage(*usage) },
             Self::Finish(stop) => Event::Ended { call, end: End::Finished(*stop) },
-            Self::Fail { code, retry, detail } => {
-                Event::Ended { call, end: End::Failed(Failure { code: *code, retry: *retry, detail }) }
-            }
+            Self::Fail { code, retry, detail } => Event::Ended {
+                call,
+                end: End::Failed(Failure { code: *code, retry: *retry, status: 0, detail }),
+            },
         }
     }
 

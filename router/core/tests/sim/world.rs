@@ -488,7 +488,7 @@ impl World {
     fn execute(&mut self, shard: usize, effect: &Effect) {
         match *effect {
             Effect::Start { call, model, .. } => self.start(shard, call, model),
-            Effect::Cancel { call } => {
+            Effect::Cancel { call, overdue: _ } => {
                 let wire =
                     if self.dice.chance(self.weather.echoing) { self.dice.between(1, 3) as u32 } else { 0 };
                 self.with_call(shard, call, |call| call.cancel(wire));
