@@ -1,5 +1,9 @@
 //! The example of the README is the file that is compiled, and does what it says.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "what a test does not look for fails it"
+)]
 use crate::decoder::{Limits, Out};
 use crate::endpoint::{Endpoint, Settings};
 use crate::example::{Reader, write_request, write_settings, write_turn};
