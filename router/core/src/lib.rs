@@ -18,14 +18,14 @@
 //! |---|---|
 //! | what a shard keeps | `session`, `history`, `turn`, `places` (agents, models, channels by name), `dedup`, `filter` |
 //! | what it is made of | `slots`, `list`, `index`, `texts`, `random`, [`timers`] |
-//! | what all shards share | [`bounds`] (limits over the process), `quota` (rates of models), [`bucket`] (rates), [`plan`] (read only) |
+//! | what all shards share | [`bounds`] (limits over the process), `quota`, [`bucket`] (rates), [`plan`] (read only) |
 //! | what the shell reads | [`view`], [`counters`], [`home`] (which shard a conversation lives on) |
 //! | what must hold | `check`, after each event in debug builds |
 //!
 //! # What is not here
 //! No recursion: handlers mark what changed, and the end of the event serves it. No lock: shards share only the atomic
-//! words of [`bounds`], [`bucket`] and [`outlets`]. No allocation for a message once a shard is warm, unless it begins a session or
-//! is kept in a history. No collection grows without a limit from [`limits`].
+//! words of [`bounds`], [`bucket`] and [`outlets`]. No allocation for a message once a shard is warm, unless it begins a
+//! session or is kept in a history. No collection grows without a limit from [`limits`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]

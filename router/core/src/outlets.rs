@@ -10,8 +10,8 @@
 //! Twitter's Finagle), and is believed the less the older it is, so that a slow one is tried again; the load is what runs
 //! there, by its share of the weights.
 //!
-//! **The cooldown** is of one outlet alone. Each failure in a row doubles it, up to the longest, with jitter; a wait that the
-//! provider asks for is honoured up to the same. After it one call goes there, and the others once that has succeeded.
+//! **The cooldown** is of one outlet alone. Each failure in a row doubles it, up to the longest, with jitter; a wait that
+//! the provider asks for is honoured up to the same. After it one call goes there, and the others once that has succeeded.
 //! Where all are cooling, the one that is ready first is called all the same: whether the *model* is called is the
 //! shards' decision, see [`crate::breaker`].
 use crate::random::Random;

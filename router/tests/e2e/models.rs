@@ -360,7 +360,7 @@ fn the_criteria_of_an_agent_lead_to_its_next_model() {
             }
         });
     let spare = Model::saying(&["The spare."]);
-    let agent = |on: Value| json!({ "models": ["first", "second"], "attemptsMax": 1, "fallbackOn": on, "history": false });
+    let agent = |on: Value| json!({ "models": ["first", "second"], "attemptsMax": 1, "fallbackOn": on });
     let quick = json!({ "headerSeconds": 0.3, "breaker": { "failedPercent": 0 } });
     let gateway = Gateway::start(json!({
         "models": { "first": model.config(quick), "second": spare.config(json!({})) },
