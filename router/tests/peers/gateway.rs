@@ -83,7 +83,7 @@ fn common() -> Value {
         "server": { "listen": ["127.0.0.1:0"], "shards": 2 },
         "logging": { "level": "trace" },
         // Small files: hundreds of these run on one disk.
-        "journal": { "segmentBytes": 1 << 20, "diskBytesMax": 16 << 20 },
+        "journal": { "segmentBytes": 1 << 20 },
         "rate": { "key": { "requests": 0 }, "address": { "requests": 0 } },
     })
 }
