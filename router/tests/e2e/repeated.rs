@@ -81,8 +81,11 @@ fn replay(gateway: &Gateway, letter: &Value) -> Answer {
 #[test]
 fn a_repetition_is_known_that_memory_has_no_room_for() {
     let (telegram, data) = (Telegram::start(), Data::new());
-    let config =
-        config(&telegram, &data, json!({ "limits": { "dedupIdsMax": 4, "dedupFilterBytesMax": 16_384 } }));
+    let config = config(
+        &telegram,
+        &data,
+        json!({ "store": { "batchMillis": 0 }, "limits": { "dedupIdsMax": 4, "dedupFilterBytesMax": 16_384 } }),
+    );
     let gateway = Gateway::start(config.clone());
     updates(&gateway, 1..=40);
     telegram.await_posts(40);

@@ -239,7 +239,7 @@ fn status_models_and_channels_say_what_there_is() {
             json!([{ "name": "main", "models": ["a", "b"], "running": 0, "waiting": 0 }])
         );
         let models = gateway.get(&format!("{prefix}/models")).json();
-        let closed = |name: &str| json!({ "name": name, "breaker": "closed" });
+        let closed = |name: &str| json!({ "name": name, "provider": "echo", "breaker": "closed" });
         assert_eq!(models["data"]["models"], json!([closed("a"), closed("b")]));
         let channels = gateway.get(&format!("{prefix}/channels"));
         let text = channels.text();
