@@ -410,10 +410,12 @@ fn sockets_of_systemd_are_used() {
     rustix::io::fcntl_setfd(&listener, FdFlags::empty()).unwrap();
     let activate = |folder: &std::path::Path| {
         let mut shell = Command::new("/bin/sh");
-        let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&{}", listener.as_raw_fd());
+        // By its standard input: a shell need not know descriptors of two digits.
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
+        let socket = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
         shell.arg("-c").arg(script).arg(command(folder, &[]).get_program());
         shell.current_dir(folder).env_clear();
-        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        shell.stdin(Stdio::from(socket)).stdout(Stdio::null()).stderr(Stdio::piped());
         Gateway::begin_by(shell, folder.to_path_buf())
     };
     let mut gateway = activate(&folder).serving();
