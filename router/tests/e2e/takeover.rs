@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketTyp
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -412,7 +412,7 @@ fn sockets_of_systemd_are_used() {
         let mut shell = Command::new("/bin/sh");
         // By its standard input: a shell need not know descriptors of two digits.
         let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 </dev/null";
-        let socket = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+        let socket = OwnedFd::from(listener.try_clone().unwrap());
         shell.arg("-c").arg(script).arg(command(folder, &[]).get_program());
         shell.current_dir(folder).env_clear();
         shell.stdin(Stdio::from(socket)).stdout(Stdio::null()).stderr(Stdio::piped());
