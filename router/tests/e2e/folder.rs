@@ -5,7 +5,7 @@ use crate::peers::ask_until;
 use crate::peers::gateway::{Gateway, merge, new_folder};
 use crate::peers::telegram::{SECRET, Telegram, Verdict, private};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,17 +43,35 @@ fn all_are_answered(telegram: &Telegram, count: usize) {
     assert_eq!(chats, (1..=i64::try_from(count).unwrap()).collect::<Vec<_>>());
 }
 
+/// A gateway that ended while it owed answers, and whose data directory lies elsewhere.
+struct Owing {
+    is_shut: Arc<AtomicBool>,
+    telegram: Telegram,
+    /// Where it was.
+    data: Data,
+    config: Value,
+    /// Where it is.
+    away: PathBuf,
+}
+
+impl Owing {
+    fn three_answers() -> Self {
+        let is_shut = Arc::new(AtomicBool::new(true));
+        let (telegram, data) = (telegram(&is_shut), Data(new_folder()));
+        let config = config(&telegram);
+        let gateway = start(&data, config.clone());
+        (1..=3).for_each(|number| update(&gateway, number, "canary"));
+        drop(gateway);
+        let away = data.0.with_extension("away");
+        std::fs::rename(&data.0, &away).unwrap();
+        Self { is_shut, telegram, data, config, away }
+    }
+}
+
 /// Where the directory was there are no files to be made, not even by root: a part of the kernel's own tree.
 #[test]
 fn one_that_takes_no_files_is_said_and_costs_nothing() {
-    let is_shut = Arc::new(AtomicBool::new(true));
-    let (telegram, data) = (telegram(&is_shut), Data(new_folder()));
-    let config = config(&telegram);
-    let gateway = start(&data, config.clone());
-    (1..=3).for_each(|number| update(&gateway, number, "canary"));
-    drop(gateway);
-    let away = data.0.with_extension("away");
-    std::fs::rename(&data.0, &away).unwrap();
+    let Owing { is_shut, telegram, data, config, away } = Owing::three_answers();
     std::os::unix::fs::symlink("/sys/kernel", &data.0).unwrap();
     let said = refused(&config, &data.0);
     assert!(said.contains("takes no files") && said.contains("may we write there?"), "{said}");
@@ -67,14 +85,7 @@ fn one_that_takes_no_files_is_said_and_costs_nothing() {
 /// A disk that is not mounted: the gateway begins anew in an empty directory, and says so; with the disk back it goes on.
 #[test]
 fn a_missing_one_is_made_and_that_is_said() {
-    let is_shut = Arc::new(AtomicBool::new(true));
-    let (telegram, data) = (telegram(&is_shut), Data(new_folder()));
-    let config = config(&telegram);
-    let gateway = start(&data, config.clone());
-    (1..=3).for_each(|number| update(&gateway, number, "canary"));
-    drop(gateway);
-    let away = data.0.with_extension("away");
-    std::fs::rename(&data.0, &away).unwrap();
+    let Owing { is_shut, telegram, data, config, away } = Owing::three_answers();
     is_shut.store(false, Ordering::SeqCst);
     let gateway = start(&data, config.clone());
     gateway.await_line("the data directory was not there, and is made");

@@ -191,6 +191,25 @@ async fn go_wrong(
     Ok(false)
 }
 
+type Filling = [u8; 32 * 1024];
+static LETTERS: Filling = [b'x'; 32 * 1024];
+static BLANKS: Filling = [b' '; 32 * 1024];
+
+/// So many bytes of a filling, as chunks of a body, no faster than the reader takes them.
+async fn pour(peer: &mut Peer, part: &Filling, bytes: u64, told: &Told) -> Result<(), Ended> {
+    let mut rest = bytes;
+    while 0 < rest {
+        let len = rest.min(part.len() as u64);
+        write_chunk(&mut peer.out, &part[..len as usize]);
+        told.flush(peer).await?;
+        if peer.socket().peer_left() {
+            return Err(told.has_left());
+        }
+        rest -= len;
+    }
+    Ok(())
+}
+
 /// One event of so many bytes; without an end, where it is given none.
 async fn give_too_much(
     peer: &mut Peer,
@@ -199,22 +218,12 @@ async fn give_too_much(
     bytes: u64,
     told: &Told,
 ) -> Result<(), Ended> {
-    static PART: [u8; 32 * 1024] = [b'x'; 32 * 1024];
     if kind == Kind::Events {
         let field = if name.is_empty() { String::new() } else { format!("event: {name}\n") };
         write_chunk(&mut peer.out, format!("{field}data: ").as_bytes());
     }
     write_chunk(&mut peer.out, head.as_bytes());
-    let mut rest = bytes;
-    while 0 < rest {
-        let part = rest.min(PART.len() as u64);
-        write_chunk(&mut peer.out, &PART[..part as usize]);
-        told.flush(peer).await?;
-        if peer.socket().peer_left() {
-            return Err(told.has_left());
-        }
-        rest -= part;
-    }
+    pour(peer, &LETTERS, bytes, told).await?;
     if !tail.is_empty() {
         let end = if kind == Kind::Events { "\n\n" } else { "\n" };
         write_chunk(&mut peer.out, format!("{tail}{end}").as_bytes());
@@ -298,19 +307,9 @@ async fn give_padded(
     (headers, body): (&[(&str, &str)], &[u8]),
     told: &Told,
 ) -> Result<(), Ended> {
-    static PART: [u8; 32 * 1024] = [b' '; 32 * 1024];
     let is_endless = script.fault == Some(Fault::Endless);
     write_response_head(&mut peer.out, 200, headers, Length::Chunked, true);
-    let mut rest = script.bytes;
-    while 0 < rest {
-        let part = rest.min(PART.len() as u64);
-        write_chunk(&mut peer.out, &PART[..part as usize]);
-        told.flush(peer).await?;
-        if peer.socket().peer_left() {
-            return Err(told.has_left());
-        }
-        rest -= part;
-    }
+    pour(peer, &BLANKS, script.bytes, told).await?;
     if is_endless {
         let mut voice = Format::Ollama.voice();
         return Err(wait_until_left(peer, (voice.as_mut(), Kind::Lines), Framing::default(), told).await);
