@@ -8,7 +8,6 @@ use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_adapters::{Destination, Platform};
 use clawgate_core::event::{Delivery, Event};
 use clawgate_core::id::{ChannelId, TurnId, Uid};
-use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -107,12 +106,8 @@ fn read_answer(
     body: &mut [u8],
     detail: &mut String,
 ) {
-    let limits = HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
-    let head = parse_response(&answer.head, &limits, false);
-    let retry_after = match &head {
-        Ok(Some(head)) => head.headers.get("retry-after"),
-        Ok(None) | Err(_) => None,
-    };
+    let headers = answer.headers();
+    let retry_after = headers.as_ref().and_then(|headers| headers.get("retry-after"));
     let mut json = thread.json.borrow_mut();
     let delivery = platform.delivered(answer.status, retry_after, body, &mut json, detail);
     drop(json);

@@ -19,7 +19,6 @@ use clawgate_core::time::Time;
 use clawgate_providers::rates::Rates;
 use clawgate_providers::request::{Request, Unsupported};
 use clawgate_providers::{End, Endpoint, Json, Limits, Said, Turn, failure};
-use clawgate_wire::http1::{HeadLimits, parse_response};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -337,19 +336,17 @@ async fn converse(
     let endpoint = &target.places[at].endpoint;
     if !(200..300).contains(&answer.status) {
         let body = bounded_body(thread, &mut wire, &mut answer, control).await;
-        let Ok(Some(head)) = parse_response(&answer.head, &HEAD_LIMITS, false) else {
-            return Err(Fault::Closed);
-        };
+        let Some(headers) = answer.headers() else { return Err(Fault::Closed) };
         let mut detail = String::new();
-        ear.failed = Some(Failed::of(&endpoint.failure(answer.status, &head.headers, &body, &mut detail)));
+        ear.failed = Some(Failed::of(&endpoint.failure(answer.status, &headers, &body, &mut detail)));
         return Ok(());
     }
-    if let Ok(Some(head)) = parse_response(&answer.head, &HEAD_LIMITS, false) {
-        if let Some(failure) = failure::unreadable(&head.headers) {
+    if let Some(headers) = answer.headers() {
+        if let Some(failure) = failure::unreadable(&headers) {
             ear.failed = Some(Failed::of(&failure));
             return Ok(());
         }
-        if let Some(wait) = Rates::read(&head.headers).used_up() {
+        if let Some(wait) = Rates::read(&headers).used_up() {
             target.outlets.calm(at, thread.now(), wait, thread.random());
         }
     }
@@ -413,10 +410,6 @@ fn answer_limits(limits: &crate::config::limits::Limits) -> Limits {
         calls_max: limits.tool_calls_max,
     }
 }
-
-/// A head that was read before, and is read again for its fields.
-const HEAD_LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
 
 /// An error's body, as far as it comes: what it says is welcome, not needed.
 async fn bounded_body(

@@ -13,7 +13,9 @@ use crate::usage::Meter;
 use clawgate_core::id::CallId;
 use clawgate_core::time::Time;
 use clawgate_providers::Said;
-use clawgate_wire::http1::{BodyDecoder, HeadLimits, Length, Refusal, parse_response, write_request_head};
+use clawgate_wire::http1::{
+    BodyDecoder, HeadLimits, Headers, Length, Refusal, parse_response, write_request_head,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -660,8 +662,16 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyDecoder,
-    /// The head's bytes, still at the front of the inbox when the body's reader is made; kept for the caller.
-    pub(crate) head: Vec<u8>,
+    /// The head's bytes, for [`Self::headers`].
+    head: Vec<u8>,
+}
+
+impl Answer {
+    /// Its fields, read once more from the head. `None` never comes of a head that [`exchange`] returned.
+    pub(crate) fn headers(&self) -> Option<Headers<'_>> {
+        let head = parse_response(&self.head, &HEAD_LIMITS, false).ok().flatten()?;
+        Some(head.headers)
+    }
 }
 
 /// Sends a request and reads the head of its answer. An idle connection that the upstream closed while we wrote is

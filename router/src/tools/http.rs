@@ -11,7 +11,6 @@ use crate::thread::Thread;
 use crate::upstream::{self, Control, Fault, Origin};
 use clawgate_core::codes::Code;
 use clawgate_core::time::Time;
-use clawgate_wire::http1::{HeadLimits, parse_response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Map, Value};
 use std::rc::Rc;
@@ -19,9 +18,6 @@ use std::sync::Arc;
 
 /// Bytes of an error's body that the model is told.
 const TOLD_BYTES_MAX: usize = 2_048;
-/// A head that was read before, and is read again for its fields.
-const HEAD_LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: usize::MAX, headers_max: 64, target_bytes_max: 0 };
 
 /// A request with places for arguments.
 pub(crate) struct HttpTool {
@@ -175,8 +171,7 @@ fn read(status: u16, encoding: Option<&str>, body: Vec<u8>, output_bytes_max: us
 }
 
 fn encoding_of(answer: &upstream::Answer) -> Option<String> {
-    let head = parse_response(&answer.head, &HEAD_LIMITS, false).ok().flatten()?;
-    head.headers.get("content-encoding").map(str::to_owned)
+    answer.headers()?.get("content-encoding").map(str::to_owned)
 }
 
 /// A request that got no answer; `None` if it was cancelled.
