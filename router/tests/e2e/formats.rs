@@ -66,8 +66,8 @@ const DIALECTS: [Dialect; 4] = [
             )
         },
         finish: |speech| {
-            named(speech, json!({ "type": "response.completed", "response": response("completed") }));
-            speech.line.send("0\r\n\r\n");
+            let completed = json!({ "type": "response.completed", "response": response("completed") });
+            speech.last(event_of(&completed));
         },
         ping: ": ping\n\n",
         error: |message| {
@@ -98,8 +98,7 @@ const DIALECTS: [Dialect; 4] = [
             let delta = json!({ "stop_reason": "end_turn", "stop_sequence": null });
             let usage = json!({ "output_tokens": 12 });
             named(speech, json!({ "type": "message_delta", "delta": delta, "usage": usage }));
-            named(speech, json!({ "type": "message_stop" }));
-            speech.line.send("0\r\n\r\n");
+            speech.last(event_of(&json!({ "type": "message_stop" })));
         },
         ping: "event: ping\ndata: {\"type\": \"ping\"}\n\n",
         error: |message| {
@@ -126,8 +125,7 @@ const DIALECTS: [Dialect; 4] = [
             speech.raw(format!("{}\n", json!({ "model": "sim-1", "message": message, "done": false })))
         },
         finish: |speech| {
-            speech.raw(format!("{}\n", ollama("", true)));
-            speech.line.send("0\r\n\r\n");
+            speech.last(format!("{}\n", ollama("", true)));
         },
         ping: "\n",
         error: |message| format!("{}\n", json!({ "error": message })),
@@ -136,7 +134,11 @@ const DIALECTS: [Dialect; 4] = [
 ];
 
 fn named(speech: &mut Speech<'_>, data: Value) -> bool {
-    speech.raw(format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()))
+    speech.raw(event_of(&data))
+}
+
+fn event_of(data: &Value) -> String {
+    format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
 }
 
 fn response(status: &str) -> Value {

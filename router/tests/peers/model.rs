@@ -106,6 +106,13 @@ impl Model {
     }
 }
 
+fn in_a_chunk(text: &[u8]) -> Vec<u8> {
+    let mut chunk = format!("{:x}\r\n", text.len()).into_bytes();
+    chunk.extend_from_slice(text);
+    chunk.extend_from_slice(b"\r\n");
+    chunk
+}
+
 /// The answer that a model gives on a connection.
 pub(crate) struct Speech<'a> {
     pub(crate) line: &'a mut Line,
@@ -123,11 +130,15 @@ impl Speech<'_> {
 
     /// Writes bytes of the stream, as one chunk of the transfer; false if the caller has left.
     pub(crate) fn raw(&mut self, text: impl AsRef<[u8]>) -> bool {
-        let text = text.as_ref();
-        let mut chunk = format!("{:x}\r\n", text.len()).into_bytes();
-        chunk.extend_from_slice(text);
-        chunk.extend_from_slice(b"\r\n");
-        self.line.send(chunk)
+        self.line.send(in_a_chunk(text.as_ref()))
+    }
+
+    /// Writes the last bytes of the stream and its end at once: whoever reads the one has the other, so that its
+    /// connection is free before its client hears that the answer is over.
+    pub(crate) fn last(&mut self, text: impl AsRef<[u8]>) -> bool {
+        let mut chunks = in_a_chunk(text.as_ref());
+        chunks.extend_from_slice(b"0\r\n\r\n");
+        self.line.send(chunks)
     }
 
     /// Writes an event with this JSON.
@@ -177,7 +188,7 @@ impl Speech<'_> {
 
     /// Writes the end of the stream.
     pub(crate) fn done(&mut self) {
-        self.line.send("e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
+        self.last("data: [DONE]\n\n");
     }
 
     /// Answers with an error as OpenAI writes it.
