@@ -58,6 +58,8 @@ enum Change {
 struct Inode {
     changes: Vec<(Span, Change)>,
     syncs: Vec<Span>,
+    /// How long the process sees it.
+    len: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +182,7 @@ impl Record {
             }
         };
         if flags.contains("O_TRUNC") {
-            self.inodes[inode].changes.push((line.span, Change::Resize { bytes: 0 }));
+            self.inodes[inode].push(line.span, Change::Resize { bytes: 0 });
         }
         if flags.contains("O_APPEND") {
             self.appending.insert(line.result as u32);
@@ -198,23 +200,22 @@ impl Record {
         let Some((inode, place)) = self.file_of(fd) else { return };
         let mut bytes = unhex(data);
         bytes.truncate(line.result as usize);
-        if self.appending.contains(&descriptor(fd)) {
-            self.unknown.push(format!("a {} to a file that was opened with O_APPEND", line.call));
-            return;
-        }
         if bytes.len() as i64 != line.result {
             self.unknown.push(format!("a {} whose bytes are cut off", line.call));
             return;
         }
+        let file = &mut self.inodes[inode];
+        // As Linux has it: one that appends does so wherever a `pwrite` points.
+        let at = if self.appending.contains(&descriptor(fd)) { file.len } else { at.unwrap_or(place) };
         if line.call == "write" {
-            self.open.insert(descriptor(fd), (inode, place + bytes.len() as u64));
+            self.open.insert(descriptor(fd), (inode, at + bytes.len() as u64));
         }
-        self.inodes[inode].changes.push((line.span, Change::Write { at: at.unwrap_or(place), bytes }));
+        file.push(line.span, Change::Write { at, bytes });
     }
 
     fn change(&mut self, fd: &str, span: Span, change: Change) {
         if let Some((inode, _)) = self.file_of(fd) {
-            self.inodes[inode].changes.push((span, change));
+            self.inodes[inode].push(span, change);
         }
     }
 
@@ -312,6 +313,15 @@ fn covers(syncs: &[Span], span: Span, cut_ns: u64) -> bool {
 }
 
 impl Inode {
+    fn push(&mut self, span: Span, change: Change) {
+        self.len = match &change {
+            Change::Write { at, bytes } => self.len.max(at + bytes.len() as u64),
+            Change::Resize { bytes } => *bytes,
+            Change::Grow { bytes } => self.len.max(*bytes),
+        };
+        self.changes.push((span, change));
+    }
+
     /// What the file may hold after a cut.
     fn bytes_at(&self, cut_ns: u64, percent: u64, rng: &mut Rng) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -548,6 +558,29 @@ mod tests {
         .concat();
         assert_eq!(outcomes(&text, ns(7)), ["a=", "a=late"]);
         assert_eq!(outcomes(&text, ns(9)), ["a=late"]);
+    }
+
+    #[test]
+    fn what_is_appended_stands_at_the_end_whoever_wrote_before() {
+        let (a, b) = (fd(5, "/w/data/a"), fd(7, "/w/data/a"));
+        let open = |flags: &str, fd: &str| {
+            format!("openat(AT_FDCWD, \"{}\", {flags}, 0600) = {fd}", hex("/w/data/a"))
+        };
+        let text = [
+            line(1, &open("O_RDWR|O_CREAT|O_APPEND", &a)),
+            line(2, &format!("fsync({}) = 0", fd(6, ROOT))),
+            line(3, &format!("write({a}, \"{}\", 4) = 4", hex("one "))),
+            line(4, &open("O_WRONLY|O_APPEND", &b)),
+            line(5, &format!("write({b}, \"{}\", 4) = 4", hex("two "))),
+            line(6, &format!("write({a}, \"{}\", 5) = 5", hex("three"))),
+            line(7, &format!("fdatasync({a}) = 0")),
+            line(8, &format!("ftruncate({a}, 4) = 0")),
+            line(9, &format!("write({b}, \"{}\", 4) = 4", hex("four"))),
+            line(10, &format!("fdatasync({a}) = 0")),
+        ]
+        .concat();
+        assert_eq!(outcomes(&text, ns(7) + 600_000), ["a=one two three"]);
+        assert_eq!(outcomes(&text, ns(11)), ["a=one four"]);
     }
 
     #[test]
