@@ -4,6 +4,7 @@
 //! authentication and limits are data; splitting, retries, throttling and policy are the core's.
 #![forbid(unsafe_code)]
 
+mod adapter;
 pub mod json;
 pub mod merged;
 pub mod rest;
@@ -13,6 +14,7 @@ pub mod time;
 pub mod webhook;
 pub mod websocket;
 
+pub use adapter::Adapter;
 pub use json::{Digits, Document, Held, Json, JsonLimits, Value};
 
 use bytes::Bytes;
@@ -62,6 +64,8 @@ pub enum Ack {
 /// A webhook request, as the shell read it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
+    /// The method: some platforms try an address with `GET` before they post to it.
+    pub method: &'a str,
     /// The path after the channel's own.
     pub path_rest: &'a str,
     /// The query, without `?`.
@@ -110,7 +114,8 @@ pub struct Traits {
     pub body_bytes_max: usize,
 }
 
-/// A configured account on a platform. Closed: a new platform is a new variant, and the compiler shows every place.
+/// A configured account on a platform. Closed: a new platform is a new variant, and the one match of [`Self::adapter`]
+/// shows that it is named.
 #[derive(Debug)]
 pub enum Platform {
     /// The Telegram Bot API.
@@ -120,21 +125,33 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// Is this request from the platform? Reads the raw bytes, before anything is parsed, in constant time.
-    ///
-    /// # Errors
-    /// `BAD_SIGNATURE`.
-    pub fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
+    /// What it does, whichever it is.
+    #[must_use]
+    pub fn adapter(&self) -> &dyn Adapter {
         match self {
-            Self::Telegram(telegram) => telegram.verify(request),
-            Self::Webhook(webhook) => webhook.verify(request, body),
+            Self::Telegram(telegram) => telegram,
+            Self::Webhook(webhook) => &**webhook,
         }
     }
 
-    /// Reads a verified request: the sink takes zero or more messages, then the [`Ack`] says what to answer.
+    /// As [`Adapter::traits`].
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        self.adapter().traits()
+    }
+
+    /// As [`Adapter::verify`].
     ///
     /// # Errors
-    /// `BAD_JSON`, `TOO_LARGE`, `MISSING_FIELD`. The sink was not called then.
+    /// As there.
+    pub fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
+        self.adapter().verify(request, body)
+    }
+
+    /// As [`Adapter::decode`].
+    ///
+    /// # Errors
+    /// As there.
     pub fn decode(
         &self,
         request: &Request<'_>,
@@ -143,17 +160,13 @@ impl Platform {
         channel: ChannelId,
         sink: &mut dyn FnMut(Inbound<'_>),
     ) -> Result<Ack, Bad> {
-        match self {
-            Self::Telegram(telegram) => telegram.decode(body, json, channel, sink),
-            Self::Webhook(webhook) => webhook.decode(request, body, json, channel, sink),
-        }
+        self.adapter().decode(request, body, json, channel, sink)
     }
 
-    /// Writes the request that posts one part of an answer. `body` is replaced; the URI is absolute; the shell adds
-    /// `Host` and `Content-Length` and sends it.
+    /// As [`Adapter::encode`]; `body` is replaced.
     ///
     /// # Errors
-    /// `DELIVERY_FAILED` for a destination that the platform cannot have.
+    /// As there.
     pub fn encode(
         &self,
         to: &Destination<'_>,
@@ -163,13 +176,10 @@ impl Platform {
         body: &mut Vec<u8>,
     ) -> Result<http::Request<()>, Bad> {
         body.clear();
-        match self {
-            Self::Telegram(telegram) => telegram.encode(to, text, body),
-            Self::Webhook(webhook) => webhook.encode(to, text, part, unix_seconds, body),
-        }
+        self.adapter().encode(to, text, part, unix_seconds, body)
     }
 
-    /// Reads the platform's answer to what [`Self::encode`] wrote. `detail` is replaced.
+    /// As [`Adapter::delivered`]; `detail` is replaced.
     pub fn delivered<'a>(
         &self,
         status: u16,
@@ -179,29 +189,13 @@ impl Platform {
         detail: &'a mut String,
     ) -> Delivery<'a> {
         detail.clear();
-        match self {
-            Self::Telegram(_) => telegram::delivered(status, retry_after, body, json, detail),
-            Self::Webhook(_) => webhook::delivered(status, retry_after, body, detail),
-        }
+        self.adapter().delivered(status, retry_after, body, json, detail)
     }
 
-    /// The status and body that make the platform come back later. The shell adds `Retry-After`.
+    /// As [`Adapter::busy`].
     #[must_use]
     pub fn busy(&self, retry_after_secs: u32) -> (u16, Bytes) {
-        match self {
-            // Telegram repeats for any status but 2xx, at a pace of its own.
-            Self::Telegram(_) => (503, Bytes::new()),
-            Self::Webhook(_) => (503, webhook::busy_body(retry_after_secs)),
-        }
-    }
-
-    /// What the core and the shell must know about it.
-    #[must_use]
-    pub fn traits(&self) -> Traits {
-        match self {
-            Self::Telegram(_) => telegram::TRAITS,
-            Self::Webhook(webhook) => webhook.traits(),
-        }
+        self.adapter().busy(retry_after_secs)
     }
 }
 

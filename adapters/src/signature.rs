@@ -224,7 +224,8 @@ mod tests {
         let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
         let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
-        let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds };
+        let request =
+            Request { method: "POST", path_rest: "", query: "", headers: &head.headers, unix_seconds };
         let secrets: Vec<_> = secrets.iter().map(|text| Secret::new(text).unwrap()).collect();
         verify(scheme, &secrets, TOLERANCE_SECS, &request, body)
     }

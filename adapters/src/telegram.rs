@@ -5,7 +5,9 @@
 mod update;
 
 use crate::signature::same;
-use crate::{Ack, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of};
+use crate::{
+    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
+};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Delivery, Inbound, Mode};
 use clawgate_core::id::ChannelId;
@@ -84,10 +86,16 @@ impl Telegram {
         let username = settings.bot_username.trim_start_matches('@').to_owned();
         Ok(Self { secret: settings.secret, me: Me { username, id }, send_message })
     }
+}
+
+impl Adapter for Telegram {
+    fn traits(&self) -> Traits {
+        TRAITS
+    }
 
     /// "If specified, the request will contain a header `X-Telegram-Bot-Api-Secret-Token` with the secret token as
     /// content."
-    pub(crate) fn verify(&self, request: &Request<'_>) -> Result<(), Bad> {
+    fn verify(&self, request: &Request<'_>, _body: &[u8]) -> Result<(), Bad> {
         let sent = request.header("x-telegram-bot-api-secret-token");
         match (sent, &self.secret) {
             (Some(sent), Some(secret)) if same(sent.as_bytes(), secret.as_bytes()) => Ok(()),
@@ -95,8 +103,9 @@ impl Telegram {
         }
     }
 
-    pub(crate) fn decode(
+    fn decode(
         &self,
+        _request: &Request<'_>,
         body: &mut [u8],
         json: &mut Json,
         channel: ChannelId,
@@ -106,10 +115,12 @@ impl Telegram {
         update::read(document.root(), &self.me, channel, sink)
     }
 
-    pub(crate) fn encode(
+    fn encode(
         &self,
         to: &Destination<'_>,
         text: &str,
+        _part: u16,
+        _unix_seconds: u64,
         body: &mut Vec<u8>,
     ) -> Result<http::Request<()>, Bad> {
         let refused = Bad::new(Code::DeliveryFailed, "this is no id of a Telegram chat or topic");
@@ -130,44 +141,45 @@ impl Telegram {
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(request)
     }
-}
 
-pub(crate) fn delivered<'a>(
-    status: u16,
-    retry_after: Option<&str>,
-    body: &mut [u8],
-    json: &mut Json,
-    detail: &'a mut String,
-) -> Delivery<'a> {
-    // What every delivered message is answered with, whatever follows: nothing else of it is needed.
-    if status == 200 && body.starts_with(b"{\"ok\":true") {
-        push_detail(detail, message_id(body));
-        return Delivery::Confirmed { message: detail };
-    }
-    let parsed = json.parse(body);
-    let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
-    let Some(reply) = reply else {
-        // A proxy's page: whatever its status, nobody knows what the API did.
-        push_detail(detail, "the answer was not from the Bot API");
-        return Delivery::Retry { after: retry_after_of(retry_after), detail };
-    };
-    if reply.get("ok").and_then(Value::bool) == Some(true) {
-        return Delivery::Confirmed { message: "" };
-    }
-    push_detail(detail, reply.str_of("description").unwrap_or("refused without a description"));
-    let parameter = |key| reply.get("parameters").and_then(|parameters| parameters.get(key));
-    if let Some(chat) = parameter("migrate_to_chat_id").and_then(|id| id.i64()) {
-        push_detail(detail, &format!("; the group is now the supergroup {chat}"));
-    }
-    let code = reply.get("error_code").and_then(Value::u64).unwrap_or(u64::from(status));
-    match (code, parameter("retry_after").and_then(|seconds| seconds.u64())) {
-        // "In case of exceeding flood control, the number of seconds left to wait before the request can be repeated."
-        (_, Some(seconds)) => {
-            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            Delivery::Retry { after: Duration::from_secs(u64::from(seconds)), detail }
+    fn delivered<'a>(
+        &self,
+        status: u16,
+        retry_after: Option<&str>,
+        body: &mut [u8],
+        json: &mut Json,
+        detail: &'a mut String,
+    ) -> Delivery<'a> {
+        // What every delivered message is answered with, whatever follows: nothing else of it is needed.
+        if status == 200 && body.starts_with(b"{\"ok\":true") {
+            push_detail(detail, message_id(body));
+            return Delivery::Confirmed { message: detail };
         }
-        (408 | 429 | 500.., None) => Delivery::Retry { after: retry_after_of(retry_after), detail },
-        (_, None) => Delivery::Refused { detail },
+        let parsed = json.parse(body);
+        let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
+        let Some(reply) = reply else {
+            // A proxy's page: whatever its status, nobody knows what the API did.
+            push_detail(detail, "the answer was not from the Bot API");
+            return Delivery::Retry { after: retry_after_of(retry_after), detail };
+        };
+        if reply.get("ok").and_then(Value::bool) == Some(true) {
+            return Delivery::Confirmed { message: "" };
+        }
+        push_detail(detail, reply.str_of("description").unwrap_or("refused without a description"));
+        let parameter = |key| reply.get("parameters").and_then(|parameters| parameters.get(key));
+        if let Some(chat) = parameter("migrate_to_chat_id").and_then(|id| id.i64()) {
+            push_detail(detail, &format!("; the group is now the supergroup {chat}"));
+        }
+        let code = reply.get("error_code").and_then(Value::u64).unwrap_or(u64::from(status));
+        match (code, parameter("retry_after").and_then(|seconds| seconds.u64())) {
+            // "In case of exceeding flood control, the number of seconds left to wait before the request can be repeated."
+            (_, Some(seconds)) => {
+                let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+                Delivery::Retry { after: Duration::from_secs(u64::from(seconds)), detail }
+            }
+            (408 | 429 | 500.., None) => Delivery::Retry { after: retry_after_of(retry_after), detail },
+            (_, None) => Delivery::Refused { detail },
+        }
     }
 }
 
@@ -200,8 +212,9 @@ mod tests {
             let head = format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
             let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
             let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
-            let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
-            bot.verify(&request).map_err(|bad| bad.code)
+            let request =
+                Request { method: "POST", path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
+            bot.verify(&request, b"").map_err(|bad| bad.code)
         };
         let bot = Telegram::new(settings()).unwrap();
         let field = |value: &str| format!("X-Telegram-Bot-Api-Secret-Token: {value}\r\n");
@@ -258,8 +271,9 @@ mod tests {
         let mut body =
             format!("{{\"ok\":true,\"result\":{}0{}}}", "[".repeat(99), "]".repeat(99)).into_bytes();
         let (mut json, mut detail) = (Json::new(crate::JsonLimits::TEST), String::new());
+        let bot = Telegram::new(settings()).unwrap();
         assert_eq!(
-            delivered(200, None, &mut body, &mut json, &mut detail),
+            bot.delivered(200, None, &mut body, &mut json, &mut detail),
             Delivery::Confirmed { message: "" }
         );
     }

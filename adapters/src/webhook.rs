@@ -7,7 +7,9 @@ mod mapping;
 pub use mapping::{Mapping, Scope};
 
 use crate::signature::{self, Scheme, Secret};
-use crate::{Ack, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of};
+use crate::{
+    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
+};
 use bytes::Bytes;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Delivery, Inbound, Mode};
@@ -91,34 +93,6 @@ impl Webhook {
         })
     }
 
-    pub(crate) fn traits(&self) -> Traits {
-        Traits { text_max: self.text_max, unit: Unit::Chars, mode: Mode::Deliver, body_bytes_max: 256 * 1024 }
-    }
-
-    pub(crate) fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
-        signature::verify(&self.scheme, &self.secrets, self.tolerance_secs, request, body)
-    }
-
-    pub(crate) fn decode(
-        &self,
-        request: &Request<'_>,
-        body: &mut [u8],
-        json: &mut Json,
-        channel: ChannelId,
-        sink: &mut dyn FnMut(Inbound<'_>),
-    ) -> Result<Ack, Bad> {
-        let document = json.parse(body)?;
-        let root = document.root();
-        if let Some(challenge) = self.challenge(root) {
-            return Ok(Ack::Now(challenge));
-        }
-        let mut digits = Default::default();
-        let inbound = self.mapping.read(root, &mut digits)?;
-        let id = if inbound.id.is_empty() { self.header_id(request) } else { inbound.id };
-        sink(Inbound { id, channel, ..inbound });
-        Ok(Ack::AfterDurable(Bytes::new()))
-    }
-
     /// Slack asks a new endpoint to repeat a text before it sends anything else.
     fn challenge(&self, root: Value<'_, '_>) -> Option<Bytes> {
         let asked = self.scheme == Scheme::Slack && root.str_of("type") == Some("url_verification");
@@ -138,8 +112,38 @@ impl Webhook {
         };
         request.header(name).unwrap_or_default()
     }
+}
 
-    pub(crate) fn encode(
+impl Adapter for Webhook {
+    fn traits(&self) -> Traits {
+        Traits { text_max: self.text_max, unit: Unit::Chars, mode: Mode::Deliver, body_bytes_max: 256 * 1024 }
+    }
+
+    fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
+        signature::verify(&self.scheme, &self.secrets, self.tolerance_secs, request, body)
+    }
+
+    fn decode(
+        &self,
+        request: &Request<'_>,
+        body: &mut [u8],
+        json: &mut Json,
+        channel: ChannelId,
+        sink: &mut dyn FnMut(Inbound<'_>),
+    ) -> Result<Ack, Bad> {
+        let document = json.parse(body)?;
+        let root = document.root();
+        if let Some(challenge) = self.challenge(root) {
+            return Ok(Ack::Now(challenge));
+        }
+        let mut digits = Default::default();
+        let inbound = self.mapping.read(root, &mut digits)?;
+        let id = if inbound.id.is_empty() { self.header_id(request) } else { inbound.id };
+        sink(Inbound { id, channel, ..inbound });
+        Ok(Ack::AfterDurable(Bytes::new()))
+    }
+
+    fn encode(
         &self,
         to: &Destination<'_>,
         text: &str,
@@ -172,30 +176,34 @@ impl Webhook {
             .body(())
             .map_err(|_| Bad::new(Code::DeliveryFailed, "the answer makes no request"))
     }
-}
 
-pub(crate) fn delivered<'a>(
-    status: u16,
-    retry_after: Option<&str>,
-    body: &[u8],
-    detail: &'a mut String,
-) -> Delivery<'a> {
-    if (200..300).contains(&status) {
-        return Delivery::Confirmed { message: "" };
+    fn delivered<'a>(
+        &self,
+        status: u16,
+        retry_after: Option<&str>,
+        body: &mut [u8],
+        _json: &mut Json,
+        detail: &'a mut String,
+    ) -> Delivery<'a> {
+        if (200..300).contains(&status) {
+            return Delivery::Confirmed { message: "" };
+        }
+        push_detail(detail, &format!("HTTP {status}: "));
+        let start = body.get(..body.len().min(crate::DETAIL_BYTES_MAX)).unwrap_or_default();
+        push_detail(detail, &String::from_utf8_lossy(start));
+        match status {
+            408 | 409 | 423 | 425 | 429 | 500.. => {
+                Delivery::Retry { after: retry_after_of(retry_after), detail }
+            }
+            _ => Delivery::Refused { detail },
+        }
     }
-    push_detail(detail, &format!("HTTP {status}: "));
-    let start = body.get(..body.len().min(crate::DETAIL_BYTES_MAX)).unwrap_or_default();
-    push_detail(detail, &String::from_utf8_lossy(start));
-    match status {
-        408 | 409 | 423 | 425 | 429 | 500.. => Delivery::Retry { after: retry_after_of(retry_after), detail },
-        _ => Delivery::Refused { detail },
-    }
-}
 
-pub(crate) fn busy_body(retry_after_secs: u32) -> Bytes {
-    let mut body = Vec::new();
-    crate::rest::write_busy(&mut body, retry_after_secs);
-    body.into()
+    fn busy(&self, retry_after_secs: u32) -> (u16, Bytes) {
+        let mut body = Vec::new();
+        crate::rest::write_busy(&mut body, retry_after_secs);
+        (503, body.into())
+    }
 }
 
 #[cfg(test)]
@@ -252,8 +260,13 @@ mod tests {
         head += "\r\n";
         let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
         let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
-        let request =
-            Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 1_710_000_300 };
+        let request = Request {
+            method: "POST",
+            path_rest: "",
+            query: "",
+            headers: &head.headers,
+            unix_seconds: 1_710_000_300,
+        };
         assert_eq!(channel.verify(&request, &body), Ok(()));
         let (mut json, mut seen) = (Json::new(JsonLimits::TEST), 0);
         let ack = channel.decode(&request, &mut body, &mut json, ChannelId(1), &mut |inbound| {
@@ -278,7 +291,8 @@ mod tests {
         let head = "POST / HTTP/1.1\r\nHost: h\r\n\r\n";
         let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
         let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
-        let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
+        let request =
+            Request { method: "POST", path_rest: "", query: "", headers: &head.headers, unix_seconds: 0 };
         let asks = |scheme| {
             let channel = Webhook::new(Settings { scheme, ..settings() }).unwrap();
             let mut body = br#"{"token":"x","challenge":"3eZ\"b","type":"url_verification"}"#.to_vec();

@@ -78,7 +78,13 @@ fn decode(
     let head = format!("POST /webhooks/x HTTP/1.1\r\nHost: h\r\n{SIGNED}\r\n");
     let limits = HeadLimits { head_bytes_max: 8_192, headers_max: 32, target_bytes_max: 64 };
     let head = parse_request(head.as_bytes(), &limits).unwrap().unwrap();
-    let request = Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 1_710_000_000 };
+    let request = Request {
+        method: "POST",
+        path_rest: "",
+        query: "",
+        headers: &head.headers,
+        unix_seconds: 1_710_000_000,
+    };
     platform.decode(&request, &mut body.to_vec(), json, CHANNEL, sink)
 }
 

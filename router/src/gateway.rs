@@ -88,7 +88,13 @@ impl Gateway {
         // Conversations do not move while everything runs: the accounts of the start are linked until the end.
         let accounts =
             before.map_or_else(|| config.accounts.clone().into(), |before| before.accounts.clone());
-        let channels = channels(config, &accounts);
+        let platforms = config
+            .channels
+            .iter()
+            .map(|channel| platform(channel).map(Some))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut platforms: Vec<_> = std::iter::once(None).chain(platforms).collect();
+        let channels = channels(config, &platforms, &accounts);
         let plan = Plan {
             limits: config.limits.core.clone(),
             links: links(&accounts, &channels),
@@ -102,10 +108,6 @@ impl Gateway {
             upstream(model, &config.limits, &client_tls, before)
         });
         let upstreams = upstreams.collect::<Result<_, _>>()?;
-        let mut platforms = vec![None];
-        for channel in &config.channels {
-            platforms.push(Some(platform(channel)?));
-        }
         if platforms.len() < plan.channels.len() {
             // That of linked conversations.
             platforms.push(None);
@@ -175,7 +177,7 @@ impl Gateway {
     }
 }
 
-fn channels(config: &Config, accounts: &[Account]) -> Vec<plan::Channel> {
+fn channels(config: &Config, platforms: &[Option<Platform>], accounts: &[Account]) -> Vec<plan::Channel> {
     let clients = |name: &str| plan::Channel {
         name: name.into(),
         text_max: u32::MAX,
@@ -188,22 +190,17 @@ fn channels(config: &Config, accounts: &[Account]) -> Vec<plan::Channel> {
         agent: None,
         class: Class::Normal,
     };
-    let platforms = config.channels.iter().map(|channel| {
-        let (text_max, unit) = match &channel.platform {
-            config::channels::Platform::Telegram(_) => (telegram::TRAITS.text_max, telegram::TRAITS.unit),
-            config::channels::Platform::Webhook(webhook) => (webhook.text_max, Unit::Chars),
-        };
-        plan::Channel {
-            name: channel.name.as_str().into(),
-            text_max,
-            unit,
-            dm: channel.dm,
-            groups: channel.group,
-            allowed: channel.allow_from.iter().chain(&channel.groups).map(|id| id.as_str().into()).collect(),
-            mention_gating: channel.mention_gating,
-            agent: channel.agent,
-            class: channel.class,
-        }
+    let traits = platforms.iter().flatten().map(Platform::traits);
+    let platforms = config.channels.iter().zip(traits).map(|(channel, traits)| plan::Channel {
+        name: channel.name.as_str().into(),
+        text_max: traits.text_max,
+        unit: traits.unit,
+        dm: channel.dm,
+        groups: channel.group,
+        allowed: channel.allow_from.iter().chain(&channel.groups).map(|id| id.as_str().into()).collect(),
+        mention_gating: channel.mention_gating,
+        agent: channel.agent,
+        class: channel.class,
     });
     let persons = (!accounts.is_empty()).then(|| clients(CHANNEL));
     std::iter::once(clients("api")).chain(platforms).chain(persons).collect()

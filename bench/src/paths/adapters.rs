@@ -44,8 +44,13 @@ fn telegram() -> Operation {
     Box::new(move || {
         // Decoding resolves escapes in the buffer: each time it is what a read brings.
         body.copy_from_slice(black_box(&input));
-        let request =
-            Request { path_rest: "", query: "", headers: &head.headers, unix_seconds: 1_795_255_200 };
+        let request = Request {
+            method: "POST",
+            path_rest: "",
+            query: "",
+            headers: &head.headers,
+            unix_seconds: 1_795_255_200,
+        };
         assert!(platform.verify(&request, &body).is_ok(), "the secret is right");
         let mut count = 0;
         let ack = platform.decode(&request, &mut body, &mut json, ChannelId(0), &mut |inbound| {

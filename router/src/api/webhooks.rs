@@ -24,6 +24,7 @@ pub(super) fn receive(call: &mut Call<'_>) {
         return call.refuse(Code::TooLarge, "the body is longer than this platform's messages can be");
     }
     let request = Request {
+        method: call.head.method,
         path_rest: "",
         query: call.query,
         headers: &call.head.headers,
