@@ -1,7 +1,10 @@
 //! The command line: what can be said, and what is made of it. Every default is here.
 
+mod capacity;
+mod compare;
 mod crash;
 mod run;
+mod search;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
@@ -28,8 +31,8 @@ use crate::{abuse, driver, self_test, sys};
     max_term_width = 110,
     after_help = "Try it without a gateway:\n  loadgen self-test\n  loadgen mock gateway --listen 127.0.0.1:8787 --key k &\n  \
                   loadgen run ws-stream --url ws://127.0.0.1:8787 --key k --rate 5000 --duration 5s\n\nExit codes: 0 good, 2 \
-                  bad arguments, 3 an objective was not met, 4 a message was lost, doubled, reordered or corrupted, 6 \
-                  the run is not valid or could not be made."
+                  bad arguments, 3 an objective was not met, 4 a message was lost, doubled, reordered or corrupted, 5 \
+                  a regression, 6 the run is not valid or could not be made."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -49,6 +52,12 @@ enum Command {
     Abuse(AbuseArgs),
     /// Kill the gateway again and again under load, and hold what it acknowledged against what it answered
     Crash(Box<crash::CrashArgs>),
+    /// Find the largest rate that meets the objectives, and what bound it
+    Search(Box<search::SearchArgs>),
+    /// Tell whether anything changed between two sets of results, or between two gateways run in turn
+    Compare(Box<compare::CompareArgs>),
+    /// Tell how many machines a load needs, from what was measured
+    Capacity(Box<capacity::CapacityArgs>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,6 +193,9 @@ pub fn main() -> ExitCode {
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
         Command::Abuse(args) => abuse::main(&args.into(), &mut print),
         Command::Crash(args) => crash::run(*args),
+        Command::Search(args) => search::main(*args),
+        Command::Compare(args) => compare::main(*args),
+        Command::Capacity(args) => capacity::main(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -6,9 +6,12 @@
 //! `sys` call the system unsafely.
 
 pub mod abuse;
+pub mod capacity;
 pub mod cli;
+pub mod compare;
 pub mod crash;
 pub mod driver;
+pub mod gauges;
 pub mod host;
 pub mod ledger;
 pub mod measure;
@@ -21,8 +24,10 @@ pub mod run;
 pub mod scan;
 pub mod scenario;
 pub mod schedule;
+pub mod search;
 pub mod self_test;
 pub mod slo;
 pub mod stamp;
+pub mod stats;
 pub mod sys;
 pub mod verdict;

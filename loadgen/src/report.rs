@@ -585,6 +585,8 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_BREACHED: u8 = 3;
 /// A message was lost, doubled, reordered or corrupted.
 pub const EXIT_NOT_EXACT: u8 = 4;
+/// `compare`: something got worse.
+pub const EXIT_REGRESSION: u8 = 5;
 /// The run is worth nothing, or could not be made.
 pub const EXIT_INVALID: u8 = 6;
 

@@ -164,6 +164,13 @@ impl fmt::Display for BadObjective {
 
 impl std::error::Error for BadObjective {}
 
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<&str> = self.objectives.iter().map(|one| one.text.as_str()).collect();
+        f.write_str(&texts.join(","))
+    }
+}
+
 impl FromStr for Slo {
     type Err = BadObjective;
 

@@ -71,7 +71,7 @@ pub(crate) struct RunArgs {
     burst: u32,
     /// The same seed and arguments give the same schedule, on any number of threads
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(super) seed: u64,
     /// Bytes of a message's text, at least 64
     #[arg(long, default_value_t = 128)]
     payload: usize,
@@ -101,7 +101,7 @@ pub(crate) struct RunArgs {
     session_prefix: Option<String>,
     /// Objectives, such as p99<45ms,loss=0,first_p95<300ms
     #[arg(long)]
-    slo: Option<Slo>,
+    pub(super) slo: Option<Slo>,
     /// The gateway's process, whose processor time and memory are measured
     #[arg(long)]
     gateway_pid: Option<u32>,
@@ -110,16 +110,16 @@ pub(crate) struct RunArgs {
     commit: Option<String>,
     /// Write the result as JSON
     #[arg(long)]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Write an HDR interval log
     #[arg(long)]
     hlog: Option<PathBuf>,
     /// Write result.json, latency.hlog and summary.txt into a folder
     #[arg(long)]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// No line a second
     #[arg(long, short)]
-    quiet: bool,
+    pub(super) quiet: bool,
     #[command(flatten)]
     telegram: TelegramRunArgs,
 }
@@ -224,7 +224,8 @@ pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
     Ok(report.exit_code())
 }
 
-fn settings(args: RunArgs) -> Settings {
+/// What a run depends on, as it was asked for.
+pub(super) fn settings(args: RunArgs) -> Settings {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Runs tell their messages apart by it; a gateway remembers ids for days.
     let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
@@ -283,7 +284,7 @@ fn settings(args: RunArgs) -> Settings {
 const SECRETS: [&str; 3] = ["--key", "--bot-token", "--webhook-secret"];
 
 /// A command line, for the result that others read.
-fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
     let mut told = Vec::new();
     let mut hide = false;
     for arg in args {
