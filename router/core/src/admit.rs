@@ -694,16 +694,19 @@ fn is_blank(text: &str) -> bool {
 /// Is there a control character of ASCII in it? Looks at eight bytes at a time.
 fn has_control(name: &str) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, rest) = name.as_bytes().as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
     // A borrow may mark the byte after a control character too: for the word as a whole that changes nothing.
     let holds_one = |word: &[u8; 8]| {
         let word = u64::from_ne_bytes(*word);
         let delete = word ^ (0x7F * ONES);
         (word.wrapping_sub(0x20 * ONES) & !word | delete.wrapping_sub(ONES) & !delete) & (0x80 * ONES) != 0
     };
-    words.iter().chain([&last]).any(holds_one)
+    let (words, rest) = name.as_bytes().as_chunks::<8>();
+    words.iter().any(holds_one)
+        || match name.as_bytes().last_chunk() {
+            _ if rest.is_empty() => false,
+            Some(last) => holds_one(last),
+            None => rest.iter().any(u8::is_ascii_control),
+        }
 }
 
 /// As much of a display name as there is room for: nobody goes unanswered because of a long one.

@@ -54,8 +54,9 @@ pub(crate) struct Breaker {
     /// Counts the changes of state.
     period: u32,
     buckets: [Bucket; BUCKETS],
-    /// Which part of time the newest bucket stands for.
+    /// Which part of time the newest bucket stands for, and when that is over.
     newest: u64,
+    newest_until: u64,
     /// When it is half open, while it is open.
     until: Time,
     /// How often it opened without closing.
@@ -71,6 +72,7 @@ impl Breaker {
             period: 0,
             buckets: [Bucket { calls: 0, failed: 0, slow: 0 }; BUCKETS],
             newest: 0,
+            newest_until: 0,
             until: Time::ZERO,
             opened: 0,
             probes_running: 0,
@@ -209,6 +211,9 @@ impl Breaker {
 
     /// Empties the buckets whose time is over.
     fn roll(&mut self, now: Time, window: Duration) {
+        if now.0 < self.newest_until {
+            return;
+        }
         let width = u64::try_from(window.as_nanos() / BUCKETS as u128).unwrap_or(u64::MAX).max(1);
         let newest = (now.0 / width).max(self.newest);
         let passed = (newest - self.newest).min(BUCKETS as u64);
@@ -217,6 +222,7 @@ impl Breaker {
             self.buckets[bucket] = Bucket::default();
         }
         self.newest = newest;
+        self.newest_until = newest.saturating_add(1).saturating_mul(width);
     }
 
     fn is_broken(&self, plan: &BreakerPlan) -> bool {

@@ -39,25 +39,55 @@ pub fn session_hash(
         Scope::Direct => (0, peer),
         Scope::Group => (1, chat),
     };
-    // 255 occurs in no UTF-8 text, so no two conversations run together.
-    let parts: [&[u8]; 7] =
-        [&[kind], channel.as_bytes(), &[255], party.as_bytes(), &[255], thread.as_bytes(), &[255]];
-    let mut joined = [0; JOINED];
-    let mut len = 0;
-    for part in parts {
-        let Some(room) = joined.get_mut(len..len + part.len()) else { return in_pieces(secret, &parts) };
-        room.copy_from_slice(part);
-        len += part.len();
+    let parts = [channel, party, thread];
+    let mut joined = Joined::new(kind);
+    if parts.iter().all(|part| joined.push(part)) {
+        secret.hasher().hash(joined.bytes.get(..joined.len).unwrap_or_default())
+    } else {
+        in_pieces(secret, kind, &parts)
     }
-    secret.hasher().hash(&joined[..len])
 }
+
+/// Behind each name: occurs in no UTF-8 text, so no two conversations run together.
+const END: u8 = 255;
 
 /// Bytes that are hashed in one piece; several times as fast, and enough for all but the longest names.
 const JOINED: usize = 128;
 
-fn in_pieces(secret: &Secret, parts: &[&[u8]]) -> u64 {
+/// What is hashed in one piece.
+struct Joined {
+    bytes: [u8; JOINED],
+    len: usize,
+}
+
+impl Joined {
+    #[inline]
+    const fn new(kind: u8) -> Self {
+        let mut bytes = [0; JOINED];
+        bytes[0] = kind;
+        Self { bytes, len: 1 }
+    }
+
+    /// Adds a name and its end; false if there is no room for them.
+    #[inline]
+    fn push(&mut self, name: &str) -> bool {
+        let room = self.bytes.get_mut(self.len..).and_then(|rest| rest.split_at_mut_checked(name.len()));
+        let Some((place, [end, ..])) = room else { return false };
+        place.copy_from_slice(name.as_bytes());
+        *end = END;
+        self.len += name.len() + 1;
+        true
+    }
+}
+
+#[cold]
+fn in_pieces(secret: &Secret, kind: u8, names: &[&str]) -> u64 {
     let mut hasher = secret.hasher();
-    parts.iter().for_each(|part| hasher.write(part));
+    hasher.write(&[kind]);
+    for name in names {
+        hasher.write(name.as_bytes());
+        hasher.write(&[END]);
+    }
     hasher.finish()
 }
 
@@ -104,8 +134,7 @@ mod tests {
     fn long_names_are_hashed_as_short_ones_are() {
         for len in [0, 1, 7, 8, 60, 120, 121, 122, 123, 124, 200] {
             let peer = "p".repeat(len);
-            let parts: [&[u8]; 7] = [&[0], b"c", &[255], peer.as_bytes(), &[255], b"", &[255]];
-            assert_eq!(hash(Scope::Direct, &peer, "", ""), in_pieces(&SECRET, &parts), "{len}");
+            assert_eq!(hash(Scope::Direct, &peer, "", ""), in_pieces(&SECRET, 0, &["c", &peer, ""]), "{len}");
         }
     }
 

@@ -76,11 +76,13 @@ impl Shard {
     }
 
     fn keep_ending(&mut self, slot: u32, failure: Option<Code>) {
-        let (count_max, bytes_max) = self.kept_max();
         let Some(turn) = self.turns.at(slot).filter(|turn| turn.mode != Mode::Deliver) else { return };
-        if turn.errand == Some(Errand::Recite) {
+        // Nobody asks again for most messages.
+        let is_marked = turn.mark != Mark::default() || !turn.took().is_empty();
+        if !is_marked || turn.errand == Some(Errand::Recite) {
             return;
         }
+        let (count_max, bytes_max) = self.kept_max();
         let ending = failure.map_or(Ok(&*turn.reply), Err);
         for mark in turn.took().iter().chain([&turn.mark]).filter(|mark| **mark != Mark::default()) {
             self.kept.keep(*mark, ending, count_max, bytes_max);

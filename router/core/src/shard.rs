@@ -191,8 +191,11 @@ impl Shard {
         }
         let idle = self.sessions.at(self.idle.head());
         let expiry = idle.map(|session| session.active + self.plan.limits.session_idle_max);
-        let lookup = self.lookups.next_deadline();
-        [self.timers.next(), expiry, self.look_at, lookup].into_iter().flatten().min()
+        let never = Time(u64::MAX);
+        let or_never = |at: Option<Time>| at.unwrap_or(never);
+        let calls = or_never(self.timers.next()).min(or_never(self.look_at));
+        let next = calls.min(or_never(expiry)).min(or_never(self.lookups.next_deadline()));
+        (next != never).then_some(next)
     }
 
     /// Goes on with another plan. Ids may have moved: agents, models and channels are matched by name.

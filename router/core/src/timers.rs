@@ -128,6 +128,9 @@ impl<K> Timers<K> {
     /// `None` without any.
     #[must_use]
     pub fn next(&self) -> Option<Time> {
+        if self.len == 0 {
+            return None;
+        }
         if self.lists[OVERDUE].first != NONE {
             return Some(Time::from_millis(self.elapsed));
         }

@@ -204,6 +204,7 @@ pub struct AgentLoad {
 impl Shard {
     /// What the model is asked in this turn; `None` once the turn is over.
     #[must_use]
+    #[inline]
     pub fn prompt(&self, turn: TurnId) -> Option<Prompt<'_>> {
         let turn = self.turn(turn)?;
         let session = self.sessions.at(turn.session)?;
@@ -226,6 +227,7 @@ impl Shard {
     /// The message that a turn answers and what it is, for whoever needs nothing else of its prompt; `None` once the turn
     /// is over.
     #[must_use]
+    #[inline]
     pub fn message(&self, turn: TurnId) -> Option<(Content, &str)> {
         self.turn(turn).map(|turn| (turn.content, turn.text()))
     }
@@ -265,6 +267,7 @@ impl Shard {
         })
     }
 
+    #[inline]
     fn address_of<'a>(&self, session: &'a Session) -> Address<'a> {
         Address {
             channel: self.places.post(session.post).and_then(|post| post.id).unwrap_or(ChannelId(u16::MAX)),
@@ -277,6 +280,7 @@ impl Shard {
 
     /// The session of a turn that is not over.
     #[must_use]
+    #[inline]
     pub fn session_of(&self, turn: TurnId) -> Option<SessionId> {
         self.turn(turn).map(|turn| self.session_id(turn.session))
     }
