@@ -414,7 +414,9 @@ pub fn plan(
         )));
     }
     let bytes = most(|point| point.bytes);
-    let needs = Needs { target, node, nodes, memory, bytes, model: &model, scale, largest };
+    let largest_name =
+        if by_model <= largest { "the objective" } else { "what is known: twice of what was measured" };
+    let needs = Needs { target, node, nodes, memory, bytes, model: &model, scale, largest, largest_name };
     Ok(Plan {
         target,
         node,
@@ -520,6 +522,7 @@ struct Needs<'a> {
     model: &'a Model,
     scale: f64,
     largest: f64,
+    largest_name: &'static str,
 }
 
 impl Needs<'_> {
@@ -534,7 +537,7 @@ impl Needs<'_> {
         let forecast = self.model.forecast(rate / self.scale, self.target.quantile);
         let mut resources = vec![
             Resource { name: "the busiest shard's core", share: forecast.busiest },
-            Resource { name: "the objective", share: rate / self.largest },
+            Resource { name: self.largest_name, share: rate / self.largest },
             Resource { name: "memory", share: self.memory.at(sessions) / self.node.memory_kib },
             Resource { name: "descriptors", share: (DESCRIPTORS_BASE + sessions) / self.node.descriptors },
             Resource { name: "the network", share: rate * self.bytes * 8.0 / self.node.bandwidth },
