@@ -3,6 +3,7 @@
 mod capacity;
 mod compare;
 mod crash;
+mod report;
 mod run;
 mod search;
 
@@ -58,6 +59,8 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Tell how many machines a load needs, from what was measured
     Capacity(Box<capacity::CapacityArgs>),
+    /// Show what runs have written: a page, Markdown, CSV, JUnit
+    Report(report::ReportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,6 +199,7 @@ pub fn main() -> ExitCode {
         Command::Search(args) => search::main(*args),
         Command::Compare(args) => compare::main(*args),
         Command::Capacity(args) => capacity::main(&args),
+        Command::Report(args) => report::run(args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod compare;
 pub mod crash;
 pub mod driver;
+pub mod formats;
 pub mod gauges;
 pub mod host;
 pub mod ledger;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Fingerprint;
 use crate::ledger::Tally;
@@ -21,7 +21,8 @@ use crate::verdict::{Verdict, Word};
 pub const SCHEMA: &str = "clawgate.loadgen.result/1";
 
 /// One second of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Row {
     /// Seconds after the start.
     pub second: u64,
@@ -142,7 +143,7 @@ fn millis(nanos: u64) -> String {
 }
 
 /// The distribution of one metric, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     /// Values.
     pub count: u64,
@@ -171,7 +172,9 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    fn of(times: &Times64) -> Self {
+    /// Of a histogram.
+    #[must_use]
+    pub fn of(times: &Times64) -> Self {
         let at = |quantile| times.value_at_quantile(quantile);
         Self {
             count: times.len(),
@@ -191,7 +194,7 @@ impl Distribution {
 }
 
 /// The rates of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Asked for, in messages a second.
     pub target: f64,
@@ -206,7 +209,7 @@ pub struct Rates {
 }
 
 /// What the gateway used in the measured window.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatewayCost {
     /// Processor time for each answer, in microseconds.
     pub cpu_us_per_message: f64,
@@ -232,7 +235,7 @@ pub struct GeneratorCost {
 }
 
 /// How busy the machine was in the measured window.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// The share of the time in which something waited for a processor (`/proc/pressure/cpu`).
     pub pressure_share: Option<f64>,

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use hdrhistogram::serialization::V2DeflateSerializer;
 
 use super::{Failure, parse_address, print};
+use crate::formats::{self, Forms};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
 use crate::protocol::Addressing;
@@ -114,7 +115,8 @@ pub(crate) struct RunArgs {
     /// Write an HDR interval log
     #[arg(long)]
     hlog: Option<PathBuf>,
-    /// Write result.json, latency.hlog and summary.txt into a folder
+    /// Write all forms of the result into a folder: result.json, latency.hlog, report.html, summary.txt, summary.md,
+    /// times.csv, seconds.csv, junit.xml
     #[arg(long)]
     pub(super) out: Option<PathBuf>,
     /// No line a second
@@ -221,6 +223,10 @@ pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
     let report = Report::new(of, &outcome, verdict, held);
     print(&report.to_table());
     places.write(&report).map_err(failed)?;
+    if let Some(folder) = &places.folder {
+        let stored = formats::Run::read(folder).map_err(|error| Failure::invalid(error.to_string()))?;
+        Forms::all_in(folder).write(&[stored]).map_err(failed)?;
+    }
     Ok(report.exit_code())
 }
 
