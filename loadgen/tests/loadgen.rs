@@ -351,6 +351,16 @@ fn the_binary_writes_its_results_and_ends_with_the_code_of_what_it_found() {
     let result: Value = serde_json::from_slice(&std::fs::read(folder.join("result.json")).unwrap()).unwrap();
     assert_eq!(result["schema"], "clawgate.loadgen.result/1");
     assert!(!result["command"].to_string().contains("a \\\"key"), "{}", result["command"]);
+    let schema: Value = serde_json::from_str(include_str!("../result.schema.json")).unwrap();
+    let told: Vec<String> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(&result)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(told.is_empty(), "{told:?}");
+    for field in result.as_object().unwrap().keys() {
+        assert!(schema["properties"].get(field).is_some(), "{field} is not in result.schema.json");
+    }
     let (lost, opened) = (result["account"]["lost"].as_u64(), result["account"]["opened"].as_u64().unwrap());
     assert_eq!(lost, Some(opened / 50));
     assert!(
@@ -367,6 +377,15 @@ fn the_binary_writes_its_results_and_ends_with_the_code_of_what_it_found() {
     }
     assert_eq!(logged, timed, "the log has what the result has");
     assert_eq!(std::fs::read_to_string(folder.join("summary.txt")).unwrap().trim(), table.trim());
+    let told = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    assert!(told("report.html").contains("Percentile spectrum") && told("summary.md").starts_with("| run |"));
+    assert!(told("junit.xml").contains("<failure") && told("times.csv").contains(",response,"));
+    assert_eq!(told("seconds.csv").lines().count(), 1 + result["seconds"].as_array().unwrap().len());
+    let again = folder.join("again.html");
+    let shown = loadgen(&["report", out, out, "--html", again.to_str().unwrap()]);
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(std::fs::read_to_string(again).unwrap().contains(" (2)"), "two runs of one name are told apart");
+    assert_eq!(loadgen(&["report", "/nowhere/at-all"]).status.code(), Some(2));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
