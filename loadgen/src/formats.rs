@@ -3,6 +3,7 @@
 //! elsewhere, or a year ago, is shown in the same way.
 
 mod charts;
+mod fold;
 mod html;
 mod junit;
 mod read;

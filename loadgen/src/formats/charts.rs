@@ -1,9 +1,10 @@
 //! The four drawings of a report: the whole distribution, its course over time, the traffic, and load against latency.
 
+use super::fold::{Heat, nines_of};
 use super::read::Run;
 use super::svg::{Plot, Scale, write_to};
 use super::{short, time_text};
-use crate::measure::{Metric, Times64};
+use crate::measure::Metric;
 
 /// Colours that are told apart; what is beyond them begins again, with a broken line.
 pub(super) const COLOURS: usize = 8;
@@ -13,11 +14,6 @@ pub(super) fn series(at: usize) -> String {
     let dash = if (at / COLOURS).is_multiple_of(2) { "" } else { " dash" };
     format!("s{}{dash}", at % COLOURS)
 }
-
-/// Points of one line of the spectrum.
-const SPECTRUM_POINTS: u32 = 90;
-/// Nines beyond which nothing is drawn: one in ten million.
-const NINES_MAX: f64 = 7.0;
 
 /// One line of the spectrum.
 #[derive(Debug)]
@@ -29,8 +25,8 @@ pub(super) struct Curve {
 impl Curve {
     /// From a run's log, or from the percentiles of its result if it has no log.
     pub(super) fn of(run: &Run, metric: Metric, name: String) -> Option<Self> {
-        let points = match run.sum(metric) {
-            Some(times) => spectrum_points(&times),
+        let points = match run.log.curves.get(metric.name()) {
+            Some(points) => without_level(points),
             None => {
                 let times = run.times_ns.get(metric.name())?;
                 let known = [
@@ -52,29 +48,11 @@ impl Curve {
     }
 }
 
-/// How many nines a quantile has: 0.9 one, 0.99 two.
-fn nines_of(quantile: f64) -> f64 {
-    (-(1.0 - quantile).log10()).clamp(0.0, NINES_MAX)
-}
-
-/// The values at evenly spaced nines, as far as there are values to tell them apart.
-fn spectrum_points(times: &Times64) -> Vec<(f64, f64)> {
-    let most = (times.len() as f64).log10().clamp(0.1, NINES_MAX);
-    let at = |step: u32| {
-        let nines = most * f64::from(step) / f64::from(SPECTRUM_POINTS);
-        (nines, times.value_at_quantile(1.0 - 10_f64.powf(-nines)) as f64)
-    };
-    let mut points: Vec<(f64, f64)> = (0..=SPECTRUM_POINTS).map(at).collect();
-    // The middle of a level stretch adds nothing.
-    let level = |points: &[(f64, f64)], at: usize| {
-        points[at - 1].1.to_bits() == points[at].1.to_bits()
-            && points[at].1.to_bits() == points[at + 1].1.to_bits()
-    };
-    let keep: Vec<bool> =
-        (0..points.len()).map(|at| at == 0 || at + 1 == points.len() || !level(&points, at)).collect();
-    let mut keep = keep.into_iter();
-    points.retain(|_| keep.next().unwrap_or(true));
-    points
+/// The middle of a level stretch adds nothing.
+fn without_level(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let same = |one: usize, other: usize| points[one].1.to_bits() == points[other].1.to_bits();
+    let is_bend = |at: usize| at == 0 || at + 1 == points.len() || !same(at - 1, at) || !same(at, at + 1);
+    (0..points.len()).filter(|at| is_bend(*at)).map(|at| points[at]).collect()
 }
 
 /// The whole distribution: each nine has as much room as the one before.
@@ -111,43 +89,46 @@ pub(super) fn spectrum(curves: &[Curve]) -> Option<String> {
     Some(plot.finish())
 }
 
-/// Rows of a heat map, and the columns that all of a page have together.
-const HEAT_ROWS: usize = 30;
+/// Most rows of a heat map, and its levels of darkness.
+const HEAT_ROWS_MAX: u16 = 36;
 const HEAT_LEVELS: usize = 7;
 
 /// The distribution over time: how many answers took how long in each second, dark where many did.
 pub(super) fn heat(run: &Run, columns_max: usize) -> Option<String> {
-    let log: Vec<(u64, &Times64)> = run
-        .log
-        .iter()
-        .filter(|(_, metric, times)| *metric == Metric::Response && !times.is_empty())
-        .map(|(second, _, times)| (*second, times))
-        .collect();
-    let seconds = log.iter().map(|(second, _)| second + 1).max()?;
-    let least = log.iter().map(|(_, times)| times.min()).min()? as f64;
-    let most = log.iter().map(|(_, times)| times.max()).max()? as f64;
-    let y = Scale::decades(least, most);
-    let per_column = seconds.div_ceil(columns_max.max(1) as u64).max(1);
-    let columns = seconds.div_ceil(per_column) as usize;
-    let mut counts = vec![[0_u64; HEAT_ROWS]; columns];
-    for (second, times) in &log {
-        let Some(column) = counts.get_mut((second / per_column) as usize) else { continue };
-        for value in times.iter_recorded() {
-            let row = (y.place(value.value_iterated_to() as f64) * HEAT_ROWS as f64) as usize;
-            column[row.min(HEAT_ROWS - 1)] += value.count_since_last_iteration();
+    let mut heat = run.log.heat.clone();
+    while columns_max.max(1) < heat.stretches.len() {
+        heat.halve();
+    }
+    let bands = || heat.stretches.iter().flat_map(|stretch| stretch.keys().copied());
+    let (least, most) = (bands().min()?, bands().max()?);
+    let per_row = (most - least + 1).div_ceil(HEAT_ROWS_MAX);
+    let rows = (most - least + 1).div_ceil(per_row).max(4);
+    let mut counts = vec![vec![0_u64; usize::from(rows)]; heat.stretches.len()];
+    for (column, stretch) in counts.iter_mut().zip(&heat.stretches) {
+        for (band, count) in stretch {
+            column[usize::from((band - least) / per_row)] += count;
         }
     }
-    let x = Scale::Linear { from: 0.0, to: (columns as u64 * per_column) as f64 };
+    let y = Scale::Log { from: Heat::begin(least), to: Heat::begin(least + rows * per_row) };
+    let x = Scale::Linear { from: 0.0, to: (counts.len() as u64 * heat.seconds) as f64 };
     let mut plot = Plot::new("Response times over the run", 300.0, x, y);
-    for (level, path) in heat_paths(&plot, &counts, per_column).into_iter().enumerate() {
+    for (level, path) in heat_paths(&plot, &counts, heat.seconds).into_iter().enumerate() {
         plot.path(&format!("h h{level}"), &path);
     }
     plot.x_axis("seconds after the start", &second_ticks(x));
     plot.y_axis("response", time_text);
-    let rows = run.seconds.iter().filter(|row| row.p99_ns != 0);
-    let p99: Vec<(f64, f64)> = rows.map(|row| (row.second as f64 + 0.5, row.p99_ns as f64)).collect();
-    plot.line("over", "p99 of each second", &p99);
+    plot.line("over", "p99 of each second", &p99_line(run));
     Some(plot.finish())
+}
+
+/// The p99 of each second, or the worst of several where there are more than are drawn.
+fn p99_line(run: &Run) -> Vec<(f64, f64)> {
+    let step = run.seconds.len().div_ceil(TRAFFIC_POINTS).max(1);
+    let stretches = run.seconds.chunks(step).filter_map(|rows| {
+        let worst = rows.iter().map(|row| row.p99_ns).max().filter(|nanos| *nanos != 0)?;
+        Some((rows[0].second as f64 + rows.len() as f64 / 2.0, worst as f64))
+    });
+    stretches.collect()
 }
 
 fn second_ticks(x: Scale) -> Vec<(f64, String)> {
@@ -155,7 +136,7 @@ fn second_ticks(x: Scale) -> Vec<(f64, String)> {
 }
 
 /// A path for each level of darkness; neighbours of the same level are one stroke.
-fn heat_paths(plot: &Plot, counts: &[[u64; HEAT_ROWS]], per_column: u64) -> [String; HEAT_LEVELS] {
+fn heat_paths(plot: &Plot, counts: &[Vec<u64>], seconds: u64) -> [String; HEAT_LEVELS] {
     let most = counts.iter().flatten().copied().max().unwrap_or(1).max(2) as f64;
     let level = |count: u64| {
         // One answer shows; a thousand are not a thousand times as dark.
@@ -164,14 +145,13 @@ fn heat_paths(plot: &Plot, counts: &[[u64; HEAT_ROWS]], per_column: u64) -> [Str
     };
     let mut paths: [String; HEAT_LEVELS] = Default::default();
     let (Scale::Log { from, to } | Scale::Linear { from, to }) = plot.y;
-    for row in 0..HEAT_ROWS {
-        let top = from * (to / from).powf((row + 1) as f64 / HEAT_ROWS as f64);
-        let bottom = from * (to / from).powf(row as f64 / HEAT_ROWS as f64);
-        let (y, height) = (plot.y_at(top), plot.y_at(bottom) - plot.y_at(top));
+    let rows = counts.first().map_or(0, Vec::len);
+    let row_at = |row: usize| plot.y_at(from * (to / from).powf(row as f64 / rows as f64));
+    for row in 0..rows {
+        let (y, height) = (row_at(row + 1), row_at(row) - row_at(row + 1));
         let mut column = 0;
         while column < counts.len() {
-            let count = counts[column][row];
-            let start = column;
+            let (start, count) = (column, counts[column][row]);
             let same = |other: u64| other != 0 && level(other) == level(count);
             column += 1;
             if count == 0 {
@@ -180,10 +160,10 @@ fn heat_paths(plot: &Plot, counts: &[[u64; HEAT_ROWS]], per_column: u64) -> [Str
             while column < counts.len() && same(counts[column][row]) {
                 column += 1;
             }
-            let from = plot.x_at((start as u64 * per_column) as f64);
-            let width = plot.x_at((column as u64 * per_column) as f64) - from;
+            let left = plot.x_at((start as u64 * seconds) as f64);
+            let width = plot.x_at((column as u64 * seconds) as f64) - left;
             let path = &mut paths[level(count)];
-            write_to(path, format_args!("M{from:.0} {y:.1}h{width:.1}v{height:.1}h-{width:.1}z"));
+            write_to(path, format_args!("M{left:.1} {y:.1}h{width:.1}v{height:.1}h-{width:.1}z"));
         }
     }
     paths
@@ -267,29 +247,15 @@ pub(super) fn load(runs: &[Run]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::fold::Folded;
     use super::super::read::tests::run;
     use super::*;
-
-    #[test]
-    fn every_nine_has_the_same_room() {
-        for (quantile, nines) in [(0.0, 0.0), (0.9, 1.0), (0.99, 2.0), (0.999, 3.0), (1.0, NINES_MAX)] {
-            assert!((nines_of(quantile) - nines).abs() < 1e-9, "{quantile}");
-        }
-    }
-
-    #[test]
-    fn a_curve_rises_and_ends_where_its_values_end() {
-        let curve = Curve::of(&run("one", 1_000.0, 1_000_000), Metric::Response, String::new()).unwrap();
-        assert!(curve.points.is_sorted_by(|one, other| one.0 < other.0 && one.1 <= other.1));
-        let end = curve.points.last().unwrap().0;
-        assert!((end - 8_000_f64.log10()).abs() < 1e-9, "{end}: 8,000 values tell no more nines apart");
-    }
 
     #[test]
     fn a_run_without_a_log_is_drawn_from_its_percentiles() {
         let mut run = run("one", 1_000.0, 1_000_000);
         let whole = Curve::of(&run, Metric::Response, String::new()).unwrap();
-        run.log.clear();
+        run.log = Folded::default();
         let few = Curve::of(&run, Metric::Response, String::new()).unwrap();
         assert!(few.points.len() < whole.points.len() && 5 <= few.points.len());
         assert!(spectrum(&[few]).is_some() && heat(&run, 100).is_none());

@@ -449,22 +449,21 @@ mod tests {
         let mut rng = crate::rng::Rng::new(1);
         let mut long = run("long", 1_000.0, 1_000_000);
         long.seconds.clear();
-        long.log.clear();
+        long.log.heat.stretches.clear();
         for second in 0..600_u64 {
-            let mut times = crate::measure::new_histogram();
-            for _ in 0..200 {
-                times.saturating_record(1_000 << rng.below(26));
-            }
             let p99_ns = rng.below(1 << 30);
-            long.seconds.push(Row {
-                second,
-                sent: rng.below(9_999),
-                answered: 1,
-                refused: 3,
-                p99_ns,
-                ..Row::default()
-            });
-            long.log.push((second, Metric::Response, times));
+            let row =
+                Row { second, sent: rng.below(9_999), answered: 1, refused: 3, p99_ns, ..Row::default() };
+            long.seconds.push(row);
+        }
+        for _ in 0..300 {
+            let noise = (60..200).step_by(3).map(|band| (band, 1 << rng.below(20)));
+            long.log.heat.stretches.push(noise.collect());
+        }
+        for metric in Metric::ALL {
+            long.times_ns.insert(metric.name().to_owned(), long.times_ns["response"]);
+            let points = (0..90_u32).map(|at| (f64::from(at) / 15.0, f64::from(at) * 1e4 + 1e3));
+            long.log.curves.insert(metric.name(), points.collect());
         }
         for code in 0..64 {
             long.account.codes.insert(format!("CODE_{code}"), code);

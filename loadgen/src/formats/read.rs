@@ -6,12 +6,10 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use base64::Engine as _;
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde::Deserialize;
 
-use crate::measure::{Metric, Times64, new_histogram};
+use super::fold::{Folded, fold_log};
+use crate::measure::Metric;
 use crate::report::{Distribution, GatewayCost, Noise, Rates, Row, SCHEMA};
 
 /// Why a result cannot be shown.
@@ -139,9 +137,9 @@ pub struct Run {
     pub(crate) schedule_digest: String,
     /// Its seconds.
     pub seconds: Vec<Row>,
-    /// The histograms of its interval log: second, metric, values.
+    /// What is drawn of its interval log.
     #[serde(skip)]
-    pub(crate) log: Vec<(u64, Metric, Times64)>,
+    pub(crate) log: Folded,
 }
 
 impl Run {
@@ -160,7 +158,7 @@ impl Run {
         run.name = named.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let log = named.join("latency.hlog");
         if let Ok(bytes) = fs::read(&log) {
-            run.log = read_log(&bytes).map_err(|error| Unreadable(format!("{}: {error}", log.display())))?;
+            run.log = fold_log(&bytes).map_err(|error| Unreadable(format!("{}: {error}", log.display())))?;
         }
         Ok(run)
     }
@@ -181,48 +179,18 @@ impl Run {
         Ok(run)
     }
 
-    /// The times of one metric over the whole run, from its log.
-    pub(crate) fn sum(&self, metric: Metric) -> Option<Times64> {
-        let mut sum: Option<Times64> = None;
-        for (_, _, times) in self.log.iter().filter(|(_, of, _)| *of == metric) {
-            // What does not fit was written by something else, and stays out.
-            sum.get_or_insert_with(new_histogram).add(times).ok();
-        }
-        sum.filter(|sum| !sum.is_empty())
-    }
-
     /// What most people ask for first.
     pub(crate) fn response(&self) -> Option<&Distribution> {
         self.times_ns.get(Metric::Response.name())
     }
 }
 
-fn read_log(bytes: &[u8]) -> Result<Vec<(u64, Metric, Times64)>, String> {
-    let mut log = Vec::new();
-    let mut deserializer = Deserializer::new();
-    for entry in IntervalLogIterator::new(bytes) {
-        let LogEntry::Interval(interval) =
-            entry.map_err(|error| format!("this is no interval log: {error:?}"))?
-        else {
-            continue;
-        };
-        let tag = interval.tag().map_or("", |tag| tag.as_str());
-        let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.name() == tag) else { continue };
-        let encoded = base64::engine::general_purpose::STANDARD
-            .decode(interval.encoded_histogram())
-            .map_err(|error| format!("a histogram of its log is damaged: {error}"))?;
-        let times = deserializer
-            .deserialize(&mut encoded.as_slice())
-            .map_err(|error| format!("a histogram of its log is damaged: {error:?}"))?;
-        log.push((interval.start_timestamp().as_secs(), metric, times));
-    }
-    Ok(log)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::formats::fold::Folder;
+    use crate::measure::new_histogram;
 
     /// A stored run of eight seconds whose times lie around `centre_ns`.
     pub(in crate::formats) fn run(name: &str, rate: f64, centre_ns: u64) -> Run {
@@ -241,15 +209,18 @@ pub(crate) mod tests {
             account: RunAccount { opened: 8_000, answered: 8_000, ..RunAccount::default() },
             ..Run::default()
         };
+        let mut folder = Folder::default();
+        let mut sum = new_histogram();
         for second in 0..8 {
             let mut times = new_histogram();
             for step in 1..=1_000_u64 {
                 times.record(centre_ns / 2 + centre_ns * step / 1_000 + centre_ns / (1_001 - step)).unwrap();
             }
             run.seconds.push(Row { second, sent: 1_000, answered: 1_000, ..Row::default() });
-            run.log.push((second, Metric::Response, times));
+            folder.add(second, Metric::Response, &times);
+            sum.add(&times).unwrap();
         }
-        let sum = run.sum(Metric::Response).unwrap();
+        run.log = folder.fold();
         run.times_ns.insert("response".to_owned(), Distribution::of(&sum));
         run.rates = Some(Rates {
             target: rate,
@@ -276,11 +247,5 @@ pub(crate) mod tests {
             format!(r#"{{"schema":"{SCHEMA}","exact":true,"something_new":[1],"slo":[{{"found":null}}]}}"#);
         let run = Run::parse(text.as_bytes()).unwrap();
         assert!(run.exact && run.slo[0].found.is_none());
-    }
-
-    #[test]
-    fn a_damaged_log_is_told() {
-        assert!(read_log(b"Tag=response,1.0,1.0,5.0,!!!\n").is_err());
-        assert!(read_log(b"#[a comment]\n").unwrap().is_empty());
     }
 }
