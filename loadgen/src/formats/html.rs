@@ -333,10 +333,10 @@ fn write_objectives(html: &mut String, run: &Run) {
     html.push_str("</tbody></table></div>");
 }
 
-/// What has to be known to repeat it, and what it cost.
-fn write_facts(html: &mut String, run: &Run) {
+/// What has to be known to repeat it.
+fn circumstances(run: &Run) -> Vec<(&'static str, String)> {
     let (asked, machine) = (&run.asked, &run.machine);
-    let mut facts = vec![
+    vec![
         (
             "load",
             format!(
@@ -382,7 +382,12 @@ fn write_facts(html: &mut String, run: &Run) {
                     .join(", ")
             ),
         ),
-    ];
+    ]
+}
+
+/// What has to be known to repeat it, and what it cost.
+fn write_facts(html: &mut String, run: &Run) {
+    let mut facts = circumstances(run);
     if let Some(cost) = run.gateway {
         facts.push((
             "gateway",
