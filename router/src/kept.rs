@@ -473,6 +473,7 @@ pub(crate) fn begin(thread: &Rc<Thread>) {
         lsn: journal::FIRST_LSN,
         journal: kept.journals.is_some(),
         store: true,
+        outlives: kept.store.outlives(),
     };
     thread.shard.borrow_mut().begin_with(&start);
     let bytes_max = thread.gateway().limits.unsaved_bytes_max / usize::from(thread.shared.cores());

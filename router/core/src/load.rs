@@ -211,9 +211,9 @@ impl Shard {
         out.push(Effect::Save { save, session, needed: floor != 0, saved });
     }
 
-    /// Saves a session that became idle, if it has been long since the last time.
+    /// Saves a session that became idle, if it has been long since the last time and the store outlives us.
     pub(crate) fn save_idle(&mut self, slot: u32, out: &mut Effects) {
-        let session = self.sessions.at(slot).filter(|session| session.unsaved);
+        let session = self.sessions.at(slot).filter(|session| session.unsaved && self.log.outlives);
         let due = session.is_some_and(|own| own.saved == own.created || own.saved + SAVE_PAUSE <= self.now);
         if due {
             self.save_session(slot, out);

@@ -30,6 +30,9 @@ pub struct Start {
     pub journal: bool,
     /// Sessions are kept in a store: saved as they change, loaded when they are written to again.
     pub store: bool,
+    /// The store outlives this process. What one in memory holds does not: a session is saved when it leaves memory then,
+    /// and not every while before, because nobody could find it there.
+    pub outlives: bool,
 }
 
 /// How the journal stands.
@@ -93,6 +96,7 @@ pub(crate) struct Ended {
 pub(crate) struct Log {
     pub(crate) journal: bool,
     pub(crate) store: bool,
+    pub(crate) outlives: bool,
     pub(crate) state: JournalState,
     shard: u64,
     unix_micros: u64,
@@ -149,6 +153,7 @@ impl Log {
         Self {
             journal: false,
             store: false,
+            outlives: false,
             state: JournalState::Open,
             shard: shard as u64,
             unix_micros: 0,
@@ -166,7 +171,7 @@ impl Log {
     }
 
     pub(crate) fn begin(&mut self, start: &Start) {
-        (self.journal, self.store) = (start.journal, start.store);
+        (self.journal, self.store, self.outlives) = (start.journal, start.store, start.outlives);
         (self.unix_micros, self.last) = (start.unix_micros, start.uid_after.micros());
         (self.next, self.durable) = (start.lsn.max(1), start.lsn.max(1) - 1);
     }
@@ -351,6 +356,7 @@ mod tests {
             lsn: 11,
             journal: true,
             store: true,
+            outlives: true,
         });
         log
     }
@@ -372,6 +378,7 @@ mod tests {
             lsn: 1,
             journal: true,
             store: false,
+            outlives: false,
         });
         assert!(last < later.uid(Time(0)), "the system's clock was set back over a restart");
     }

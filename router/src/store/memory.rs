@@ -38,6 +38,8 @@ pub(super) struct Memory(Instance);
 
 #[derive(Clone, Debug, Default)]
 struct Conversation {
+    /// Its own, for the order of activity.
+    number: u64,
     session: Option<SessionRow>,
     said: BTreeMap<(u64, u8), Said>,
     active_millis: u64,
@@ -47,8 +49,9 @@ struct Conversation {
 #[derive(Debug, Default)]
 struct Tables {
     conversations: BTreeMap<Key, Conversation>,
-    /// By the time when somebody spoke last.
-    active: BTreeMap<(u64, Key), ()>,
+    /// By the time when somebody spoke last, and by number.
+    active: BTreeMap<(u64, u64), Key>,
+    last_number: u64,
     letters: BTreeMap<u64, DeadLetter>,
     cursors: BTreeMap<String, CursorRow>,
     marks: BTreeMap<u64, BTreeMap<Mark, u32>>,
@@ -57,23 +60,35 @@ struct Tables {
 }
 
 impl Tables {
-    /// Changes a conversation, made if it is not there, and keeps the sums and the order of activity right.
+    /// Changes a conversation, made if it is not there, and keeps the sums and the order of activity right. What is in
+    /// its place stays there: with a million of them a way through the tree is what a change costs.
     fn change(&mut self, key: &Key, change: impl FnOnce(&mut Conversation)) {
-        let mut conversation = self.conversations.remove(key).unwrap_or_default();
-        self.active.remove(&(conversation.active_millis, key.clone()));
-        self.bytes -= conversation.bytes;
-        change(&mut conversation);
-        let rows = conversation.said.values().map(|said| said.text.len() + 96);
-        let session = conversation.session.clone().map_or(0, |row| Op::Session(Box::new(row)).bytes());
-        conversation.bytes = rows.sum::<usize>() + session + 2 * key.as_str().len();
-        self.bytes += conversation.bytes;
-        self.active.insert((conversation.active_millis, key.clone()), ());
-        self.conversations.insert(key.clone(), conversation);
+        let found = match self.conversations.get_mut(key) {
+            Some(found) => found,
+            None => {
+                self.last_number += 1;
+                let new = Conversation { number: self.last_number, ..Conversation::default() };
+                self.active.insert((new.active_millis, new.number), key.clone());
+                self.conversations.entry(key.clone()).or_insert(new)
+            }
+        };
+        let before = found.active_millis;
+        change(found);
+        let rows = found.said.values().map(|said| said.text.len() + 96);
+        let session = found.session.as_ref().map_or(0, SessionRow::bytes);
+        let bytes = rows.sum::<usize>() + session + 2 * key.as_str().len();
+        self.bytes = self.bytes + bytes - found.bytes;
+        found.bytes = bytes;
+        if found.active_millis != before
+            && let Some(key) = self.active.remove(&(before, found.number))
+        {
+            self.active.insert((found.active_millis, found.number), key);
+        }
     }
 
     fn remove(&mut self, key: &Key) {
         if let Some(conversation) = self.conversations.remove(key) {
-            self.active.remove(&(conversation.active_millis, key.clone()));
+            self.active.remove(&(conversation.active_millis, conversation.number));
             self.bytes -= conversation.bytes;
         }
     }
@@ -172,7 +187,7 @@ impl Backend for Memory {
         let mut tables = self.tables();
         let coming: usize = ops.iter().map(Op::bytes).sum();
         while bytes_max < tables.bytes + coming
-            && let Some(((_, key), ())) = tables.active.pop_first()
+            && let Some((_, key)) = tables.active.pop_first()
         {
             tables.remove(&key);
         }
@@ -217,7 +232,7 @@ impl Backend for Memory {
 
     async fn idle(&mut self, before_millis: u64, limit: usize) -> Result<Vec<(Key, u64)>, Trouble> {
         let tables = self.tables();
-        let idle = tables.active.keys().take_while(|(active, _)| *active < before_millis).take(limit);
+        let idle = tables.active.range(..(before_millis, 0)).take(limit);
         let revision = |key: &Key| {
             let session = tables.conversations.get(key).and_then(|found| found.session.as_ref());
             session.map_or(0, |row| row.revision)

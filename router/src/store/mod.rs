@@ -266,6 +266,11 @@ impl Store {
         self.0.kind()
     }
 
+    /// Is what it holds there after this process?
+    pub(crate) fn outlives(&self) -> bool {
+        self.kind() != "memory"
+    }
+
     /// Does it work?
     pub(crate) fn health(&self) -> Health {
         self.0.health()

@@ -152,7 +152,8 @@ impl SessionRow {
         Key::new(&self.channel, self.scope, &self.party, &self.thread)
     }
 
-    fn bytes(&self) -> usize {
+    /// What it costs in memory, about.
+    pub(super) fn bytes(&self) -> usize {
         let context: usize = self.context.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
         let tools: usize = self.tools.iter().map(|tool| tool.len() + 24).sum();
         let names = [&self.channel, &self.party, &self.thread, &self.chat, &self.name];

@@ -12,10 +12,14 @@ const OK: Delivery<'static> = Delivery::Confirmed { message: "m1" };
 
 /// A shard that journals, and keeps sessions in a store if `store`.
 pub(super) fn keeps(plan: Plan, store: bool) -> Scene {
+    keeps_in(plan, store, true)
+}
+
+fn keeps_in(plan: Plan, store: bool, outlives: bool) -> Scene {
     let mut scene = scene(plan);
     let secret = Secret([3, 4]);
     let unix_micros = 1_790_000_000_000_000;
-    let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal: true, store };
+    let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal: true, store, outlives };
     scene.shard().begin_with(&start);
     scene.shard().remembers_since(None);
     scene
@@ -418,6 +422,21 @@ fn what_is_said_is_saved_and_the_session_now_and_then() {
     assert_eq!(durable(&mut scene, 1), ["operated ok"], "what is forgotten is forgotten for good");
     scene.event(Event::Saved { save: 5 });
     assert_eq!(scene.shard().released(), 1);
+}
+
+#[test]
+fn a_store_that_does_not_outlive_the_process_is_told_of_a_session_when_it_leaves_memory() {
+    let mut scene = keeps_in(remembers(), true, false);
+    scene.send(Inbound { mode: Mode::Whole, ..says("ann", "hi") });
+    let session = scene.find("ann").unwrap();
+    scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
+    scene.text(call(0, 1, 0), "hello");
+    let end = scene.finishes(call(0, 1, 0));
+    let saves: Vec<_> = end.iter().filter(|line| line.starts_with("save")).collect();
+    assert_eq!(saves, ["save 1 session", "save 2 said \"hi\" \"hello\""], "but for what is said");
+    let (_, gone) = scene.next();
+    assert_eq!(gone, ["save 3 session"]);
+    assert!(scene.find("ann").is_none());
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Life {
         let plan = Arc::new(plan(dice, is_whole));
         let bounds = Arc::new(Bounds::new(&plan, shards));
         let lsn = 1 + dice.below(3);
-        let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true };
+        let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true, outlives: true };
         let make = |n| {
             let mut shard = Shard::new(ShardId(n), shards, plan.clone(), bounds.clone(), dice.next());
             shard.begin_with(&start);
