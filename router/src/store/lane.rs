@@ -156,7 +156,7 @@ struct Batch {
 fn take(shared: &Shared) -> Batch {
     let mut batch = Batch { ops: Vec::new(), parts: Vec::new() };
     while batch.ops.len() < shared.batch_ops_max
-        && let Some(Entry { part, ops }) = shared.writes.pop()
+        && let Some(Entry { part, ops }) = shared.take()
     {
         batch.ops.extend(ops);
         batch.parts.push(part);

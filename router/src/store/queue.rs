@@ -8,7 +8,7 @@ use clawgate_core::time::Time;
 use crossbeam_queue::ArrayQueue;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -194,6 +194,9 @@ pub(super) struct Shared {
     bytes_max: usize,
     waiting_ops: AtomicUsize,
     waiting_bytes: AtomicUsize,
+    /// Of those that wait, what can be taken: one is counted before it is in the queue, so that the bound holds, and here
+    /// after. For a moment it may be below zero.
+    ready_ops: AtomicIsize,
     pub(super) writes: ArrayQueue<Entry>,
     pub(super) chores: ArrayQueue<Arc<Job>>,
     pub(super) reads: ArrayQueue<Arc<Job>>,
@@ -240,6 +243,7 @@ impl Shared {
             bytes_max: queue.bytes_max,
             waiting_ops: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
+            ready_ops: AtomicIsize::new(0),
             writes: ArrayQueue::new(queue.ops_max.max(1)),
             chores: ArrayQueue::new(CHORES_MAX),
             reads: ArrayQueue::new(queue.reads_max.max(1)),
@@ -287,14 +291,23 @@ impl Shared {
             self.counted.refused.fetch_add(number(count), Ordering::Relaxed);
             return Err(Full);
         }
+        self.ready_ops.fetch_add(count.cast_signed(), Ordering::Relaxed);
         self.write_bell.ring();
         Ok(())
     }
 
     /// Is a transaction's worth there, or so much that what comes next may find no room?
     pub(super) fn is_batch_full(&self) -> bool {
-        self.batch_ops_max.min(self.ops_max / 2) <= self.waiting_ops.load(Ordering::Relaxed)
+        let enough = self.batch_ops_max.min(self.ops_max / 2).cast_signed();
+        enough <= self.ready_ops.load(Ordering::Relaxed)
             || self.bytes_max / 2 <= self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The next that waits.
+    pub(super) fn take(&self) -> Option<Entry> {
+        let entry = self.writes.pop()?;
+        self.ready_ops.fetch_sub(entry.ops.len().cast_signed(), Ordering::Relaxed);
+        Some(entry)
     }
 
     fn settle(&self, ops: usize, bytes: usize) {

@@ -19,7 +19,13 @@ fn a_start_says_what_it_does() {
 /// a store that had no line any more, and nothing was ever saved or loaded.
 #[test]
 fn a_store_lives_as_long_as_the_process() {
-    let gateway = Gateway::start(json!({ "data": { "folder": "" } }));
+    // What is said is saved at once; the session itself only when it leaves memory, in a store that ends with the process.
+    let gateway = Gateway::start(json!({
+        "data": { "folder": "" },
+        "models": { "echo": { "provider": "echo" } },
+        "agents": { "main": { "models": ["echo"] } },
+        "route": "main",
+    }));
     let mut socket = gateway.socket();
     socket.ask("s", "canary");
     gateway.await_metric("clawgate_store_rows_total", "", 1);
