@@ -66,7 +66,7 @@ impl Identity {
             digest: None,
             id: "local".to_owned(),
             user: "local".to_owned(),
-            scopes: config::keys::Scopes { chat: true, read: true, admin: false },
+            scopes: config::keys::Scopes { chat: true, read: true, admin: false, agent: true },
             class: Class::Normal,
             rate: rates.key.as_ref().map(rate),
             bucket: bucket.unwrap_or_default(),

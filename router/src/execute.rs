@@ -7,7 +7,7 @@ use crate::mesh::{Letter, Reply};
 use crate::thread::{Next, Thread};
 use crate::usage::Meter;
 use crate::voice::Voice;
-use crate::{call, deliver, driver, http, keep, remote, websocket};
+use crate::{agents, call, deliver, driver, http, keep, remote, websocket};
 use clawgate_core::effect::{Effect, Effects, Outcome};
 use clawgate_core::event::{Content, Event, Piece};
 use clawgate_core::id::{AgentId, CallId, Client, ModelId, SessionId, ShardId, TurnId};
@@ -35,9 +35,12 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             reply(thread, client, Reply::Refused { code, retry_after_millis }, "");
         }
         Effect::Start { call, agent, model } => start(thread, call, agent, model),
-        Effect::Cancel { call, overdue } => thread.upstreams.cancel(call, overdue),
-        Effect::Pause { call } => thread.upstreams.pause(call, true),
-        Effect::Resume { call } => thread.upstreams.pause(call, false),
+        Effect::Cancel { call, overdue } => {
+            thread.upstreams.cancel(call, overdue);
+            agents::turns::cancel(thread, call);
+        }
+        Effect::Pause { call } => pause(thread, call, true),
+        Effect::Resume { call } => pause(thread, call, false),
         Effect::Send { client, turn, seq, text } => {
             reply(thread, client, Reply::Piece { turn, seq }, effects.text(text));
         }
@@ -84,6 +87,16 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
     }
 }
 
+fn cancel(thread: &Rc<Thread>, call: CallId) {
+    thread.upstreams.cancel(call);
+    agents::turns::cancel(thread, call);
+}
+
+fn pause(thread: &Rc<Thread>, call: CallId, paused: bool) {
+    thread.upstreams.pause(call, paused);
+    agents::turns::pause(thread, call, paused);
+}
+
 fn settled(thread: &Rc<Thread>, turn: TurnId, session: SessionId, outcome: Outcome) {
     let (shard, session, turn) = (thread.id.0, session.slot, turn.slot);
     tracing::trace!(shard, session, turn, ?outcome, "settled");
@@ -101,6 +114,15 @@ fn start(thread: &Rc<Thread>, call: CallId, agent: AgentId, model: ModelId) {
         Upstream::Scripted(_) => {
             let control = thread.upstreams.begin(call);
             driver::spawn(call::scripted(thread.clone(), Started { gateway, call, agent, model, control }));
+        }
+        Upstream::Agent(_) => {
+            let control = thread.upstreams.begin(call);
+            let started = Started { gateway, call, agent, model, control };
+            driver::spawn(agents::http::call(thread.clone(), started));
+        }
+        Upstream::Workers(_) => {
+            let control = thread.upstreams.begin(call);
+            agents::turns::start(thread, Started { gateway, call, agent, model, control });
         }
         Upstream::Remote(_) => {
             let control = thread.upstreams.begin(call);

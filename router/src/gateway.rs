@@ -1,5 +1,8 @@
 //! The configuration, compiled, which never changes once it is; and what all threads share: the counters that hold for
 //! the process. Which configuration is in force is each thread's own to know: see `reload.rs`.
+use crate::agents::http::AgentEndpoint;
+use crate::agents::pool::Pool;
+use crate::agents::turns::Workers;
 use crate::auth::{self, Guard, Keys};
 use crate::clock::Clock;
 use crate::config::session::Account;
@@ -49,6 +52,8 @@ pub(crate) enum Upstream {
     Echo(echo::Echo),
     Scripted(scripted::Script),
     Remote(Box<Remote>),
+    Agent(Box<AgentEndpoint>),
+    Workers(Box<Workers>),
 }
 
 /// The compiled configuration.
@@ -103,10 +108,8 @@ impl Gateway {
             models: config.models.iter().map(|of| model(of, &config.limits)).collect(),
             route: route(&config.route)?,
         };
-        let upstreams = config.models.iter().map(|model| {
-            let before = before.and_then(|before| before.remote(&model.name));
-            upstream(model, &config.limits, &client_tls, before)
-        });
+        let upstreams =
+            config.models.iter().map(|model| upstream(model, &config.limits, &client_tls, before));
         let upstreams = upstreams.collect::<Result<_, _>>()?;
         if platforms.len() < plan.channels.len() {
             // That of linked conversations.
@@ -148,7 +151,7 @@ impl Gateway {
     pub(crate) fn remote(&self, name: &str) -> Option<&Remote> {
         match self.upstreams.get(usize::from(self.model(name)?.0))? {
             Upstream::Remote(remote) => Some(remote),
-            Upstream::Echo(_) | Upstream::Scripted(_) => None,
+            Upstream::Echo(_) | Upstream::Scripted(_) | Upstream::Agent(_) | Upstream::Workers(_) => None,
         }
     }
 
@@ -236,8 +239,12 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
 fn model(model: &config::models::Model, limits: &config::limits::Limits) -> plan::Model {
     // Each call has a connection: those for which there is none wait in line, as for any other bound, over all cores.
     let most = match model.provider {
-        config::models::Provider::Remote(_) => limits.upstream_connections_max,
-        config::models::Provider::Echo { .. } | config::models::Provider::Scripted { .. } => 0,
+        config::models::Provider::Remote(_) | config::models::Provider::Endpoint(_) => {
+            limits.upstream_connections_max
+        }
+        config::models::Provider::Echo { .. }
+        | config::models::Provider::Scripted { .. }
+        | config::models::Provider::Workers(_) => 0,
     };
     let running_max = match (model.running_max, most) {
         (0, most) | (most, 0) => most,
@@ -281,9 +288,15 @@ fn upstream(
     model: &config::models::Model,
     limits: &config::limits::Limits,
     client_tls: &Arc<rustls::ClientConfig>,
-    before: Option<&Remote>,
+    before: Option<&Gateway>,
 ) -> Result<Upstream, String> {
     Ok(match &model.provider {
+        config::models::Provider::Endpoint(endpoint) => {
+            Upstream::Agent(Box::new(AgentEndpoint::compile(&model.name, endpoint, limits, client_tls)?))
+        }
+        config::models::Provider::Workers(workers) => {
+            Upstream::Workers(Box::new(Workers::compile(workers, before)))
+        }
         config::models::Provider::Echo { words } => Upstream::Echo(echo::Echo { by_words: *words }),
         config::models::Provider::Scripted { script } => Upstream::Scripted(self::script(script)),
         config::models::Provider::Remote(remote) => {
@@ -292,6 +305,7 @@ fn upstream(
                 None => client_tls.clone(),
             };
             let connect_age_max = model.connect_age_max.unwrap_or(limits.connect_age_max);
+            let before = before.and_then(|before| before.remote(&model.name));
             Upstream::Remote(Box::new(self::remote(model, remote, (tls, connect_age_max), before)?))
         }
     })
@@ -432,6 +446,8 @@ pub(crate) struct Shared {
     /// What outlives the process, once it is ours.
     pub(crate) kept: std::sync::OnceLock<Kept>,
     pub(crate) confirmations: Confirmations,
+    /// Workers of agents, over all threads.
+    pub(crate) workers: Pool,
     /// What is used, once what earlier runs left is read.
     pub(crate) books: std::sync::OnceLock<Books>,
     /// What tools do is written down here, once the data directory is ours.
@@ -485,6 +501,7 @@ impl Shared {
             nonce,
             kept: std::sync::OnceLock::new(),
             confirmations: Confirmations::new(cores),
+            workers: Pool::new(cores),
             books: std::sync::OnceLock::new(),
             audit: std::sync::OnceLock::new(),
             clock,

@@ -467,7 +467,8 @@ fn files_of(config: &Config) -> Vec<PathBuf> {
     }
     files.extend(config.models.iter().filter_map(|model| match &model.provider {
         Provider::Remote(remote) => remote.ca_file.clone(),
-        Provider::Echo { .. } | Provider::Scripted { .. } => None,
+        Provider::Endpoint(endpoint) => endpoint.ca_file.clone(),
+        Provider::Echo { .. } | Provider::Scripted { .. } | Provider::Workers(_) => None,
     }));
     files.extend(config.tools.iter().filter_map(|tool| match &tool.kind {
         Kind::Http(http) => http.ca_file.clone(),

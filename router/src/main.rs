@@ -3,6 +3,7 @@
 //! The shell around `clawgate_core`: it owns sockets, clocks, files, threads and randomness, moves bytes, and takes no
 //! decision about a message. `ARCHITECTURE.md` says where everything happens.
 mod again;
+mod agents;
 mod api;
 mod auth;
 mod call;
@@ -33,6 +34,7 @@ mod mesh;
 mod metrics;
 mod net;
 mod place;
+mod reading;
 mod recall;
 mod reload;
 mod remote;

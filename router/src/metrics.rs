@@ -92,6 +92,10 @@ pub(crate) struct Counts {
     pub(crate) deliveries_refused: u64,
     /// Tool calls.
     pub(crate) tools: Counted,
+    /// Turns that workers had, by how that ended.
+    pub(crate) worker_turns: BTreeMap<&'static str, u64>,
+    pub(crate) worker_faults: u64,
+    pub(crate) worker_late: u64,
     refused: Vec<u64>,
     turn: Durations,
     first_piece: Durations,
@@ -122,6 +126,9 @@ impl Default for Counts {
             upstream_bytes_in: 0,
             deliveries_refused: 0,
             tools: Counted::default(),
+            worker_turns: BTreeMap::new(),
+            worker_faults: 0,
+            worker_late: 0,
             refused: vec![0; Code::ALL.len()],
             turn: Durations::default(),
             first_piece: Durations::default(),
@@ -210,6 +217,8 @@ pub(crate) struct Report {
     pub(crate) rows_dropped: u64,
     /// By model: tokens of prompts and of answers.
     pub(crate) tokens: Vec<(String, [Sizes; 2])>,
+    /// Turns that workers have.
+    pub(crate) worker_running: usize,
 }
 
 /// How the configuration came to be what it is.
@@ -230,6 +239,14 @@ struct Reports {
     store: Option<crate::store::Counters>,
     books: Option<Books>,
     endpoints: Vec<EndpointRow>,
+    workers: Workers,
+}
+
+/// How many workers there are, and turns that wait for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Workers {
+    pub(crate) connected: u32,
+    pub(crate) waiting: u32,
 }
 
 /// What the usage accounts tell about themselves.
@@ -249,10 +266,11 @@ pub(crate) fn encode(
     reloaded: Reloaded,
     scaling: Scaling,
     (store, books): (Option<crate::store::Counters>, Option<Books>),
-    endpoints: Vec<EndpointRow>,
+    (endpoints, workers): (Vec<EndpointRow>, Workers),
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    registry.register_collector(Box::new(Reports { reports, reloaded, scaling, store, books, endpoints }));
+    let all = Reports { reports, reloaded, scaling, store, books, endpoints, workers };
+    registry.register_collector(Box::new(all));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -327,6 +345,7 @@ impl Collector for Reports {
         self.encode_store(&mut encoder)?;
         self.encode_usage(&mut encoder)?;
         self.encode_tools(&mut encoder)?;
+        self.encode_workers(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -363,6 +382,28 @@ impl Reports {
             family(encoder, name, help, vec![(Vec::new(), number(store))])?;
         }
         Ok(())
+    }
+
+    fn encode_workers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let none = Vec::new;
+        let Workers { connected, waiting } = self.workers;
+        gauges(encoder, "workers", "Workers of agents that are connected", vec![(none(), connected.into())])?;
+        let help = "Turns that wait for a worker";
+        gauges(encoder, "worker_turns_waiting", help, vec![(none(), waiting.into())])?;
+        let running = self.reports.iter().map(|report| report.worker_running as u64).sum();
+        gauges(encoder, "worker_turns_running", "Turns that workers have", vec![(none(), running)])?;
+        let sum =
+            |what: &dyn Fn(&Counts) -> u64| self.reports.iter().map(|report| what(&report.counts)).sum();
+        let outcomes = ["done", "failed", "lost", "cancelled"];
+        let rows = outcomes.map(|outcome| {
+            let count = sum(&|counts| counts.worker_turns.get(outcome).copied().unwrap_or(0));
+            (vec![("outcome", outcome.to_owned())], count)
+        });
+        counters(encoder, "worker_turns", "Turns that workers had, by how that ended", rows.to_vec())?;
+        let help = "Messages of workers that made no sense";
+        counters(encoder, "worker_faults", help, vec![(none(), sum(&|counts| counts.worker_faults))])?;
+        let help = "Messages of workers about calls that were over";
+        counters(encoder, "worker_late_messages", help, vec![(none(), sum(&|counts| counts.worker_late))])
     }
 
     /// Tokens, by the names of OpenTelemetry's conventions for generative AI.

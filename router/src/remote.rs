@@ -3,12 +3,13 @@
 //!
 //! Owns the order of the attempts. Which endpoint is next is [`clawgate_core::outlets`]'s to say; whether the model is
 //! called again, or another one, is the shard's.
-use crate::call::{Started, flow, hand};
+use crate::call::{Started, hand};
 use crate::config::remote::Place as Settings;
 use crate::gateway::Upstream;
+use crate::reading;
 use crate::thread::Thread;
 use crate::tools;
-use crate::upstream::{self, Answer, Control, Fault, Origin, Wire};
+use crate::upstream::{self, Control, Fault, Origin};
 use crate::usage::Meter;
 use crate::voice::{self, Voice};
 use clawgate_core::codes::Code;
@@ -18,7 +19,7 @@ use clawgate_core::outlets::{Outlets, Tried as Called, Verdict};
 use clawgate_core::time::Time;
 use clawgate_providers::rates::Rates;
 use clawgate_providers::request::{Request, Unsupported};
-use clawgate_providers::{End, Endpoint, Json, Limits, Said, Turn, failure};
+use clawgate_providers::{End, Endpoint, Said, Turn, failure};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +194,7 @@ fn milder(before: Option<Failed>, other: Failed) -> Failed {
     let hope = |failed: &Failed| match failed.retry {
         _ if failed.is_final => (4, Duration::ZERO),
         Retry::After(wait) => (3, Duration::MAX.saturating_sub(wait)),
-        Retry::Backoff => (2, Duration::ZERO),
+        Retry::AtOnce | Retry::Backoff => (2, Duration::ZERO),
         Retry::Elsewhere => (1, Duration::ZERO),
         Retry::Never => (0, Duration::ZERO),
     };
@@ -318,9 +319,6 @@ impl Ear<'_> {
     }
 }
 
-/// How long the end of a body may follow the end of its answer. One that does not come costs the connection.
-const REST_AGE_MAX: Duration = Duration::from_secs(1);
-
 async fn converse(
     job: &Job<'_>,
     at: usize,
@@ -335,7 +333,7 @@ async fn converse(
     thread.handle(Event::Piece { call, piece: Piece::Alive });
     let endpoint = &target.places[at].endpoint;
     if !(200..300).contains(&answer.status) {
-        let body = bounded_body(thread, &mut wire, &mut answer, control).await;
+        let body = reading::error_body(thread, &mut wire, &mut answer, control).await;
         let Some(headers) = answer.headers() else { return Err(Fault::Closed) };
         let mut detail = String::new();
         ear.failed = Some(Failed::of(&endpoint.failure(answer.status, &headers, &body, &mut detail)));
@@ -351,88 +349,13 @@ async fn converse(
         }
     }
     control.meter(Meter::answering);
-    read_answer(job, endpoint, ear, (&mut wire, &mut answer)).await?;
+    // No two answers of a conversation give their calls the same ids.
+    let decoder = endpoint.decoder(reading::limits(&thread.gateway().limits)).with_seed(thread.random());
+    reading::read(thread, control, decoder, |said| ear.hear(job, said), (&mut wire, &mut answer)).await?;
     if answer.keep_alive && answer.body.is_done() && !control.is_cancelled() {
         thread.upstreams.keep(wire, thread.now());
     }
     Ok(())
-}
-
-/// Reads an answer to its end. All pieces of one read leave in one write, because the loop writes once a turn.
-async fn read_answer(
-    job: &Job<'_>,
-    endpoint: &Endpoint,
-    ear: &mut Ear<'_>,
-    (wire, answer): (&mut Wire, &mut Answer),
-) -> Result<(), Fault> {
-    let Job { thread, control, .. } = *job;
-    let mut json = Json::new();
-    // No two answers of a conversation give their calls the same ids.
-    let decoder = endpoint.decoder(answer_limits(&thread.gateway().limits));
-    let mut decoder = decoder.with_seed(thread.random());
-    let mut text = Vec::new();
-    let (mut failed, mut rest) = (false, None);
-    loop {
-        upstream::take_body(wire, answer, &mut text)?;
-        let used = decoder.decode(&mut text, &mut json, &mut |said| {
-            let finished = matches!(said, Said::Ended(End::Finished(_)));
-            failed |= !ear.hear(job, said) && !finished;
-        });
-        text.drain(..used);
-        // Nobody hears what follows a failure: the model must not go on.
-        if answer.body.is_done() || control.is_cancelled() || failed {
-            break;
-        }
-        if !decoder.is_ended() {
-            flow(thread, control).await;
-            if wire.fill(thread, control, None).await? == 0 {
-                break;
-            }
-            continue;
-        }
-        let deadline = *rest.get_or_insert_with(|| thread.now() + REST_AGE_MAX);
-        if !matches!(wire.fill(thread, control, Some(deadline)).await, Ok(1..)) {
-            break;
-        }
-    }
-    if !decoder.is_ended() {
-        decoder.finish(&mut text, &mut json, &mut |said| {
-            ear.hear(job, said);
-        });
-    }
-    Ok(())
-}
-
-fn answer_limits(limits: &crate::config::limits::Limits) -> Limits {
-    Limits {
-        event_bytes_max: limits.upstream_event_bytes_max,
-        body_bytes_max: limits.upstream_body_bytes_max,
-        calls_max: limits.tool_calls_max,
-    }
-}
-
-/// An error's body, as far as it comes: what it says is welcome, not needed.
-async fn bounded_body(
-    thread: &Rc<Thread>,
-    wire: &mut Wire,
-    answer: &mut Answer,
-    control: &Control,
-) -> Vec<u8> {
-    let gateway = thread.gateway();
-    let limits = &gateway.limits;
-    let deadline = thread.now() + limits.connect_age_max;
-    let mut body = Vec::new();
-    while body.len() < limits.upstream_body_bytes_max {
-        let taken = upstream::take_body(wire, answer, &mut body);
-        if taken.is_err() || answer.body.is_done() {
-            break;
-        }
-        if !matches!(wire.fill(thread, control, Some(deadline)).await, Ok(1..)) {
-            break;
-        }
-    }
-    body.truncate(limits.upstream_body_bytes_max);
-    body
 }
 
 impl Failed {
@@ -446,15 +369,8 @@ impl Failed {
     }
 
     fn of_fault(fault: &Fault) -> Self {
-        let code = match fault {
-            Fault::Unreachable(_) | Fault::Forbidden(_) | Fault::Cancelled => Code::UpstreamFailed,
-            Fault::Full | Fault::NoDescriptor => Code::UpstreamUnavailable,
-            Fault::Closed => Code::UpstreamTruncated,
-            Fault::TimedOut => Code::UpstreamTimeout,
-            Fault::Malformed(_) => Code::UpstreamMalformed,
-        };
         let detail = format!("the model {}", fault.text());
-        Self { code, retry: Retry::Backoff, status: 0, detail, is_final: false }
+        Self { code: reading::code_of(fault), retry: Retry::Backoff, status: 0, detail, is_final: false }
     }
 
     /// What it says about the endpoint.
@@ -463,7 +379,7 @@ impl Failed {
             // Our own bounds.
             (Code::UpstreamUnavailable, _) | (_, Retry::Never) => Verdict::Neutral,
             (_, Retry::After(wait)) => Verdict::Calm(wait),
-            (_, Retry::Backoff) => Verdict::Failed,
+            (_, Retry::AtOnce | Retry::Backoff) => Verdict::Failed,
             (_, Retry::Elsewhere) => Verdict::Denied,
         }
     }

@@ -3,6 +3,7 @@
 //! A turn: tasks that the kernel woke read and handle; what they cause piles up in outboxes and batches. When no task
 //! is left to run, [`Thread::turn_end`] handles what other cores sent, fires timers, writes what is owed and says
 //! whether the thread may sleep.
+use crate::agents;
 use crate::clock::Clock;
 use crate::connection::{Connection, Place};
 use crate::drain::Parting;
@@ -101,6 +102,8 @@ pub(crate) struct Thread {
     pub(crate) stop: Cell<bool>,
     pub(crate) journal: std::cell::OnceCell<Journal>,
     pub(crate) keeper: std::cell::OnceCell<Keeper>,
+    /// Workers of agents, and the turns that they have.
+    pub(crate) workers: agents::turns::Here,
     /// What was used and is not handed over yet.
     pub(crate) ledger: Rc<usage::Ledger>,
     /// Are connections accepted? Those that accept wait here while they are not.
@@ -163,6 +166,7 @@ impl Thread {
             stop: Cell::new(false),
             journal: std::cell::OnceCell::new(),
             keeper: std::cell::OnceCell::new(),
+            workers: agents::turns::Here::default(),
             ledger: Rc::default(),
             accepting: Cell::new(false),
             doors: RefCell::default(),
@@ -345,6 +349,7 @@ impl Thread {
         kept::turn(self);
         keep::turn(self);
         journal::turn(self);
+        agents::turns::turn(self);
         usage::turn(self);
         for connection in self.dirty.take() {
             connection.flush(self);
@@ -361,6 +366,7 @@ impl Thread {
             journal,
             keeper,
             usage::next_deadline(self),
+            agents::turns::next_deadline(self),
         ]
         .into_iter()
         .flatten()
@@ -432,6 +438,7 @@ impl Thread {
     pub(crate) fn forget(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.touch();
         connection.vanish();
+        agents::worker::gone(self, connection);
         self.leave_table(connection);
         let mut turns = Vec::new();
         turns.extend(connection.tickets.borrow_mut().open_ones().filter_map(|ticket| {

@@ -1,5 +1,6 @@
 //! The WebSocket side of a connection: frames in, the client protocol's messages handled, answers framed out.
 //! Frames are `wire`'s, messages are `adapters::websocket`'s; this is where they meet the shard.
+use crate::agents::worker::{self, Desk};
 use crate::auth::Identity;
 use crate::connection::{Connection, Fed, Protocol};
 use crate::driver::Socket;
@@ -50,6 +51,8 @@ pub(crate) struct WebSocket {
     /// Heartbeats that were not answered, and when the next is due.
     missed: u16,
     beat: Time,
+    /// Its client is the worker of an agent.
+    pub(crate) worker: Option<Box<Desk>>,
 }
 
 impl WebSocket {
@@ -69,7 +72,14 @@ impl WebSocket {
             opened: thread.now(),
             missed: 0,
             beat: thread.now() + limits.heartbeat,
+            worker: None,
         }
+    }
+
+    /// Its client is the worker of an agent: it stays where it is.
+    pub(crate) fn for_worker(mut self) -> Self {
+        (self.worker, self.settled) = (Some(Box::default()), true);
+        self
     }
 
     /// The longest message that it takes, bytes.
@@ -251,6 +261,10 @@ fn on_message(
     bytes: &mut [u8],
     may_move: bool,
 ) -> Option<ShardId> {
+    if with(connection, |websocket| websocket.worker.is_some()) == Some(true) {
+        worker::on_message(thread, connection, bytes);
+        return None;
+    }
     let mut json = thread.json.borrow_mut();
     let message = match protocol::decode(bytes, &mut json) {
         Ok(message) => message,
@@ -288,7 +302,12 @@ fn on_message(
     None
 }
 
-fn authenticate(thread: &Rc<Thread>, connection: &Rc<Connection>, token: &str) {
+/// Who speaks on this connection, once it has said so.
+pub(crate) fn identity_of(connection: &Connection) -> Option<Arc<Identity>> {
+    with(connection, |websocket| websocket.identity.clone()).flatten()
+}
+
+pub(crate) fn authenticate(thread: &Rc<Thread>, connection: &Rc<Connection>, token: &str) {
     let gateway = thread.gateway();
     let Some(identity) = gateway.keys.identify(Some(token)) else {
         let advice = Code::Unauthenticated.advice();
@@ -585,6 +604,9 @@ fn tell_error(
 
 /// Begins to end it for a restart: at once if nothing is under way, else with the last answer.
 pub(crate) fn drain(thread: &Rc<Thread>, connection: &Rc<Connection>) {
+    if with(connection, |websocket| websocket.worker.is_some()) == Some(true) {
+        return worker::drain(thread, connection);
+    }
     if connection.tickets.borrow().is_empty() && !connection.is_ending() {
         let text = "the gateway restarts: connect again";
         send_error(thread, connection, Code::Draining, text, "", "", crate::drain::return_seconds(thread));

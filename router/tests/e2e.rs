@@ -2,6 +2,8 @@
 //! promise to users; what bad input must not do stands in `hostile.rs`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "e2e/agents.rs"]
+mod agents;
 #[path = "e2e/calls.rs"]
 mod calls;
 #[path = "e2e/chat.rs"]

@@ -104,7 +104,7 @@ impl Shard {
                 let verdict = match failure.retry {
                     Retry::Backoff | Retry::After(_) => Verdict::Failed,
                     // The model works; this call was not for it.
-                    Retry::Elsewhere | Retry::Never => Verdict::Neutral,
+                    Retry::AtOnce | Retry::Elsewhere | Retry::Never => Verdict::Neutral,
                 };
                 self.on_failed(slot, Failed { failure, verdict }, out);
             }
@@ -347,6 +347,8 @@ impl Shard {
         let limits = &self.plan.limits;
         match failure.retry {
             Retry::Never | Retry::Elsewhere => other(),
+            Retry::AtOnce if again => Next::Again(Duration::ZERO),
+            Retry::AtOnce => other(),
             Retry::After(wait) => match other() {
                 Next::GiveUp if again => {
                     Next::Again(wait.min(limits.backoff_max).max(Duration::from_millis(1)))
@@ -413,7 +415,7 @@ impl Shard {
             Retry::Backoff if failure.code == Code::UpstreamUnavailable => {
                 self.turns.at(slot).map_or(0, |turn| self.half_open_after(turn.desk, 0))
             }
-            Retry::Backoff | Retry::Elsewhere | Retry::Never => 0,
+            Retry::Backoff | Retry::AtOnce | Retry::Elsewhere | Retry::Never => 0,
         }
     }
 }

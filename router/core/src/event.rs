@@ -296,6 +296,9 @@ pub enum Retry {
     Backoff,
     /// Not here before this time (429, 529 with Retry-After): the next model of the chain at once, else wait.
     After(Duration),
+    /// Here, at once: whoever was asked is gone, and another one of the model's may answer (a worker that died). Says
+    /// nothing about the model.
+    AtOnce,
     /// Not here, but another model may do (404, 401, 402, 403: this key or model): the next of the chain.
     Elsewhere,
     /// Nowhere (400: the request itself).

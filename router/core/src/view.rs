@@ -3,7 +3,7 @@ use crate::breaker;
 use crate::counters::Counters;
 use crate::event::{Class, Content, Inbound, Scope};
 use crate::history::{take_piece, take_said};
-use crate::id::{AccountId, AgentId, ChannelId, ModelId, SessionId, TurnId};
+use crate::id::{AccountId, AgentId, ChannelId, ModelId, SessionId, TurnId, Uid};
 use crate::plan::RunningMode;
 use crate::session::Session;
 use crate::shard::Shard;
@@ -276,6 +276,12 @@ impl Shard {
             thread: session.thread(),
             peer: session.peer(),
         }
+    }
+
+    /// A turn's name for ever; `None` once it is over.
+    #[must_use]
+    pub fn uid(&self, turn: TurnId) -> Option<Uid> {
+        self.turn(turn).map(|turn| turn.uid)
     }
 
     /// The session of a turn that is not over.

@@ -79,6 +79,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/health/detailed", needs: Needs::Read, run: status::detailed },
     Route { method: "GET", path: "/metrics", needs: Needs::Read, run: status::metrics },
     Route { method: "GET", path: "/ws", needs: Needs::Later, run: socket::upgrade },
+    Route { method: "GET", path: "/ws/agent", needs: Needs::Later, run: socket::upgrade_worker },
     Route { method: "POST", path: "/webhooks/:id", needs: Needs::Signature, run: webhooks::receive },
     Route { method: "GET", path: "/api/openapi.json", needs: Needs::Nothing, run: status::openapi },
     Route { method: "POST", path: "/api/chat", needs: Needs::Chat, run: chat::chat },

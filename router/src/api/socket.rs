@@ -1,4 +1,4 @@
-//! `GET /ws`: the upgrade to a WebSocket.
+//! `GET /ws` and `GET /ws/agent`: the upgrade to a WebSocket.
 use super::Call;
 use crate::connection::Protocol;
 use crate::drain::Parting;
@@ -21,6 +21,15 @@ pub(super) fn protocol_token<'a>(head: &RequestHead<'a>) -> Option<&'a str> {
 /// Turns the connection into a WebSocket. A key that is wrong is refused here; without one, the first message must
 /// bring it.
 pub(super) fn upgrade(call: &mut Call<'_>) {
+    upgrade_to(call, |websocket| websocket);
+}
+
+/// The same for the worker of an agent.
+pub(super) fn upgrade_worker(call: &mut Call<'_>) {
+    upgrade_to(call, WebSocket::for_worker);
+}
+
+fn upgrade_to(call: &mut Call<'_>, kind: impl FnOnce(WebSocket) -> WebSocket) {
     let (thread, connection) = (call.thread, call.connection);
     let upgrade = match check_upgrade(call.head) {
         Ok(upgrade) => upgrade,
@@ -45,7 +54,7 @@ pub(super) fn upgrade(call: &mut Call<'_>) {
     connection.write(thread, |out| write_upgrade_response(out, &upgrade.accept, protocol));
     thread.count(|c| &mut c.upgrades);
     let identity = call.identity.take();
-    let websocket = WebSocket::new(thread, identity);
+    let websocket = kind(WebSocket::new(thread, identity));
     connection.protocol.replace(Protocol::WebSocket(Box::new(websocket)));
     let next = crate::websocket::on_alarm(thread, connection);
     connection.wake_at(thread, next);

@@ -1,5 +1,6 @@
 //! How the gateway is: health, status, metrics, and what is configured, without its secrets.
 use super::{Call, sessions::respond_data};
+use crate::agents::{self, pool::Worker};
 use crate::connection::{Connection, Place};
 use crate::gateway::Upstream;
 use crate::gather::gather;
@@ -18,6 +19,7 @@ use clawgate_core::links::CHANNEL;
 use clawgate_core::time::Time;
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The description of this API, served as it is.
@@ -66,6 +68,7 @@ fn report(thread: &Rc<Thread>) -> Report {
         journal: thread.journal.get().map(Journal::report),
         rows_dropped: thread.keeper.get().map_or(0, Keeper::dropped),
         tokens: thread.ledger.sizes(),
+        worker_running: agents::turns::running(thread),
     }
 }
 
@@ -102,6 +105,8 @@ fn models_of(thread: &Thread, reports: &[Report]) -> Vec<Value> {
             Upstream::Echo(_) => shown["provider"] = json!("echo"),
             Upstream::Scripted(_) => shown["provider"] = json!("scripted"),
             Upstream::Remote(remote) => remote.describe(thread.now(), &mut shown),
+            Upstream::Agent(_) => shown["provider"] = json!("http"),
+            Upstream::Workers(_) => shown["provider"] = json!("worker"),
         }
         shown
     };
@@ -135,6 +140,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
             "memory": { "residentBytes": resident_bytes(), "worstCaseBytes": worst_bytes },
             "shards": shards,
             "config": config_of(thread),
+            "workers": workers_of(thread),
             "journal": shown::health(thread.shared.journals(), &journals),
             "store": store::shown::health(store),
             "tools": tools_of(thread),
@@ -151,6 +157,20 @@ fn tools_of(thread: &Thread) -> Value {
         Some(_) => "ok",
     };
     json!({ "audit": audit })
+}
+
+/// The workers of agents.
+fn workers_of(thread: &Thread) -> Vec<Value> {
+    let describe = |worker: &Arc<Worker>| {
+        json!({
+            "id": format!("worker_{:016x}", worker.id),
+            "agents": worker.agents,
+            "capacity": worker.capacity,
+            "running": worker.busy(),
+            "shard": worker.core.0,
+        })
+    };
+    thread.workers.known.all().iter().map(describe).collect()
 }
 
 /// The configuration in force, and what became of the last attempt to change it.
@@ -310,7 +330,9 @@ fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Err
             write_failures: read(&figures.write_failures),
         }
     });
-    metrics::encode(reports, reloaded(thread), scaling, (store, books), endpoints_of(thread))
+    let pool = &thread.shared.workers;
+    let workers = metrics::Workers { connected: pool.workers(), waiting: pool.waiting() };
+    metrics::encode(reports, reloaded(thread), scaling, (store, books), (endpoints_of(thread), workers))
 }
 
 /// All metrics, for Prometheus.

@@ -1,6 +1,7 @@
 //! Who answers: section `agents`.
 use super::keys::check_name;
 use super::models::Model;
+use super::outside::{self, AgentType, EndpointSection, WorkerSection};
 use super::path::Path;
 use super::report::Report;
 use super::schema::nearest;
@@ -10,6 +11,7 @@ use clawgate_core::plan::{DropPolicy, RunningMode, WhileRunning};
 use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::Path as FilePath;
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,12 +42,24 @@ pub(crate) struct Agent {
     pub(crate) failure_text: Option<String>,
     /// The tools that its models may call, as patterns.
     pub(crate) tools: Vec<String>,
+    /// Where it is, if it lives elsewhere: what is called before its models.
+    pub(super) outside: Option<Model>,
 }
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct AgentEntry {
+    /// Who answers. `llm`: its models. `http`: the `endpoint`, to which each message is posted. `worker`: a program that
+    /// connects to `/ws/agent`. Of an agent that lives elsewhere `models` are asked where it fails.
+    #[serde(rename = "type")]
+    pub(super) kind: AgentType,
+    /// Only `http`: where the agent is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) endpoint: Option<EndpointSection>,
+    /// Only `worker`: how long messages wait for one, and it may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) worker: Option<WorkerSection>,
     /// The models it may call, in order of preference: the next is asked where one fails or is broken. Without any:
     /// the model `default`, or the only one.
     pub(super) models: Vec<String>,
@@ -145,6 +159,9 @@ impl WhileRunningEntry {
 impl Default for AgentEntry {
     fn default() -> Self {
         Self {
+            kind: AgentType::Llm,
+            endpoint: None,
+            worker: None,
             models: Vec::new(),
             system: String::new(),
             history: true,
@@ -161,9 +178,25 @@ impl Default for AgentEntry {
     }
 }
 
+impl Agent {
+    /// Puts where it lives before its models.
+    pub(super) fn call_outside(&mut self, models: &mut Vec<Model>) {
+        let Some(model) = self.outside.take() else { return };
+        let id = ModelId(u16::try_from(models.len()).unwrap_or(u16::MAX));
+        models.push(model);
+        self.models.insert(0, id);
+    }
+}
+
 impl AgentEntry {
     /// Checks and resolves; `models` are all that there are, sorted by name.
-    pub(super) fn resolve(&self, name: &str, models: &[Model], report: &mut Report<'_>) -> Agent {
+    pub(super) fn resolve(
+        &self,
+        name: &str,
+        models: &[Model],
+        folder: &FilePath,
+        report: &mut Report<'_>,
+    ) -> Agent {
         let at = Path::of("agents").key(name);
         check_name(name, &at, report);
         Agent {
@@ -180,14 +213,46 @@ impl AgentEntry {
             wait_target: Duration::from_millis(self.wait_target_millis.into()),
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
             tools: self.tools.clone(),
+            outside: self.outside(name, &at, folder, report),
         }
+    }
+
+    /// Does it live elsewhere?
+    pub(super) fn is_outside(&self) -> bool {
+        self.kind != AgentType::Llm
+    }
+
+    fn outside(&self, name: &str, at: &Path, folder: &FilePath, report: &mut Report<'_>) -> Option<Model> {
+        let help = "leave it out, or change `type`";
+        if self.kind != AgentType::Http {
+            report.useless(at, &["endpoint"], "is only for agents of the type `http`", help);
+        }
+        if self.kind != AgentType::Worker {
+            report.useless(at, &["worker"], "is only for agents of the type `worker`", help);
+        }
+        let (provider, limits) = match (self.kind, &self.endpoint) {
+            (AgentType::Llm, _) => return None,
+            (AgentType::Http, Some(endpoint)) => endpoint.resolve(folder, &at.key("endpoint"), report),
+            (AgentType::Http, None) => {
+                if !report.is_written(&at.key("endpoint")) {
+                    let help = "add `endpoint`, with its `url` and a `secret`";
+                    report.error(at, "where this agent is is missing here", help);
+                }
+                return None;
+            }
+            (AgentType::Worker, _) => {
+                let worker = self.worker.clone().unwrap_or_default();
+                worker.resolve((name, self.waiting_max), &at.key("worker"), report)
+            }
+        };
+        Some(outside::model_of(name, provider, &limits))
     }
 
     fn models(&self, at: &Path, models: &[Model], report: &mut Report<'_>) -> Vec<ModelId> {
         let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
         // Where a model is unfit, it may be the one that was meant.
         let all_fit = report.keys(&Path::of("models")).iter().all(|name| names.contains(name));
-        if self.models.is_empty() && all_fit && !report.is_thinned(at) {
+        if self.models.is_empty() && !self.is_outside() && all_fit && !report.is_thinned(at) {
             let message = "no model: there is none called `default`, and there are several";
             report.error(at, message, format!("name at least one: {}", names.join(", ")));
         }

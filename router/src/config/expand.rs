@@ -56,7 +56,7 @@ pub(super) fn expand(file: &mut File, report: &mut Report<'_>) {
     }
     let meant =
         meant.or_else(|| file.models.keys().next().filter(|_| !is_written(report, "agents")).cloned());
-    for agent in file.agents.values_mut().filter(|agent| agent.models.is_empty()) {
+    for agent in file.agents.values_mut().filter(|agent| agent.models.is_empty() && !agent.is_outside()) {
         agent.models.extend(meant.clone());
     }
 }

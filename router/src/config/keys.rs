@@ -57,6 +57,8 @@ pub(crate) struct Scopes {
     pub(crate) read: bool,
     /// Operate sessions. Includes the others.
     pub(crate) admin: bool,
+    /// Answer for agents, as their worker.
+    pub(crate) agent: bool,
 }
 
 /// So many requests in so much time; all of them may come at once.
@@ -134,6 +136,8 @@ pub(super) enum ScopeName {
     Read,
     /// Operate sessions; includes the others.
     Admin,
+    /// Answer for agents of the type `worker`, by `/ws/agent`.
+    Agent,
 }
 
 /// The priority of messages where they have to wait.
@@ -269,7 +273,7 @@ impl KeyEntry {
             report.error(
                 &at.key("scopes"),
                 "a key without scopes may do nothing",
-                "name chat, read or admin",
+                "name chat, read, admin or agent",
             );
         }
         let digest = self.digest(at, report)?;
@@ -283,6 +287,7 @@ impl KeyEntry {
                 chat: admin || has(ScopeName::Chat),
                 read: admin || has(ScopeName::Read),
                 admin,
+                agent: admin || has(ScopeName::Agent),
             },
             class: self.class.resolve(),
             tier: self.tier,

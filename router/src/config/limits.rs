@@ -70,6 +70,10 @@ pub(crate) struct Limits {
     pub(crate) upstream_event_bytes_max: usize,
     /// Tool calls of one answer.
     pub(crate) tool_calls_max: u32,
+    /// Workers of agents that are connected, process.
+    pub(crate) workers_max: u32,
+    /// Turns that one worker may have at once.
+    pub(crate) worker_turns_max: u32,
     /// Rows of the usage accounts, process.
     pub(crate) usage_rows_max: usize,
     /// Days that they are kept.
@@ -249,6 +253,12 @@ pub(super) struct LimitsSection {
     /// Tool calls in one answer of a model; an answer with more ends as malformed.
     #[schemars(range(min = 1, max = 10_000))]
     tool_calls_max: u32,
+    /// Workers of agents that are connected, all together.
+    #[schemars(range(min = 0, max = 100_000))]
+    workers_max: u32,
+    /// Turns that one worker may have at once, however many it registers for.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    worker_turns_max: u32,
     /// Rows of the usage accounts: one for each day, key, agent, model and session. Beyond, sessions are no longer told
     /// apart, those of the oldest day first. A change needs a restart.
     #[schemars(range(min = 100, max = 10_000_000))]
@@ -316,6 +326,8 @@ impl Default for LimitsSection {
             upstream_body_bytes_max: 4 << 20,
             upstream_event_bytes_max: 1 << 20,
             tool_calls_max: clawgate_providers::Limits::CALLS_MAX,
+            workers_max: 1_000,
+            worker_turns_max: 1_000,
             usage_rows_max: 100_000,
             usage_days_max: 35,
             tools: tools::LimitsSection::default(),
@@ -358,6 +370,8 @@ impl LimitsSection {
             upstream_body_bytes_max: bytes(self.upstream_body_bytes_max),
             upstream_event_bytes_max: bytes(self.upstream_event_bytes_max),
             tool_calls_max: self.tool_calls_max,
+            workers_max: self.workers_max,
+            worker_turns_max: self.worker_turns_max,
             usage_rows_max: bytes(self.usage_rows_max),
             usage_days_max: self.usage_days_max,
             tools: self.tools.resolve(),

@@ -19,6 +19,7 @@ pub(crate) mod keys;
 pub(crate) mod limits;
 mod mask;
 pub(crate) mod models;
+pub(crate) mod outside;
 mod path;
 mod providers;
 pub(crate) mod remote;
@@ -66,7 +67,7 @@ pub(crate) struct Config {
     pub(crate) rates: keys::Rates,
     /// Every bound.
     pub(crate) limits: limits::Limits,
-    /// The upstreams that can be called; never empty.
+    /// The upstreams that can be called; never empty. Behind those of the file, one for each agent that lives elsewhere.
     pub(crate) models: Vec<models::Model>,
     /// Who answers; never empty.
     pub(crate) agents: Vec<agents::Agent>,
@@ -329,10 +330,11 @@ impl File {
     /// Checks what one value cannot say by itself, and resolves. What is returned is usable if nothing was reported.
     fn resolve(&self, folder: &Path, has_file: bool, report: &mut Report<'_>) -> Config {
         let rates = self.rate.resolve();
-        let models: Vec<_> =
+        let mut models: Vec<_> =
             self.models.iter().map(|(name, model)| model.resolve(name, folder, report)).collect();
-        let agents: Vec<_> =
-            self.agents.iter().map(|(name, agent)| agent.resolve(name, &models, report)).collect();
+        let mut agents: Vec<_> =
+            self.agents.iter().map(|(name, agent)| agent.resolve(name, &models, folder, report)).collect();
+        agents.iter_mut().for_each(|agent| agent.call_outside(&mut models));
         let names: Vec<&str> = self.agents.keys().map(String::as_str).collect();
         let route = expand::route(self, &names, report);
         let channels: Vec<_> = self

@@ -1,5 +1,6 @@
 //! The upstreams that can be called: sections `models` and `llm`.
 use super::keys::check_name;
+use super::outside;
 use super::path::Path;
 use super::providers::Format;
 pub(super) use super::providers::ProviderName;
@@ -56,6 +57,10 @@ pub(crate) enum Provider {
     },
     /// Is called over the network.
     Remote(Box<Remote>),
+    /// An agent of its own behind an address.
+    Endpoint(Box<outside::Endpoint>),
+    /// Workers of an agent, which connect to us.
+    Workers(outside::Workers),
 }
 
 /// One step of a script.
@@ -245,7 +250,7 @@ impl Default for BreakerSection {
 }
 
 impl BreakerSection {
-    fn resolve(&self, at: &Path, report: &mut Report<'_>) -> BreakerPlan {
+    pub(super) fn resolve(&self, at: &Path, report: &mut Report<'_>) -> BreakerPlan {
         let open = self.open_seconds.duration();
         let longest = self.open_max_seconds.duration();
         if longest < open && report.is_written(&at.key("openMaxSeconds")) {

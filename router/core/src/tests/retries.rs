@@ -25,7 +25,12 @@ fn the_kind_of_failure_decides() {
     assert_eq!(lines, ["start 0.1#1 agent 0 model 0"]);
     assert!((2_000..=3_001).contains(&at), "between the least pause and twice that: {at}");
     assert_eq!(scene.shards[0].counters().retries, 1);
-    let other = scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::Backoff));
+    let (scene, lines) = ended_by(Retry::AtOnce);
+    assert_eq!(lines, ["start 0.1#1 agent 0 model 0"], "the same model, without a pause");
+    assert_eq!(scene.shards[0].counters().retries, 1);
+    let (mut scene, _) = ended_by(Retry::Backoff);
+    scene.next();
+    let other = scene.ends(call(0, 1, 1), failed(Code::UpstreamFailed, Retry::AtOnce));
     assert_eq!(other, ["start 0.1#2 agent 0 model 1"], "two attempts, then the next model at once");
 }
 
@@ -98,7 +103,7 @@ fn a_provider_that_says_when_is_waited_for_if_there_is_no_other() {
 
 #[test]
 fn nothing_is_tried_again_once_something_was_shown() {
-    for retry in [Retry::Backoff, Retry::Elsewhere, Retry::After(Duration::ZERO)] {
+    for retry in [Retry::Backoff, Retry::AtOnce, Retry::Elsewhere, Retry::After(Duration::ZERO)] {
         let mut scene = scene(plan());
         scene.send(says("ann", "hi"));
         scene.text(call(0, 1, 0), "a");

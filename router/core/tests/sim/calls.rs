@@ -74,7 +74,7 @@ impl Board {
             }
             Phase::Ended(_, finale) => {
                 assert!(
-                    !again && finale.retry() != Retry::Never,
+                    (!again || finale.retry() == Retry::AtOnce) && finale.retry() != Retry::Never,
                     "{call:?} is tried again at once after {finale:?}"
                 );
                 step.mark("tried again at once");
@@ -313,11 +313,11 @@ impl Board {
         }
         let spent = self.agent(agent).attempts_max <= turn.tried.get(model).copied().unwrap_or(0);
         match finale.retry() {
-            Retry::Backoff if !spent && self.surely_takes_calls(model) => {
+            Retry::Backoff | Retry::AtOnce if !spent && self.surely_takes_calls(model) => {
                 Err(format!("{model} was tried {:?} times", turn.tried.get(model)))
             }
             Retry::After(_) if !spent => Err(format!("{model} said when to come back")),
-            Retry::Backoff | Retry::After(_) | Retry::Elsewhere | Retry::Never => Ok(()),
+            Retry::Backoff | Retry::AtOnce | Retry::After(_) | Retry::Elsewhere | Retry::Never => Ok(()),
         }
     }
 
@@ -341,7 +341,9 @@ impl Board {
                 let wait = wait.clamp(Duration::from_millis(1), limits.backoff_max);
                 Rest { from: now + wait, until: now + wait }
             }
-            Retry::Backoff | Retry::After(_) | Retry::Elsewhere => Rest { from: now, until: now },
+            Retry::Backoff | Retry::AtOnce | Retry::After(_) | Retry::Elsewhere => {
+                Rest { from: now, until: now }
+            }
             Retry::Never => panic!("{id:?} is told nothing after {finale:?}"),
         }
     }

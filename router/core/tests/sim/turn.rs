@@ -176,7 +176,7 @@ impl Finale {
         match self {
             Self::Finished(_) => Verdict::Good { slow: live.slow },
             Self::Failed { retry: Retry::Backoff | Retry::After(_), .. } => Verdict::Failed,
-            Self::Failed { retry: Retry::Elsewhere | Retry::Never, .. } => Verdict::Neutral,
+            Self::Failed { retry: Retry::AtOnce | Retry::Elsewhere | Retry::Never, .. } => Verdict::Neutral,
             // A model that was not read says nothing about itself.
             Self::Cut(Cut::Clock(Clock::Header | Clock::FirstPiece | Clock::Silence | Clock::Call))
                 if live.paused.is_none() =>
@@ -378,6 +378,7 @@ impl Turn {
 pub(crate) const fn kind(retry: Retry) -> &'static str {
     match retry {
         Retry::Backoff => "Backoff",
+        Retry::AtOnce => "AtOnce",
         Retry::After(_) => "After",
         Retry::Elsewhere => "Elsewhere",
         Retry::Never => "Never",

@@ -262,7 +262,8 @@ impl Author<'_> {
 
     fn fail(&mut self) {
         let retry = match self.dice.below(10) {
-            0..=4 => Retry::Backoff,
+            0..=3 => Retry::Backoff,
+            4 => Retry::AtOnce,
             5 | 6 => Retry::After(*self.dice.pick(&[
                 Duration::ZERO,
                 Duration::from_millis(700),
@@ -274,7 +275,7 @@ impl Author<'_> {
         };
         let code = match retry {
             Retry::After(_) => Code::UpstreamRateLimited,
-            Retry::Backoff | Retry::Elsewhere | Retry::Never => {
+            Retry::Backoff | Retry::AtOnce | Retry::Elsewhere | Retry::Never => {
                 *self.dice.pick(&[Code::UpstreamFailed, Code::UpstreamTruncated, Code::UpstreamMalformed])
             }
         };
