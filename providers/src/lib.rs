@@ -4,6 +4,7 @@
 //! Pure: no socket, no clock, no thread. The shell sends, reads and waits; retries, breakers and time-outs are the core's.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod answer;
 mod anthropic;
 mod decoder;

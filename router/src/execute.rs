@@ -35,10 +35,7 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
             reply(thread, client, Reply::Refused { code, retry_after_millis }, "");
         }
         Effect::Start { call, agent, model } => start(thread, call, agent, model),
-        Effect::Cancel { call, overdue } => {
-            thread.upstreams.cancel(call, overdue);
-            agents::turns::cancel(thread, call);
-        }
+        Effect::Cancel { call, overdue } => cancel(thread, call, overdue),
         Effect::Pause { call } => pause(thread, call, true),
         Effect::Resume { call } => pause(thread, call, false),
         Effect::Send { client, turn, seq, text } => {
@@ -87,8 +84,8 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
     }
 }
 
-fn cancel(thread: &Rc<Thread>, call: CallId) {
-    thread.upstreams.cancel(call);
+fn cancel(thread: &Rc<Thread>, call: CallId, overdue: bool) {
+    thread.upstreams.cancel(call, overdue);
     agents::turns::cancel(thread, call);
 }
 

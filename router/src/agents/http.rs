@@ -45,7 +45,8 @@ impl AgentEndpoint {
             Some(file) => tls::client_config(Some(file))?,
             None => client_tls.clone(),
         };
-        let uri = endpoint.url.parse().map_err(|_| format!("{name}: the endpoint's address cannot be used"))?;
+        let uri =
+            endpoint.url.parse().map_err(|_| format!("{name}: the endpoint's address cannot be used"))?;
         let hidden = endpoint.secret.expose().to_owned();
         let secret =
             Secret::new(&hidden).ok_or_else(|| format!("{name}: the endpoint's secret cannot be used"))?;
