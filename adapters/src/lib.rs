@@ -19,8 +19,7 @@ pub use json::{Digits, Document, Held, Json, JsonLimits, Value};
 
 use bytes::Bytes;
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Delivery, Inbound, Mode};
-use clawgate_core::id::ChannelId;
+use clawgate_core::event::{Delivery, Mode};
 use clawgate_core::plan::Unit;
 use std::borrow::Cow;
 
@@ -134,35 +133,6 @@ impl Platform {
         }
     }
 
-    /// As [`Adapter::traits`].
-    #[must_use]
-    pub fn traits(&self) -> Traits {
-        self.adapter().traits()
-    }
-
-    /// As [`Adapter::verify`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
-        self.adapter().verify(request, body)
-    }
-
-    /// As [`Adapter::decode`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn decode(
-        &self,
-        request: &Request<'_>,
-        body: &mut [u8],
-        json: &mut Json,
-        channel: ChannelId,
-        sink: &mut dyn FnMut(Inbound<'_>),
-    ) -> Result<Ack, Bad> {
-        self.adapter().decode(request, body, json, channel, sink)
-    }
-
     /// As [`Adapter::encode`]; `body` is replaced.
     ///
     /// # Errors
@@ -190,12 +160,6 @@ impl Platform {
     ) -> Delivery<'a> {
         detail.clear();
         self.adapter().delivered(status, retry_after, body, json, detail)
-    }
-
-    /// As [`Adapter::busy`].
-    #[must_use]
-    pub fn busy(&self, retry_after_secs: u32) -> (u16, Bytes) {
-        self.adapter().busy(retry_after_secs)
     }
 }
 

@@ -267,16 +267,16 @@ mod tests {
             headers: &head.headers,
             unix_seconds: 1_710_000_300,
         };
-        assert_eq!(channel.verify(&request, &body), Ok(()));
+        assert_eq!(channel.adapter().verify(&request, &body), Ok(()));
         let (mut json, mut seen) = (Json::new(JsonLimits::TEST), 0);
-        let ack = channel.decode(&request, &mut body, &mut json, ChannelId(1), &mut |inbound| {
+        let ack = channel.adapter().decode(&request, &mut body, &mut json, ChannelId(1), &mut |inbound| {
             let id = format!("{:032x}-65535", u128::MAX);
             assert_eq!((inbound.id, inbound.peer, inbound.text), (id.as_str(), "u", "Hi"));
             seen += 1;
         });
         assert_eq!((ack, seen), (Ok(Ack::AfterDurable(Bytes::new())), 1));
         body.push(b' ');
-        assert_eq!(channel.verify(&request, &body).unwrap_err().code, Code::BadSignature);
+        assert_eq!(channel.adapter().verify(&request, &body).unwrap_err().code, Code::BadSignature);
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn busy_is_an_envelope() {
         let channel = Platform::Webhook(Box::new(Webhook::new(settings()).unwrap()));
-        let (status, body) = channel.busy(7);
+        let (status, body) = channel.adapter().busy(7);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             (status, &body["error"]["code"], &body["error"]["retryAfter"]),

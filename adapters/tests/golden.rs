@@ -85,7 +85,7 @@ fn decode(
         headers: &head.headers,
         unix_seconds: 1_710_000_000,
     };
-    platform.decode(&request, &mut body.to_vec(), json, CHANNEL, sink)
+    platform.adapter().decode(&request, &mut body.to_vec(), json, CHANNEL, sink)
 }
 
 fn line_of(inbound: &Inbound<'_>) -> Value {

@@ -193,7 +193,7 @@ fn channels(config: &Config, platforms: &[Option<Platform>], accounts: &[Account
         agent: None,
         class: Class::Normal,
     };
-    let traits = platforms.iter().flatten().map(Platform::traits);
+    let traits = platforms.iter().flatten().map(|platform| platform.adapter().traits());
     let platforms = config.channels.iter().zip(traits).map(|(channel, traits)| plan::Channel {
         name: channel.name.as_str().into(),
         text_max: traits.text_max,

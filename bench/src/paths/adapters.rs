@@ -51,9 +51,9 @@ fn telegram() -> Operation {
             headers: &head.headers,
             unix_seconds: 1_795_255_200,
         };
-        assert!(platform.verify(&request, &body).is_ok(), "the secret is right");
+        assert!(platform.adapter().verify(&request, &body).is_ok(), "the secret is right");
         let mut count = 0;
-        let ack = platform.decode(&request, &mut body, &mut json, ChannelId(0), &mut |inbound| {
+        let ack = platform.adapter().decode(&request, &mut body, &mut json, ChannelId(0), &mut |inbound| {
             count += 1;
             black_box(inbound);
         });

@@ -19,7 +19,8 @@ pub(super) fn receive(call: &mut Call<'_>) {
         return call.refuse(Code::NotFound, "there is no channel of this name that takes webhooks");
     };
     // A body that came with its head has not been measured against what strangers may send.
-    let body_max = platform.traits().body_bytes_max.min(gateway.limits.body_bytes_unauthenticated_max);
+    let body_max =
+        platform.adapter().traits().body_bytes_max.min(gateway.limits.body_bytes_unauthenticated_max);
     if body_max < call.body.len() {
         return call.refuse(Code::TooLarge, "the body is longer than this platform's messages can be");
     }
@@ -30,7 +31,7 @@ pub(super) fn receive(call: &mut Call<'_>) {
         headers: &call.head.headers,
         unix_seconds: unix_seconds(),
     };
-    if let Err(Bad { code, text }) = platform.verify(&request, call.body) {
+    if let Err(Bad { code, text }) = platform.adapter().verify(&request, call.body) {
         return call.refuse(code, &text);
     }
     http::with(connection, |http| {
@@ -44,7 +45,7 @@ pub(super) fn receive(call: &mut Call<'_>) {
     expect(connection, ticket, 1);
     let client = connection.client(thread, ticket);
     let mut json = thread.json.borrow_mut();
-    let read = platform.decode(&request, call.body, &mut json, channel, &mut |inbound| {
+    let read = platform.adapter().decode(&request, call.body, &mut json, channel, &mut |inbound| {
         expect(connection, ticket, 1);
         thread.submit(client, &inbound);
     });
@@ -121,7 +122,7 @@ fn settle(thread: &Rc<Thread>, connection: &Rc<Connection>, number: u32, refused
         Some(millis) => {
             let seconds = millis.div_ceil(1_000);
             let Some(Some(platform)) = gateway.platforms.get(usize::from(channel.0)) else { return };
-            let (status, body) = platform.busy(seconds);
+            let (status, body) = platform.adapter().busy(seconds);
             let retry_after = seconds.to_string();
             let extra = [("retry-after", retry_after.as_str()), ("cache-control", "no-store")];
             http::respond(thread, connection, status, "application/json", &extra, &body);
