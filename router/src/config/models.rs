@@ -188,19 +188,19 @@ pub(super) struct ModelEntry {
     pub(super) script: Vec<StepEntry>,
 }
 
-fn header_default() -> Seconds {
+pub(super) fn header_default() -> Seconds {
     Seconds::whole(30)
 }
 
-fn first_token_default() -> Seconds {
+pub(super) fn first_token_default() -> Seconds {
     Seconds::whole(120)
 }
 
-fn silence_default() -> Seconds {
+pub(super) fn silence_default() -> Seconds {
     Seconds::whole(60)
 }
 
-fn call_default() -> Seconds {
+pub(super) fn call_default() -> Seconds {
     Seconds::whole(600)
 }
 

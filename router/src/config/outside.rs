@@ -2,7 +2,9 @@
 //!
 //! Each is called as a model of its own, so that its limits, breaker and retries are those of any model.
 use super::keys::check_secret;
-use super::models::{BreakerSection, Model, Provider};
+use super::models::{
+    BreakerSection, Model, Provider, call_default, first_token_default, header_default, silence_default,
+};
 use super::path::Path;
 use super::remote::is_open;
 use super::report::Report;
@@ -105,22 +107,6 @@ pub(super) struct WorkerSection {
     call_seconds: Seconds,
     /// When the workers count as broken, all together, and are left alone for a while. One that goes is not counted.
     breaker: BreakerSection,
-}
-
-fn header_default() -> Seconds {
-    Seconds::whole(30)
-}
-
-fn first_token_default() -> Seconds {
-    Seconds::whole(120)
-}
-
-fn silence_default() -> Seconds {
-    Seconds::whole(60)
-}
-
-fn call_default() -> Seconds {
-    Seconds::whole(600)
 }
 
 impl Default for WorkerSection {
