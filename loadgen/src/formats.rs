@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use html::{PAGE_BYTES_MAX, page};
 pub use junit::junit;
-pub use read::{Run, RunAccount, RunMachine, Unreadable, is_result_schema};
+pub use read::{Run, Unreadable, is_result_schema};
 pub use tables::{markdown, seconds_csv, times_csv};
 
 /// Where each form goes; what has no place is not made.

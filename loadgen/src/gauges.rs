@@ -6,16 +6,10 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use clawgate_wire::http1::{BodyDecoder, HeadLimits, parse_response};
-
-/// The longest page that is taken.
-const PAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+use crate::answer::parse_answer;
 
 /// How long the gateway may be silent.
 const SILENCE: Duration = Duration::from_millis(500);
-
-const HEAD_LIMITS: HeadLimits =
-    HeadLimits { head_bytes_max: 32 * 1024, headers_max: 64, target_bytes_max: 1024 };
 
 /// One line of the page.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,26 +100,13 @@ impl Gauges {
     }
 }
 
-/// The body of an answer, once it is whole.
+/// The page, once it is whole.
 fn whole(input: &[u8]) -> io::Result<Option<String>> {
-    let bad = |_| io::Error::from(io::ErrorKind::InvalidData);
-    let Some(head) = parse_response(input, &HEAD_LIMITS, false).map_err(bad)? else { return Ok(None) };
-    if head.status != 200 {
-        return Err(io::Error::other(format!("/metrics: {}", head.status)));
+    let Some((answered, _)) = parse_answer(input)? else { return Ok(None) };
+    if answered.status != 200 {
+        return Err(io::Error::other(format!("/metrics: {}", answered.status)));
     }
-    let mut decoder = BodyDecoder::new(head.body, PAGE_BYTES_MAX);
-    let (mut body, mut at) = (Vec::new(), head.bytes);
-    loop {
-        let piece = decoder.decode(input.get(at..).unwrap_or(&[])).map_err(bad)?;
-        body.extend_from_slice(piece.data);
-        at += piece.consumed;
-        if piece.done {
-            return Ok(Some(String::from_utf8_lossy(&body).into_owned()));
-        }
-        if piece.consumed == 0 {
-            return Ok(None);
-        }
-    }
+    Ok(Some(String::from_utf8_lossy(&answered.body).into_owned()))
 }
 
 /// `name{label="value",…} 1.5`, with or without labels, a time or an exemplar behind it.

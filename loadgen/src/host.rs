@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sys;
 
 /// What tells one machine from another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Fingerprint {
     /// The processor's name.
     pub cpu: String,
@@ -24,7 +25,7 @@ pub struct Fingerprint {
     /// The load average when the run began.
     pub load_average: String,
     /// The version of this program.
-    pub loadgen: &'static str,
+    pub loadgen: String,
     /// Whether it was built to be fast.
     pub optimised: bool,
 }
@@ -49,7 +50,7 @@ impl Fingerprint {
                 .trim()
                 .to_owned(),
             load_average: text("/proc/loadavg").trim().to_owned(),
-            loadgen: env!("CARGO_PKG_VERSION"),
+            loadgen: env!("CARGO_PKG_VERSION").to_owned(),
             optimised: !cfg!(debug_assertions),
         }
     }

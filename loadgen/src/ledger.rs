@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::stamp::{self, Stamp};
 
 /// What an answer is expected to say.
@@ -84,7 +86,8 @@ const CODES_MAX: usize = 64;
 pub const LATE_NS: u64 = 1_000_000_000;
 
 /// What became of the messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tally {
     /// Messages that were due and have a place in the account.
     pub opened: u64,

@@ -6,6 +6,7 @@
 //! `sys` call the system unsafely.
 
 pub mod abuse;
+mod answer;
 pub mod capacity;
 pub mod cli;
 pub mod compare;

@@ -245,40 +245,15 @@ pub struct Noise {
     pub steal_share: f64,
 }
 
-/// The account as it is written.
-#[derive(Clone, Debug, Serialize)]
+/// The account of a run, or of a part of it, as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Account {
-    scenario: String,
-    opened: u64,
-    answered: u64,
-    lost: u64,
-    unfinished: u64,
-    doubled: u64,
-    reordered: u64,
-    corrupted: u64,
-    refused: u64,
-    late: u64,
-    strays: u64,
-    codes: std::collections::BTreeMap<String, u64>,
-}
-
-impl Account {
-    fn of(scenario: String, tally: &Tally) -> Self {
-        Self {
-            scenario,
-            opened: tally.opened,
-            answered: tally.answered,
-            lost: tally.lost,
-            unfinished: tally.unfinished,
-            doubled: tally.doubled,
-            reordered: tally.reordered,
-            corrupted: tally.corrupted,
-            refused: tally.refused,
-            late: tally.late,
-            strays: tally.strays,
-            codes: tally.codes.clone(),
-        }
-    }
+    /// What was run.
+    pub scenario: String,
+    /// What became of its messages.
+    #[serde(flatten)]
+    pub tally: Tally,
 }
 
 /// What was counted, as it is written.
@@ -403,8 +378,10 @@ impl Report {
             asked: asked(settings),
             verdict,
             exact: tally.is_exact(),
-            parts: parts.map(|(part, tally)| Account::of(part.kind.name().to_owned(), tally)).collect(),
-            account: Account::of(scenario, &tally),
+            parts: parts
+                .map(|(part, tally)| Account { scenario: part.kind.name().to_owned(), tally: tally.clone() })
+                .collect(),
+            account: Account { scenario, tally },
             rates: rates(settings, outcome),
             times_ns: times.collect(),
             traffic: Traffic::from(&outcome.sum.counts),
@@ -528,7 +505,7 @@ impl Report {
     }
 
     fn write_account(&self, table: &mut String) {
-        let account = &self.account;
+        let account = &self.account.tally;
         line(
             table,
             &format!(

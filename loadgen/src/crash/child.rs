@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::call::{Answered, Caller};
+use super::call::Caller;
 use super::disk;
+use crate::answer::Answered;
 use crate::driver::First;
 use crate::{driver, sys};
 

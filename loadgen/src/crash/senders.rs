@@ -13,9 +13,10 @@ use clawgate_wire::http1::{Length, write_request_head};
 use clawgate_wire::json;
 
 use super::World;
-use super::call::{Answered, Caller};
+use super::call::Caller;
 use super::config::{API_KEY, TELEGRAM_SECRET, WEBHOOK_SECRET};
 use super::history::{Door, Key};
+use crate::answer::Answered;
 use crate::protocol::{Envelope, Template};
 use crate::rng::{Rng, mix};
 use crate::stamp::{self, STAMP_BYTES, Stamp};

@@ -2,11 +2,12 @@
 //! follow the reader; on paper it is black on white.
 
 use super::charts::{self, Curve, LOAD_LINES, series};
-use super::read::{Run, RunAccount};
+use super::read::Run;
 use super::svg::write_to;
 use super::tables::command_line;
 use super::{escape, short, time_text};
 use crate::measure::Metric;
+use crate::report::Account;
 
 /// No page is longer, however long and however many the runs.
 pub const PAGE_BYTES_MAX: usize = 300_000;
@@ -91,7 +92,7 @@ fn write_tiles(html: &mut String, run: &Run) {
             format_args!("<div><span>{name}</span><b>{value}</b><small>{}</small></div>", escape(beside)),
         );
     };
-    let account = &run.account;
+    let account = &run.account.tally;
     let told = run.verdict.reasons.first().cloned().unwrap_or_default();
     tile("verdict", &badge(run), &told);
     let bad = account.lost + account.doubled + account.reordered + account.corrupted;
@@ -148,7 +149,7 @@ fn write_runs(html: &mut String, runs: &[Run]) {
         {
             figures.push(nanos.map_or("–".to_owned(), |nanos| time_text(nanos as f64)));
         }
-        let account = &run.account;
+        let account = &run.account.tally;
         let counts = [account.lost, account.doubled, account.reordered, account.corrupted, account.refused];
         figures.extend(counts.map(|count| short(count as f64)));
         figures.push(run.gateway.map_or("–".to_owned(), |cost| short(cost.cpu_us_per_message)));
@@ -269,7 +270,7 @@ fn write_times(html: &mut String, run: &Run) {
 
 fn write_account(html: &mut String, run: &Run) {
     html.push_str("<div><h3>What became of the messages</h3><table><thead><tr><th>");
-    let parts: Vec<&RunAccount> = if run.parts.len() < 2 {
+    let parts: Vec<&Account> = if run.parts.len() < 2 {
         vec![&run.account]
     } else {
         std::iter::once(&run.account).chain(&run.parts).collect()
@@ -279,18 +280,18 @@ fn write_account(html: &mut String, run: &Run) {
         write_to(html, format_args!("<th class=\"r\">{}", escape(name)));
     }
     html.push_str("</thead><tbody>");
-    type Count = fn(&RunAccount) -> u64;
+    type Count = fn(&Account) -> u64;
     let rows: [(&str, Count, bool); 10] = [
-        ("opened", |account| account.opened, false),
-        ("answered", |account| account.answered, false),
-        ("lost", |account| account.lost, true),
-        ("doubled", |account| account.doubled, true),
-        ("reordered", |account| account.reordered, true),
-        ("corrupted", |account| account.corrupted, true),
-        ("unfinished", |account| account.unfinished, false),
-        ("refused", |account| account.refused, false),
-        ("late", |account| account.late, false),
-        ("strays", |account| account.strays, false),
+        ("opened", |account| account.tally.opened, false),
+        ("answered", |account| account.tally.answered, false),
+        ("lost", |account| account.tally.lost, true),
+        ("doubled", |account| account.tally.doubled, true),
+        ("reordered", |account| account.tally.reordered, true),
+        ("corrupted", |account| account.tally.corrupted, true),
+        ("unfinished", |account| account.tally.unfinished, false),
+        ("refused", |account| account.tally.refused, false),
+        ("late", |account| account.tally.late, false),
+        ("strays", |account| account.tally.strays, false),
     ];
     for (name, count, is_fault) in rows {
         write_to(html, format_args!("<tr><td>{name}"));
@@ -300,7 +301,7 @@ fn write_account(html: &mut String, run: &Run) {
             write_to(html, format_args!("<td class=\"{class}\">{}", short(count as f64)));
         }
     }
-    for (code, count) in run.account.codes.iter().take(CODES_LISTED_MAX) {
+    for (code, count) in run.account.tally.codes.iter().take(CODES_LISTED_MAX) {
         write_to(
             html,
             format_args!("<tr><td><code>{}</code><td class=\"r\">{}", escape(code), short(*count as f64)),
@@ -425,7 +426,7 @@ mod tests {
     #[test]
     fn a_page_needs_nothing_but_itself_and_escapes_what_it_tells() {
         let mut one = run("<script>alert(1)</script>", 1_000.0, 1_000_000);
-        one.account.codes.insert("<b>".to_owned(), 3);
+        one.account.tally.codes.insert("<b>".to_owned(), 3);
         let page = page(&[one]);
         assert!(!page.contains("<script") && !page.contains("<b>3") && page.contains("&lt;b&gt;"));
         for outside in ["http:", "https:", "src=", "@import", "url("] {
@@ -471,7 +472,7 @@ mod tests {
             long.log.curves.insert(metric.name(), points.collect());
         }
         for code in 0..64 {
-            long.account.codes.insert(format!("CODE_{code}"), code);
+            long.account.tally.codes.insert(format!("CODE_{code}"), code);
         }
         long.command = vec!["a".repeat(100); 1_000];
         let runs: Vec<Run> = (0..250).map(|at| Run { name: format!("run {at}"), ..long.clone() }).collect();

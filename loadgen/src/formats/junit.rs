@@ -58,7 +58,7 @@ pub fn junit(runs: &[Run]) -> String {
 }
 
 fn cases(run: &Run) -> Vec<(String, Case)> {
-    let account = &run.account;
+    let account = &run.account.tally;
     let exact = if run.exact {
         Case::Passed
     } else {

@@ -9,8 +9,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::fold::{Folded, fold_log};
+use crate::host::Fingerprint;
 use crate::measure::Metric;
-use crate::report::{Distribution, GatewayCost, Noise, Rates, Row, SCHEMA};
+use crate::report::{Account, Distribution, GatewayCost, Noise, Rates, Row, SCHEMA};
 
 /// Why a result cannot be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,40 +29,6 @@ impl std::error::Error for Unreadable {}
 #[must_use]
 pub fn is_result_schema(schema: &str) -> bool {
     schema == SCHEMA
-}
-
-/// The machine of a run.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the fields are those of the fingerprint")]
-pub struct RunMachine {
-    pub cpu: String,
-    pub cores: usize,
-    pub memory_kib: u64,
-    pub kernel: String,
-    pub clocksource: String,
-    pub load_average: String,
-    pub loadgen: String,
-    pub optimised: bool,
-}
-
-/// The account of a run, or of a part of it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the fields are those of the account")]
-pub struct RunAccount {
-    pub scenario: String,
-    pub opened: u64,
-    pub answered: u64,
-    pub lost: u64,
-    pub unfinished: u64,
-    pub doubled: u64,
-    pub reordered: u64,
-    pub corrupted: u64,
-    pub refused: u64,
-    pub late: u64,
-    pub strays: u64,
-    pub codes: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -118,15 +85,15 @@ pub struct Run {
     /// When it began.
     pub started_unix_seconds: u64,
     /// Where it was made.
-    pub machine: RunMachine,
+    pub machine: Fingerprint,
     pub(crate) asked: RunAsked,
     pub(crate) verdict: RunVerdict,
     /// Nothing lost, doubled, reordered or corrupted.
     pub exact: bool,
     /// What became of its messages.
-    pub account: RunAccount,
+    pub account: Account,
     /// The same for each part of a mixture.
-    pub parts: Vec<RunAccount>,
+    pub parts: Vec<Account>,
     pub(crate) rates: Option<Rates>,
     /// The times by metric, in nanoseconds.
     pub times_ns: BTreeMap<String, Distribution>,
@@ -190,6 +157,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::formats::fold::Folder;
+    use crate::ledger::Tally;
     use crate::measure::new_histogram;
 
     /// A stored run of eight seconds whose times lie around `centre_ns`.
@@ -206,7 +174,10 @@ pub(crate) mod tests {
                 ..RunAsked::default()
             },
             verdict: RunVerdict { word: "VALID".to_owned(), reasons: vec![] },
-            account: RunAccount { opened: 8_000, answered: 8_000, ..RunAccount::default() },
+            account: Account {
+                tally: Tally { opened: 8_000, answered: 8_000, ..Tally::default() },
+                ..Account::default()
+            },
             ..Run::default()
         };
         let mut folder = Folder::default();

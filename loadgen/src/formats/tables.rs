@@ -15,7 +15,7 @@ pub fn markdown(runs: &[Run]) -> String {
         let time = |of: fn(&crate::report::Distribution) -> u64| {
             run.response().map_or("–".to_owned(), |times| time_text(of(times) as f64))
         };
-        let account = &run.account;
+        let account = &run.account.tally;
         write_to(
             &mut text,
             format_args!(
