@@ -93,3 +93,19 @@ fn limits_come_and_go_without_losing_count() {
         (0, 0, 0)
     );
 }
+
+/// What a shard holds in reserve may be more than a smaller limit leaves to the others.
+#[test]
+fn reserves_go_back_once_another_shard_has_a_smaller_limit() {
+    let mut plan = two_agents();
+    plan.limits.turns_max = 320;
+    let mut scene = scene_of(plan, 2);
+    scene.send(says("ann", "1"));
+    scene.finishes(call(0, 1, 0));
+    assert_ne!(scene.shards[0].bounds.turns(), 0, "nothing runs, and some are in reserve");
+    let mut smaller = two_agents();
+    smaller.limits.turns_max = 2;
+    scene.shards[1].reconfigure(Arc::new(smaller));
+    scene.tick();
+    assert_eq!(scene.shards[0].bounds.turns(), 0);
+}
