@@ -221,7 +221,7 @@ fn write_run(html: &mut String, run: &Run, alone: bool, heat_columns: usize) {
     }
     if let Some(svg) = charts::heat(run, heat_columns) {
         let told =
-            "How many answers took how long: the stronger the colour, the more. The line is the p99 of each second.";
+            "How many answers took how long: the stronger, the more. The line is the p99 of each second.";
         write_figure(html, "Response over time", told, &[], &svg);
     }
     if let Some(svg) = charts::traffic(run) {
