@@ -118,11 +118,13 @@ pub(super) async fn write<B: Backend>(
             shared.write_bell.wait_until(|| has_work() || shared.is_closing()).await;
             gather(&shared, next).await;
             next = shared.clock.now() + shared.batch_interval;
+            // Looked for before the rows: what was written before it was asked for is in the store when it begins.
+            let due = shared.chores.pop();
             let batch = take(&shared);
             if !batch.parts.is_empty() {
                 write_batch(&mut line, batch).await;
             }
-            if let Some(job) = shared.chores.pop() {
+            if let Some(job) = due {
                 chore(&mut line, &job).await;
             }
             if shared.is_closing() && (!has_work() || shared.is_over()) {
