@@ -128,7 +128,8 @@ fn every_scenario_over_a_faultless_gateway_is_exact() {
         let outcome = run(settings);
         assert_exact(&outcome);
         assert_eq!(outcome.sum.times(Metric::First).is_some(), kind.streams(), "{kind:?}");
-        assert!(outcome.gateway.is_some_and(|[from, to]| from.cpu_ns < to.cpu_ns));
+        // Processor time is counted in steps: a short run may take none.
+        assert!(outcome.gateway.is_some_and(|[from, to]| 0 < to.cpu_ns && from.cpu_ns <= to.cpu_ns));
     }
 }
 
