@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clawgate_wire::websocket::{Decoder, Item, Opcode, Step, write_frame};
 
+use crate::arrivals::Arrivals;
 use crate::cli::Failure;
 use crate::driver::{self, Socket};
 use crate::ledger::Expect;
@@ -21,7 +22,6 @@ use crate::report::{EXIT_BREACHED, EXIT_NOT_EXACT};
 use crate::rng::Rng;
 use crate::run::{Door, Outcome, Settings, Spread, Unwatched, auth_frame, drive};
 use crate::scenario::Kind;
-use crate::schedule::Arrivals;
 use crate::sys;
 
 /// What is done, and for how long.

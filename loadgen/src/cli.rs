@@ -3,6 +3,7 @@
 mod capacity;
 mod compare;
 mod crash;
+mod plan;
 mod report;
 mod run;
 mod search;
@@ -10,7 +11,8 @@ mod search;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::mock::gateway::{Faults, GatewaySettings};
 use crate::mock::provider::tls::TlsSettings;
@@ -44,6 +46,8 @@ pub struct Cli {
 enum Command {
     /// Drive a gateway by a schedule and report
     Run(Box<run::RunArgs>),
+    /// The scenarios that come with the program, or the file of one of them
+    Scenarios(plan::ScenariosArgs),
     /// Stand in for what the gateway talks to
     #[command(subcommand)]
     Mock(Mock),
@@ -179,8 +183,10 @@ struct AbuseArgs {
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let read =
+        Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match read {
+        Ok(read) => read,
         Err(error) => {
             // Nobody can be told that nobody can be told.
             error.print().ok();
@@ -191,13 +197,14 @@ pub fn main() -> ExitCode {
     // Where the limit cannot be raised, the connections that it allows are there all the same.
     sys::raise_descriptor_limit().ok();
     let done = match cli.command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(*args, &|name| is_given(&matches, name)),
+        Command::Scenarios(args) => plan::run(&args),
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
         Command::Abuse(args) => abuse::main(&args.into(), &mut print),
         Command::Crash(args) => crash::run(*args),
-        Command::Search(args) => search::main(*args),
-        Command::Compare(args) => compare::main(*args),
+        Command::Search(args) => search::main(*args, &|name| is_given(&matches, name)),
+        Command::Compare(args) => compare::main(*args, &|name| is_given(&matches, name)),
         Command::Capacity(args) => capacity::main(&args),
         Command::Report(args) => report::run(args),
     };
@@ -208,6 +215,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Whether an option of the subcommand stands on the command line.
+fn is_given(matches: &ArgMatches, name: &str) -> bool {
+    matches.subcommand().is_some_and(|(_, of)| of.value_source(name) == Some(ValueSource::CommandLine))
 }
 
 /// Why a command could not be carried out.

@@ -7,6 +7,7 @@
 
 pub mod abuse;
 mod answer;
+pub mod arrivals;
 pub mod capacity;
 pub mod cli;
 pub mod compare;
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod measure;
 pub mod mock;
 pub mod pipe;
+pub mod plan;
 pub mod protocol;
 pub mod report;
 pub mod rng;

@@ -579,7 +579,7 @@ fn asked(settings: &Settings) -> Asked {
     Asked {
         scenario: settings.scenario.to_string(),
         rate: settings.rate,
-        arrivals: format!("{:?}", settings.arrivals).to_lowercase(),
+        arrivals: settings.arrivals.to_string(),
         sessions: settings.sessions,
         connections: settings.connections,
         threads: settings.threads,
@@ -683,11 +683,11 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::arrivals::Arrivals;
     use crate::ledger::Expect;
     use crate::protocol::Addressing;
     use crate::run::Spread;
     use crate::scenario::Kind;
-    use crate::schedule::Arrivals;
     use crate::slo::Slo;
     use crate::verdict::judge;
     use crate::verdict::tests::{WINDOW_NS, outcome};

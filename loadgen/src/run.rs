@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::arrivals::Arrivals;
 use crate::driver::{self, Backend};
 use crate::host::{Busy, ProcessUse};
 use crate::ledger::{Expect, Ledger, Tally};
@@ -25,13 +26,16 @@ use crate::measure::Interval;
 use crate::protocol::Addressing;
 use crate::run::lane::{Books, LaneEnd, Note, Wires};
 use crate::scenario::{Kind, Scenario};
-use crate::schedule::{Arrivals, Share};
+use crate::schedule::Share;
 use crate::{stamp, sys};
 
 pub(crate) use ws::{Door, auth_frame};
 
 /// How long a connection, and each step of its handshake, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages a second that can be asked for.
+pub const RATE_MAX: f64 = 1e8;
 
 /// From when all connections are open to the first message.
 const START_DELAY_NS: u64 = 50_000_000;
@@ -120,7 +124,7 @@ impl Settings {
         let shortest = stamp::STAMP_BYTES;
         let wrong = [
             (
-                !(self.rate.is_finite() && 0.0 < self.rate && self.rate <= 1e8),
+                !(self.rate.is_finite() && 0.0 < self.rate && self.rate <= RATE_MAX),
                 "the rate is above 0, at most 1e8",
             ),
             (self.sessions == 0, "there is at least one session"),

@@ -65,6 +65,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Of parts, of which there are 1 to [`PARTS_MAX`].
+    #[must_use]
+    pub const fn from_parts(parts: Vec<Part>) -> Self {
+        Self { parts }
+    }
+
     /// Its parts, at least one and at most [`PARTS_MAX`].
     #[must_use]
     pub fn parts(&self) -> &[Part] {

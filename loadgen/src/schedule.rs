@@ -1,18 +1,8 @@
 //! When each message is due, and whose it is. Computed from the arguments alone, before and apart from what the gateway
 //! does: the same arguments give the same schedule, whatever the machine and however many threads share it.
 
+use crate::arrivals::{Arrivals, Times};
 use crate::rng::{Rng, mix};
-
-/// How messages arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrivals {
-    /// Evenly spaced.
-    Constant,
-    /// Independent of each other: exponential gaps.
-    Poisson,
-    /// This many at once, then silence until the rate allows as many again.
-    Burst(u32),
-}
 
 /// One part of a mixed scenario, as far as the schedule knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +39,11 @@ impl Due {
 /// The due messages, in order of time. Endless memory is not needed: an entry is made when it is asked for.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    arrivals: Arrivals,
-    /// Nanoseconds between two messages, on average.
-    gap_ns: f64,
     end_ns: u64,
     shares: Vec<Share>,
     weight_sum: u64,
     index: u64,
-    /// The time so far of a Poisson process.
-    elapsed_ns: f64,
-    times: Rng,
+    times: Times,
     choices: Rng,
 }
 
@@ -67,30 +52,12 @@ impl Schedule {
     #[must_use]
     pub fn new(rate: f64, duration_ns: u64, arrivals: Arrivals, seed: u64, shares: &[Share]) -> Self {
         Self {
-            arrivals,
-            gap_ns: 1e9 / rate,
             end_ns: duration_ns,
             shares: shares.to_vec(),
             weight_sum: shares.iter().map(|share| u64::from(share.weight)).sum(),
             index: 0,
-            elapsed_ns: 0.0,
-            times: Rng::new(seed),
+            times: Times::new(arrivals, rate, duration_ns, seed),
             choices: Rng::new(mix(seed)),
-        }
-    }
-
-    #[inline]
-    fn next_time(&mut self) -> u64 {
-        match self.arrivals {
-            Arrivals::Constant => (self.index as f64 * self.gap_ns) as u64,
-            Arrivals::Poisson => {
-                self.elapsed_ns += -self.times.unit().ln() * self.gap_ns;
-                self.elapsed_ns as u64
-            }
-            Arrivals::Burst(size) => {
-                let size = u64::from(size.max(1));
-                ((self.index / size * size) as f64 * self.gap_ns) as u64
-            }
         }
     }
 
@@ -115,7 +82,7 @@ impl Iterator for Schedule {
 
     #[inline]
     fn next(&mut self) -> Option<Due> {
-        let at_ns = self.next_time();
+        let at_ns = self.times.next_ns();
         if self.end_ns <= at_ns {
             return None;
         }
@@ -142,7 +109,7 @@ mod tests {
     #[test]
     fn the_same_arguments_give_the_same_schedule() {
         for arrivals in [Arrivals::Constant, Arrivals::Poisson, Arrivals::Burst(50)] {
-            let make = |seed| Schedule::new(12_000.0, SECOND, arrivals, seed, &ONE);
+            let make = |seed| Schedule::new(12_000.0, SECOND, arrivals.clone(), seed, &ONE);
             assert!(make(1).eq(make(1)), "{arrivals:?}");
             assert_eq!(digest(make(1)), digest(make(1)));
             assert_ne!(digest(make(1)), digest(make(2)), "{arrivals:?}");

@@ -11,6 +11,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::arrivals::Arrivals;
 use crate::cli::Failure;
 use crate::driver;
 use crate::ledger::Expect;
@@ -20,7 +21,6 @@ use crate::protocol::Addressing;
 use crate::report::{EXIT_INVALID, EXIT_NOT_EXACT, answers_per_second};
 use crate::run::{Outcome, Settings, Spread, Unwatched, drive};
 use crate::scenario::Kind;
-use crate::schedule::Arrivals;
 
 const KEY: &str = "self-test";
 

@@ -15,6 +15,7 @@ use clawgate_wire::http1::{BodyDecoder, HeadLimits, parse_response};
 use clawgate_wire::sse;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use loadgen::abuse::{self, Abuse};
+use loadgen::arrivals::Arrivals;
 use loadgen::driver;
 use loadgen::ledger::{Expect, Tally};
 use loadgen::measure::Metric;
@@ -24,7 +25,6 @@ use loadgen::mock::{provider, telegram};
 use loadgen::protocol::Addressing;
 use loadgen::run::{Outcome, Settings, Spread, TelegramSettings, Unwatched, drive};
 use loadgen::scenario::{Kind, Scenario};
-use loadgen::schedule::Arrivals;
 use loadgen::self_test;
 use serde_json::{Value, json};
 
@@ -409,6 +409,51 @@ fn bad_arguments_end_with_two_and_a_gateway_that_is_not_there_with_six() {
     let nobody = format!("ws://{}", free_address());
     assert_eq!(loadgen(&["run", "--url", &nobody]).status.code(), Some(6));
     assert_eq!(loadgen(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_scenario_file_is_run_and_the_command_line_goes_before_it() {
+    let gateway = Running::gateway(Faults::default());
+    let url = format!("ws://{}", gateway.address);
+    let folder = std::env::temp_dir().join(format!("loadgen-scenario-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (file, out, wrong) = (path("mine.toml"), path("result.json"), path("wrong.toml"));
+    std::fs::write(path("trace.csv"), "0\n0.001\n0.004\n0.01\n").unwrap();
+    let text = format!(
+        "rate = 900\nsessions = 20\nconnections = 4\nduration = '400ms'\nwarmup = '0s'\narrivals = 'trace:{}'\n\
+         slo = 'loss=0'\n[[part]]\nscenario = 'ws-chat'\nweight = 3\n[[part]]\nscenario = 'rest'\n",
+        path("trace.csv")
+    );
+    std::fs::write(&file, text).unwrap();
+    let told =
+        loadgen(&["run", &file, "--url", &url, "--key", KEY, "--sessions", "30", "--quiet", "--json", &out]);
+    // A busy machine makes the run invalid; nothing else is wrong with it.
+    assert!(matches!(told.status.code(), Some(0 | 6)), "{}", String::from_utf8_lossy(&told.stdout));
+    let result: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!(result["asked"]["scenario"], "ws-chat=3,rest=1");
+    assert_eq!((&result["asked"]["rate"], &result["asked"]["sessions"]), (&json!(900.0), &json!(30)));
+    // The trace has 4 messages in 13.3 ms, and is taken at the rate that the file says.
+    assert_eq!(result["account"]["opened"], 360);
+    assert_eq!(result["slo"][0]["met"], true);
+
+    std::fs::write(&wrong, "rate = 900\n\nduration = 'short'\n").unwrap();
+    let told = loadgen(&["run", &wrong]);
+    let error = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(2), "{error}");
+    assert!(error.contains(&format!("{wrong}:3:12")) && error.contains("write 250us"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn scenarios_that_come_with_the_program_are_listed_and_printed() {
+    let list = String::from_utf8(loadgen(&["scenarios"]).stdout).unwrap();
+    for name in ["paper", "burst", "ramp", "soak"] {
+        assert!(list.contains(name), "{list}");
+        let text = String::from_utf8(loadgen(&["scenarios", name]).stdout).unwrap();
+        assert!(loadgen::plan::Plan::parse(name, &text).is_ok(), "{text}");
+    }
+    assert_eq!(loadgen(&["scenarios", "nonsense"]).status.code(), Some(2));
 }
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 16_384, headers_max: 64, target_bytes_max: 1024 };

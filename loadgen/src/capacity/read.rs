@@ -54,11 +54,14 @@ pub fn read(places: &[impl AsRef<Path>], shares: Option<Vec<f64>>) -> Result<Mea
 }
 
 fn gaps_of(arrivals: &str) -> Times {
-    let size = arrivals.strip_prefix("burst(").and_then(|rest| rest.strip_suffix(')')?.parse().ok());
-    match (arrivals, size) {
-        (_, Some(size)) => Times::Crowds(1.0, size),
-        // Evenly over all shards is not evenly on each: sessions are drawn.
-        ("constant", None) | (_, None) => Times::Exponential(1.0),
+    let size = arrivals
+        .strip_prefix("burst:")
+        .or_else(|| arrivals.strip_prefix("burst(").and_then(|rest| rest.strip_suffix(')')));
+    match size.and_then(|size| size.parse().ok()) {
+        Some(size) => Times::Crowds(1.0, size),
+        // Evenly over all shards is not evenly on each: sessions are drawn. Waves and recordings are nothing that a plan
+        // for a steady load has.
+        None => Times::Exponential(1.0),
     }
 }
 
@@ -140,8 +143,13 @@ mod tests {
 
     #[test]
     fn arrivals_are_known_by_what_a_result_calls_them() {
-        assert_eq!(gaps_of("burst(50)"), Times::Crowds(1.0, 50));
-        assert_eq!(gaps_of("poisson"), Times::Exponential(1.0));
+        // As results of earlier builds call it, too.
+        for crowd in ["burst:50", "burst(50)"] {
+            assert_eq!(gaps_of(crowd), Times::Crowds(1.0, 50));
+        }
+        for other in ["constant", "poisson", "bursty:400%,20%,500ms", "ramp:100", "trace:gone.csv"] {
+            assert_eq!(gaps_of(other), Times::Exponential(1.0), "{other}");
+        }
     }
 
     #[test]

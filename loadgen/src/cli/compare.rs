@@ -69,7 +69,8 @@ fn parse_metrics(list: &str) -> Result<Metrics, String> {
 }
 
 /// Compares, prints, and tells what the process ends with.
-pub(crate) fn main(args: CompareArgs) -> Result<u8, Failure> {
+pub(crate) fn main(mut args: CompareArgs, is_given: &dyn Fn(&str) -> bool) -> Result<u8, Failure> {
+    args.run.fill_in(is_given);
     if !(0.0 < args.margin && args.margin <= 100.0 && 0.0 < args.alarms && args.alarms <= 0.2) {
         return Err(Failure::usage(
             "the margin is above 0 and up to 100 %, the alarms above 0 and up to 0.2",

@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use hdrhistogram::serialization::V2DeflateSerializer;
 
+use super::plan::{Aim, Defaults};
 use super::{Failure, parse_address, print};
+use crate::arrivals::Arrivals;
 use crate::formats::{self, Forms};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
@@ -16,8 +18,6 @@ use crate::protocol::Addressing;
 use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
 use crate::rng::mix;
 use crate::run::{Settings, Spread, TelegramSettings, drive};
-use crate::scenario::Scenario;
-use crate::schedule::Arrivals;
 use crate::slo::{Slo, parse_duration};
 use crate::verdict;
 
@@ -27,6 +27,7 @@ const HELP: &str = "Scenarios:
   rest              POST /api/chat, JSON
   sse-stream        POST /api/chat, server-sent events
   webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen
+Mixed, with all their settings: see `loadgen scenarios`. Yours: a file that ends in .toml.
 
 The default agent of the gateway echoes, and every answer is checked to the byte; with another agent say --expect \
 anything. Sessions are laid onto connections, many to one; messages of one session are answered in order or counted as \
@@ -40,9 +41,10 @@ less than 99 % sent in time, a thread above 90 % of a core with a lag at p99 abo
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct RunArgs {
-    /// What to drive: a name, or a mixture such as ws-chat=3,rest=1
+    /// What to drive: a name, a mixture such as ws-chat=3,rest=1, or a file such as mine.toml; what stands on the command
+    /// line goes before what a file says
     #[arg(default_value = "ws-chat")]
-    scenario: Scenario,
+    scenario: Aim,
     /// The gateway: ws://host:port or http://host:port
     #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = parse_url)]
     url: Url,
@@ -64,12 +66,11 @@ pub(crate) struct RunArgs {
     /// What is sent before it, counted but not timed
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     warmup: u64,
-    /// How messages arrive
+    /// How messages arrive: constant, poisson, burst:100 (so many at once), bursty:400%,20%,500ms (bursts at so much of the
+    /// rate, for so much of the time, so long on average), ramp:1000 (from so many a second to the rate), trace:FILE (as
+    /// recorded, at the recording's own rate if no other is asked for, and again from its start)
     #[arg(long, default_value = "poisson")]
-    arrivals: ArrivalsName,
-    /// Messages that come together, with --arrivals burst
-    #[arg(long, default_value_t = 100)]
-    burst: u32,
+    arrivals: Arrivals,
     /// The same seed and arguments give the same schedule, on any number of threads
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
@@ -126,6 +127,28 @@ pub(crate) struct RunArgs {
     telegram: TelegramRunArgs,
 }
 
+impl RunArgs {
+    /// Takes over from the scenario's file what the command line does not say, and a trace's own rate where nobody says one.
+    pub(super) fn fill_in(&mut self, is_given: &dyn Fn(&str) -> bool) {
+        let plan = self.scenario.plan().cloned().unwrap_or_default();
+        let mut defaults = Defaults { is_given };
+        defaults.set("arrivals", &mut self.arrivals, plan.arrivals);
+        if let Arrivals::Trace(trace) = &self.arrivals {
+            defaults.set("rate", &mut self.rate, Some(trace.rate()));
+        }
+        defaults.set("rate", &mut self.rate, plan.rate);
+        defaults.set("sessions", &mut self.sessions, plan.sessions);
+        defaults.set("connections", &mut self.connections, plan.connections);
+        defaults.set("duration", &mut self.duration, plan.duration);
+        defaults.set("warmup", &mut self.warmup, plan.warmup);
+        defaults.set("drain", &mut self.drain, plan.drain);
+        defaults.set("seed", &mut self.seed, plan.seed);
+        defaults.set("payload", &mut self.payload, plan.payload);
+        defaults.set("threads", &mut self.threads, plan.threads);
+        defaults.set("slo", &mut self.slo, plan.slo.map(Some));
+    }
+}
+
 #[derive(Debug, Args)]
 struct TelegramRunArgs {
     /// Where the Bot API simulator of webhook-telegram listens: the gateway's apiRoot
@@ -143,16 +166,6 @@ struct TelegramRunArgs {
     /// The share of updates that are delivered twice and have to be answered once
     #[arg(long, default_value_t = 0.03)]
     repeats: f64,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ArrivalsName {
-    /// Evenly spaced
-    Constant,
-    /// Independent: exponential gaps
-    Poisson,
-    /// --burst at once, then silence
-    Burst,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -193,7 +206,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
 }
 
 /// Makes the run and reports it. Tells what the process ends with.
-pub(crate) fn run(args: RunArgs) -> Result<u8, Failure> {
+pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<u8, Failure> {
+    args.fill_in(is_given);
     let slo = args.slo.clone().unwrap_or_default();
     let (commit, quiet) = (args.commit.clone(), args.quiet);
     let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
@@ -255,17 +269,13 @@ pub(super) fn settings(args: RunArgs) -> Settings {
             host: args.url.host,
             key: args.key,
         },
-        scenario: args.scenario,
+        scenario: args.scenario.scenario(),
         rate: args.rate,
         sessions: args.sessions,
         connections: args.connections,
         duration_ns: args.duration,
         warmup_ns: args.warmup,
-        arrivals: match args.arrivals {
-            ArrivalsName::Constant => Arrivals::Constant,
-            ArrivalsName::Poisson => Arrivals::Poisson,
-            ArrivalsName::Burst => Arrivals::Burst(args.burst),
-        },
+        arrivals: args.arrivals,
         seed: args.seed,
         threads: args.threads,
         spread: match args.spread {

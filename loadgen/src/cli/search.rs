@@ -101,7 +101,8 @@ struct Document {
 }
 
 /// Searches, prints, and tells what the process ends with.
-pub(crate) fn main(args: SearchArgs) -> Result<u8, Failure> {
+pub(crate) fn main(mut args: SearchArgs, is_given: &dyn Fn(&str) -> bool) -> Result<u8, Failure> {
+    args.run.fill_in(is_given);
     let plan = Plan {
         from: args.from,
         to: args.to,

@@ -342,9 +342,14 @@ impl<'a> Pace<'a> {
         let (alarm, turn) = (Alarm::new()?, Turn::new()?);
         let (lanes, number) = (settings.threads, self.lane.number);
         let window = settings.window();
-        let mut schedule =
-            Schedule::new(settings.rate, window.end, settings.arrivals, settings.seed, &shares(settings))
-                .filter(move |due| due.session % lanes == number);
+        let mut schedule = Schedule::new(
+            settings.rate,
+            window.end,
+            settings.arrivals.clone(),
+            settings.seed,
+            &shares(settings),
+        )
+        .filter(move |due| due.session % lanes == number);
         let mut next = schedule.next();
         while !sys::interrupted() {
             let now_ns = self.lane.now();
