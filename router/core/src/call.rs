@@ -6,14 +6,12 @@ use crate::breaker::{self, Verdict};
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Outcome, Span};
 use crate::event::{End, Failure, Mode, Piece, Retry, Stop, Usage};
-use crate::history::History;
 use crate::id::{CallId, ModelId, TurnId};
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::time::Time;
 use crate::turn::{State, Turn};
 use crate::view::Role;
-use alloc::boxed::Box;
 use core::time::Duration;
 
 /// Characters of a token, where a provider does not count.
@@ -284,9 +282,7 @@ impl Shard {
         }
         let limits = &self.plan.limits;
         if let Some(session) = self.sessions.at_mut(turn.session) {
-            let history = session.history.get_or_insert_with(|| Box::new(History::default()));
-            history.push(Role::User, turn.text(), limits);
-            history.push(Role::Agent, &turn.reply, limits);
+            session.history.push(&[(Role::User, turn.text()), (Role::Agent, &turn.reply)], limits);
         }
         self.remember_said(slot, out);
     }
@@ -452,10 +448,10 @@ pub(crate) const fn tokens(chars: u32) -> u32 {
 pub(crate) fn prompt_chars(text: &str, session: Option<&Session>, past: bool) -> u32 {
     let mut prompt = chars(text);
     if let Some(session) = session {
-        let history = session.history.as_ref().filter(|_| past);
-        prompt += history.map_or(0, |history| history.iter().map(|(_, text)| chars(text)).sum());
-        let context = session.context.as_ref();
-        prompt += context.map_or(0, |context| context.iter().map(|(k, v)| chars(k) + chars(v)).sum());
+        if past {
+            prompt += session.history.iter().map(|(_, text)| chars(text)).sum::<u32>();
+        }
+        prompt += session.variables().map(|(k, v)| chars(k) + chars(v)).sum::<u32>();
     }
     prompt
 }

@@ -113,9 +113,7 @@ impl Shard {
                 (next, count) = (turn.link.next(), count + 1);
             }
             assert_eq!(count, session.waiting.len(), "all that wait are in the list");
-            if let Some(history) = &session.history {
-                history.check();
-            }
+            session.history.check();
         }
         assert_eq!(living as usize, self.index.len(), "nothing else is found");
         assert_eq!(

@@ -73,9 +73,9 @@ impl Shard {
         let (session, mode) = (turn.session, turn.mode);
         let Some(turn) = self.turns.at(slot) else { return };
         if !turn.forgets {
-            if let Some(history) = self.sessions.at_mut(session).and_then(|session| session.history.as_mut())
-            {
-                history.push(Role::Agent, &turn.reply, &self.plan.limits);
+            let session = self.sessions.at_mut(session).filter(|session| !session.history.is_empty());
+            if let Some(session) = session {
+                session.history.push(&[(Role::Agent, &turn.reply)], &self.plan.limits);
             }
             self.remember_said(slot, out);
         }

@@ -1,8 +1,9 @@
 //! What a session remembers for its agent's prompts: what was said, and its context variables. Each is one text with the
-//! lengths of its pieces in it, because there may be a million of them: every further allocation costs what a short
-//! message does.
+//! lengths of its pieces in it, exactly as long as it must be, because there may be a million of them: every further
+//! allocation costs what a short message does.
 use crate::limits::Limits;
-use crate::view::{Past, Role, Variables};
+use crate::view::{Past, Role};
+use alloc::boxed::Box;
 use alloc::string::String;
 
 /// Writes a number into a text: six bits a character, the lowest first, and 64 where another follows. All are below 128,
@@ -45,63 +46,84 @@ pub(crate) fn take_said(packed: &str) -> Option<((Role, &str), &str)> {
     Some(((role, text), rest))
 }
 
-/// What was said in a session, the oldest dropped whole where there is no room.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    /// Of each message a number, whose lowest bit is its role and whose others are its length, and its text.
-    packed: String,
-    /// Bytes of the texts.
-    bytes: u32,
-    count: u32,
+/// How many characters [`put_number`] takes.
+const fn number_len(number: u64) -> usize {
+    let bits = (u64::BITS - number.leading_zeros()) as usize;
+    if bits <= 6 { 1 } else { bits.div_ceil(6) }
 }
 
-impl History {
-    /// Adds a message. One that is longer than all the room is not kept, nor is anything before it: a prompt with a
-    /// hole in it misleads more than a short one.
-    pub(crate) fn push(&mut self, role: Role, text: &str, limits: &Limits) {
-        let (bytes_max, entries_max) = (limits.history_bytes_max, u32::from(limits.history_messages_max));
-        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        if bytes_max < len || entries_max == 0 {
-            self.clear();
-            return;
-        }
-        let mut rest = self.packed.as_str();
-        while (bytes_max - len < self.bytes || entries_max <= self.count)
-            && let Some(((_, dropped), after)) = take_said(rest)
-        {
-            self.bytes -= u32::try_from(dropped.len()).unwrap_or(0);
-            self.count -= 1;
-            rest = after;
-        }
-        self.packed.drain(..self.packed.len() - rest.len());
-        // The number before it has six characters at most.
-        let needed = self.packed.len() + text.len() + 6;
-        if self.packed.capacity() < needed {
-            // A little more than needed, not twice: idle sessions keep what they have.
-            self.packed.reserve_exact(text.len() + 6 + needed / 16);
-        }
-        put_number(&mut self.packed, u64::from(len) << 1 | u64::from(role == Role::Agent));
-        self.packed.push_str(text);
-        self.bytes += len;
-        self.count += 1;
-    }
+/// A message's role and the length of its text, as one number.
+fn said_number(role: Role, text: &str) -> u64 {
+    (text.len() as u64) << 1 | u64::from(role == Role::Agent)
+}
 
-    pub(crate) fn clear(&mut self) {
-        self.packed.clear();
-        (self.bytes, self.count) = (0, 0);
+/// What was said in a session, the oldest dropped whole where there is no room: of each message a number, whose lowest bit
+/// is its role and whose others are its length, and its text.
+#[derive(Debug, Default)]
+pub(crate) struct History(Box<str>);
+
+impl History {
+    /// Adds messages. As many of the last ones are kept as there is room for: a prompt with a hole in it misleads more
+    /// than a short one.
+    pub(crate) fn push(&mut self, said: &[(Role, &str)], limits: &Limits) {
+        let (bytes_max, count_max) =
+            (limits.history_bytes_max as usize, usize::from(limits.history_messages_max));
+        let (mut bytes, mut count) = (0, 0);
+        for (_, text) in Messages(&self.0).chain(said.iter().copied()) {
+            (bytes, count) = (bytes + text.len(), count + 1);
+        }
+        let is_over = |bytes: usize, count: usize| bytes_max < bytes || count_max < count;
+        let mut old = Messages(&self.0);
+        while is_over(bytes, count)
+            && let Some((_, text)) = old.next()
+        {
+            (bytes, count) = (bytes - text.len(), count - 1);
+        }
+        let dropped = self.0.len() - old.0.len();
+        let mut new = said;
+        while is_over(bytes, count)
+            && let [(_, text), rest @ ..] = new
+        {
+            (bytes, count, new) = (bytes - text.len(), count - 1, rest);
+        }
+        let mut packed = String::from(core::mem::take(&mut self.0));
+        packed.drain(..dropped);
+        let numbers = new.iter().map(|(role, text)| number_len(said_number(*role, text)) + text.len());
+        packed.reserve_exact(numbers.sum());
+        for (role, text) in new {
+            put_number(&mut packed, said_number(*role, text));
+            packed.push_str(text);
+        }
+        // No room is held in reserve: there may be a million that nobody adds to.
+        self.0 = packed.into_boxed_str();
     }
 
     pub(crate) fn iter(&self) -> Past<'_> {
-        Past { rest: &self.packed, left: self.count }
+        let left = Messages(&self.0).count();
+        Past { rest: &self.0, left: u32::try_from(left).unwrap_or(u32::MAX) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn check(&self) {
-        let (mut bytes, mut count, mut rest) = (0, 0, self.packed.as_str());
-        while let Some(((_, text), after)) = take_said(rest) {
-            (bytes, count, rest) = (bytes + text.len(), count + 1, after);
-        }
-        let told = (self.bytes as usize, self.count, "");
-        assert_eq!((bytes, count, rest), told, "the lengths of a history add up");
+        let mut messages = Messages(&self.0);
+        messages.by_ref().for_each(drop);
+        assert_eq!(messages.0, "", "the lengths of a history add up");
+    }
+}
+
+/// The messages of a packed text.
+struct Messages<'a>(&'a str);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (Role, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (said, rest) = take_said(self.0)?;
+        self.0 = rest;
+        Some(said)
     }
 }
 
@@ -114,69 +136,61 @@ pub(crate) enum Unset {
     Full,
 }
 
-/// A session's context variables, in the order in which they were first set: names and values, each with its length
-/// before it.
-#[derive(Debug, Default)]
-pub(crate) struct Context(String);
-
-impl Context {
-    /// Sets a variable; an empty value removes it. If there is no room, all stays as it was.
-    pub(crate) fn set(&mut self, name: &str, value: &str, limits: &Limits) -> Result<(), Unset> {
-        if name.is_empty() {
-            return Err(Unset::Nameless);
-        }
-        let Self(packed) = self;
-        let (mut rest, mut bytes, mut count, mut found) = (packed.as_str(), 0, 0, None);
-        while let Some((one, after)) = take_piece(rest) {
-            let Some((value, next)) = take_piece(after) else { break };
-            if one == name {
-                found =
-                    Some((packed.len() - rest.len(), packed.len() - after.len(), packed.len() - next.len()));
-                // It makes room.
-                bytes += one.len();
-            } else {
-                bytes += one.len() + value.len();
-            }
-            (rest, count) = (next, count + 1);
-        }
-        let room = limits.context_bytes_max as usize;
-        match found {
-            Some((from, _, to)) if value.is_empty() => {
-                packed.drain(from..to);
-            }
-            Some((_, from, to)) => {
-                if room < bytes + value.len() {
-                    return Err(Unset::Full);
-                }
-                let mut piece = String::with_capacity(value.len() + 6);
-                put_number(&mut piece, value.len() as u64);
-                piece.push_str(value);
-                packed.replace_range(from..to, &piece);
-            }
-            None if value.is_empty() => {}
-            None => {
-                let full = usize::from(limits.context_entries_max) <= count;
-                if full || room < bytes + name.len() + value.len() {
-                    return Err(Unset::Full);
-                }
-                packed.reserve_exact(name.len() + value.len() + 4);
-                for piece in [name, value] {
-                    put_number(packed, piece.len() as u64);
-                    packed.push_str(piece);
-                }
-            }
-        }
-        Ok(())
+/// Sets one of a session's context variables, which are in the order in which they were first set: names and values, each
+/// with its length before it. An empty value removes it. If there is no room, all stays as it was.
+pub(crate) fn set_variable(
+    packed: &mut String,
+    (name, value): (&str, &str),
+    limits: &Limits,
+) -> Result<(), Unset> {
+    if name.is_empty() {
+        return Err(Unset::Nameless);
     }
-
-    pub(crate) fn iter(&self) -> Variables<'_> {
-        Variables(&self.0)
+    let (mut rest, mut bytes, mut count, mut found) = (packed.as_str(), 0, 0, None);
+    while let Some((one, after)) = take_piece(rest) {
+        let Some((value, next)) = take_piece(after) else { break };
+        if one == name {
+            found = Some((packed.len() - rest.len(), packed.len() - after.len(), packed.len() - next.len()));
+            // It makes room.
+            bytes += one.len();
+        } else {
+            bytes += one.len() + value.len();
+        }
+        (rest, count) = (next, count + 1);
     }
+    let room = limits.context_bytes_max as usize;
+    match found {
+        Some((from, _, to)) if value.is_empty() => {
+            packed.drain(from..to);
+        }
+        Some((_, from, to)) => {
+            if room < bytes + value.len() {
+                return Err(Unset::Full);
+            }
+            let mut piece = String::with_capacity(value.len() + 6);
+            put_number(&mut piece, value.len() as u64);
+            piece.push_str(value);
+            packed.replace_range(from..to, &piece);
+        }
+        None if value.is_empty() => {}
+        None => {
+            let full = usize::from(limits.context_entries_max) <= count;
+            if full || room < bytes + name.len() + value.len() {
+                return Err(Unset::Full);
+            }
+            for piece in [name, value] {
+                put_number(packed, piece.len() as u64);
+                packed.push_str(piece);
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::Variables;
     use alloc::format;
     use alloc::vec::Vec;
 
@@ -201,11 +215,24 @@ mod tests {
         for (said, kept) in table {
             let mut history = History::default();
             for text in said {
-                history.push(Role::User, text, &LIMITS);
+                history.push(&[(Role::User, text)], &LIMITS);
                 history.check();
             }
             let past: Vec<&str> = history.iter().map(|(_, text)| text).collect();
             assert_eq!(past, kept, "{said:?}");
+            // As much is kept where they come together, all or in part.
+            for cut in 0..=said.len() {
+                let mut history = History::default();
+                for part in [&said[..cut], &said[cut..]] {
+                    let part: Vec<_> = part.iter().map(|text| (Role::Agent, *text)).collect();
+                    history.push(&part, &LIMITS);
+                    history.check();
+                }
+                assert!(
+                    history.iter().map(|(_, text)| text).eq(kept.iter().copied()),
+                    "{said:?} cut at {cut}"
+                );
+            }
         }
     }
 
@@ -219,18 +246,21 @@ mod tests {
             })
             .collect();
         for (role, text) in &said {
-            history.push(*role, text, &limits);
+            history.push(&[(*role, text)], &limits);
             history.check();
         }
         assert_eq!(history.iter().len(), said.len());
         assert!(history.iter().eq(said.iter().map(|(role, text)| (*role, text.as_str()))));
-        history.clear();
-        history.check();
-        assert_eq!(history.iter().next(), None);
+        let mut none = History::default();
+        none.check();
+        assert_eq!((none.iter().next(), none.is_empty()), (None, true));
+        none.push(&[(Role::User, "a")], &Limits { history_messages_max: 0, ..limits });
+        assert!(none.is_empty());
         let mut packed = String::new();
         for number in [0, 1, 63, 64, 4_095, 4_096, u64::from(u32::MAX) << 1 | 1] {
             packed.clear();
             put_number(&mut packed, number);
+            assert_eq!(packed.len(), number_len(number));
             assert_eq!(take_number(&packed), Some((number, "")));
             assert_eq!(take_number(&packed[..packed.len() - 1]), None);
         }
@@ -238,8 +268,8 @@ mod tests {
 
     #[test]
     fn variables_are_set_replaced_and_removed_within_their_room() {
-        let mut context = Context::default();
-        let list = |context: &Context| format!("{:?}", context.iter().collect::<Vec<_>>());
+        let mut context = String::new();
+        let list = |context: &str| format!("{:?}", Variables(context).collect::<Vec<_>>());
         let table = [
             ("a", "1", Ok(()), r#"[("a", "1")]"#),
             ("b", "22", Ok(()), r#"[("a", "1"), ("b", "22")]"#),
@@ -253,7 +283,7 @@ mod tests {
             ("2", "", Ok(()), r#"[("b", "22")]"#),
         ];
         for (name, value, result, expected) in table {
-            assert_eq!(context.set(name, value, &LIMITS), result, "{name}={value}");
+            assert_eq!(set_variable(&mut context, (name, value), &LIMITS), result, "{name}={value}");
             assert_eq!(list(&context), expected, "{name}={value}");
         }
     }

@@ -6,12 +6,12 @@ use crate::admit::Whose;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Saved};
 use crate::event::{Inbound, Stored};
-use crate::history::{Context, History};
+use crate::history::History;
 use crate::id::{SessionId, Uid};
+use crate::session::Born;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::State;
-use alloc::boxed::Box;
 use core::time::Duration;
 
 /// A session that only talks is saved no more often than this; its history is saved with each turn.
@@ -118,24 +118,11 @@ impl Shard {
         session.messages = session.messages.saturating_add(stored.messages);
         session.stored |= stored.found;
         if stored.created_millis != 0 {
-            session.created_millis = stored.created_millis;
+            session.born = Born::before(stored.created_millis);
         }
-        let mut history = History::default();
-        for &(role, text) in stored.history {
-            history.push(role, text, limits);
-        }
-        session.history = (!stored.history.is_empty()).then(|| Box::new(history));
-        if !stored.context.is_empty() {
-            // What an operator set since then is newer.
-            let newer = session.context.take();
-            let mut context = Context::default();
-            let newer = newer.as_deref().map(Context::iter).unwrap_or_default();
-            for (name, value) in stored.context.iter().copied().chain(newer) {
-                // Where limits have become smaller, the first ones stay.
-                let _ = context.set(name, value, limits);
-            }
-            session.context = Some(Box::new(context));
-        }
+        session.history = History::default();
+        session.history.push(stored.history, limits);
+        session.set_before(stored.context, limits);
         session.running_mode = session.running_mode.or(stored.mode);
         session.history_from = session.history_from.max(stored.history_from);
         if !session.assigned && !stored.agent.is_empty() {
@@ -204,7 +191,7 @@ impl Shard {
     pub(crate) fn save_session_as(&mut self, slot: u32, revision: Uid, floor: u64, out: &mut Effects) {
         let (now, session) = (self.now, self.session_id(slot));
         let Some(own) = self.sessions.at_mut(slot).filter(|_| self.log.store) else { return };
-        (own.unsaved, own.saved, own.stored) = (false, now, true);
+        own.is_saved(now);
         let history_from = own.history_from;
         let save = self.log.save(floor);
         let saved = Saved::Session { revision, history_from };
@@ -214,8 +201,7 @@ impl Shard {
     /// Saves a session that became idle, if it has been long since the last time and the store outlives us.
     pub(crate) fn save_idle(&mut self, slot: u32, out: &mut Effects) {
         let session = self.sessions.at(slot).filter(|session| session.unsaved && self.log.outlives);
-        let due = session.is_some_and(|own| own.saved == own.created || own.saved + SAVE_PAUSE <= self.now);
-        if due {
+        if session.is_some_and(|own| own.is_save_due(self.now, SAVE_PAUSE)) {
             self.save_session(slot, out);
         }
     }

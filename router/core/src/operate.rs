@@ -3,7 +3,7 @@ use crate::admit::Message;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Saved};
 use crate::event::{Class, Content, Operation};
-use crate::history::{Context, Unset};
+use crate::history::Unset;
 use crate::id::{AgentId, Client, SessionId, Uid};
 use crate::links::{CHANNEL, Origin};
 use crate::load::Memory;
@@ -12,7 +12,6 @@ use crate::plan::RunningMode;
 use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::turn::{Errand, NOWHERE, State};
-use alloc::boxed::Box;
 
 impl Shard {
     pub(crate) fn on_operate(
@@ -58,7 +57,7 @@ impl Shard {
     fn reset(&mut self, slot: u32, out: &mut Effects) -> Result<(), Code> {
         self.may_forget()?;
         let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
-        (session.history, session.context) = (None, None);
+        session.forget_all();
         if let Some(turn) = self.turns.at_mut(session.current) {
             // A message that only waits begins the new history; one that is being answered belongs to the old.
             turn.forgets = turn.calls != 0;
@@ -181,8 +180,7 @@ impl Shard {
 
     fn set(&mut self, slot: u32, name: &str, value: &str, out: &mut Effects) -> Result<(), Code> {
         let Some(session) = self.sessions.at_mut(slot) else { return Err(Code::NotFound) };
-        let context = session.context.get_or_insert_with(|| Box::new(Context::default()));
-        context.set(name, value, &self.plan.limits).map_err(|why| match why {
+        session.set(name, value, &self.plan.limits).map_err(|why| match why {
             Unset::Nameless => Code::MissingField,
             Unset::Full => Code::TooLarge,
         })?;

@@ -149,7 +149,7 @@ pub struct SessionView<'a> {
     pub known: bool,
     /// The store has a row of it, or is about to.
     pub stored: bool,
-    /// When it was made.
+    /// When it was made, in this life; else the start.
     pub created: Time,
     /// When it began in an earlier life, Unix milliseconds; 0 where this is its first.
     pub created_millis: u64,
@@ -210,13 +210,12 @@ impl Shard {
         let session = self.sessions.at(turn.session)?;
         let desk = self.places.desk(turn.desk);
         let past = turn.content.is_words();
-        let history = session.history.as_ref().filter(|_| past && desk.is_some_and(|desk| desk.history));
-        let context = session.context.as_ref().filter(|_| past);
+        let has_past = past && desk.is_some_and(|desk| desk.history);
         Some(Prompt {
             agent: desk.and_then(|desk| desk.id).unwrap_or(AgentId(u16::MAX)),
             address: self.address_of(session),
-            variables: context.map_or_else(Variables::default, |context| context.iter()),
-            history: history.map_or_else(Past::default, |history| history.iter()),
+            variables: if past { session.variables() } else { Variables::default() },
+            history: if has_past { session.history.iter() } else { Past::default() },
             content: turn.content,
             account: turn.account,
             name: turn.name(),
@@ -261,10 +260,7 @@ impl Shard {
     #[must_use]
     pub fn memory(&self, session: SessionId) -> Option<Memory<'_>> {
         let session = self.sessions.get(session.slot, session.generation)?;
-        Some(Memory {
-            variables: session.context.as_ref().map_or_else(Variables::default, |context| context.iter()),
-            history: session.history.as_ref().map_or_else(Past::default, |history| history.iter()),
-        })
+        Some(Memory { variables: session.variables(), history: session.history.iter() })
     }
 
     #[inline]
@@ -352,8 +348,8 @@ impl Shard {
             waiting: u16::try_from(session.waiting.len()).unwrap_or(u16::MAX),
             known: session.memory == crate::load::Memory::Warm,
             stored: session.stored,
-            created: session.created,
-            created_millis: session.created_millis,
+            created: session.born.time(),
+            created_millis: session.born.unix_millis(),
             active: session.active,
         }
     }

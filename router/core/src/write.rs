@@ -93,8 +93,8 @@ impl Shard {
             closed,
             scope: session.scope,
             messages: session.messages,
-            created_millis: match session.created_millis {
-                0 => self.log.unix_millis(session.created),
+            created_millis: match session.born.unix_millis() {
+                0 => self.log.unix_millis(session.born.time()),
                 known => known,
             },
             active_millis: self.log.unix_millis(session.active),
