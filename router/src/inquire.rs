@@ -119,7 +119,7 @@ pub(crate) fn take_in(thread: &Rc<Thread>, channel: ChannelId, loaded: &Loaded) 
     let mode = if is_api(channel) { Mode::Whole } else { Mode::Deliver };
     let inbound =
         Inbound { channel, scope: row.scope, peer, chat, thread: &row.thread, mode, ..Inbound::default() };
-    keep::with_stored(loaded, |stored| thread.handle(Event::Recalled { inbound, stored: &stored }));
+    crate::loads::with_stored(loaded, |stored| thread.handle(Event::Recalled { inbound, stored: &stored }));
 }
 
 /// Looks for a conversation in the archive, and goes on here with what is found.

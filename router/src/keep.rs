@@ -8,17 +8,17 @@ use crate::clock::unix_millis;
 use crate::gateway::Shared;
 use crate::journal::Journal;
 use crate::kept::Kept;
+use crate::loads::{self, Loads};
 use crate::mesh::Errand;
 use crate::store::{
-    Answer, Confirmed, DeadLetter, Key, Loaded, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
+    Answer, Confirmed, DeadLetter, Key, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
 };
 use crate::thread::Thread;
 use clawgate_core::codes::Code;
 use clawgate_core::effect::{Dead, Effects, Saved};
-use clawgate_core::event::{Event, Scope, Sight, Stored};
-use clawgate_core::id::{SessionId, ShardId, Uid};
+use clawgate_core::event::{Event, Scope, Sight};
+use clawgate_core::id::{SessionId, ShardId};
 use clawgate_core::log::JournalState;
-use clawgate_core::plan::RunningMode;
 use clawgate_core::record::{Accepted, Record};
 use clawgate_core::time::Time;
 use clawgate_core::view::{Address, Role};
@@ -105,7 +105,9 @@ impl std::fmt::Debug for Then {
 /// One shard's side of the store.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    store: Store,
+    pub(crate) store: Store,
+    /// Sessions that the store is asked for.
+    pub(crate) loads: Loads,
     /// What was saved and not handed over, the number of the last of it, and its bytes.
     ops: RefCell<Vec<Op>>,
     last: Cell<u64>,
@@ -133,6 +135,7 @@ impl Keeper {
     pub(crate) fn new(store: Store, bytes_max: usize) -> Self {
         Self {
             store,
+            loads: Loads::default(),
             ops: RefCell::default(),
             last: Cell::new(0),
             bytes: Cell::new(0),
@@ -296,7 +299,7 @@ fn party<'a>(address: &Address<'a>) -> &'a str {
     }
 }
 
-fn key_of(thread: &Thread, session: SessionId) -> Option<Key> {
+pub(crate) fn key_of(thread: &Thread, session: SessionId) -> Option<Key> {
     let shard = thread.shard.borrow();
     let address = shard.address(session)?;
     Some(Key::new(shard.channel_name(session), address.scope, party(&address), address.thread))
@@ -382,7 +385,7 @@ pub(crate) fn load(thread: &Rc<Thread>, session: SessionId) {
     let after = keeper.unconfirmed.borrow().get(&key).copied();
     match after.filter(|after| keeper.confirmed.get() < *after) {
         Some(after) => keeper.asked.borrow_mut().push_back((after, Then::Ask(session))),
-        None => ask(thread, keeper, session),
+        None => loads::ask(thread, keeper, session),
     }
 }
 
@@ -397,35 +400,6 @@ pub(crate) fn once_saved(thread: &Rc<Thread>, key: Option<&Key>, then: impl FnOn
         return then(thread);
     }
     keeper.asked.borrow_mut().push_back((last, Then::GoOn(Box::new(then))));
-}
-
-fn ask(thread: &Rc<Thread>, keeper: &Keeper, session: SessionId) {
-    let Some(key) = key_of(thread, session) else { return };
-    let limits = &thread.gateway().plan.limits;
-    let query = Query::Load {
-        key,
-        messages_max: usize::from(limits.history_messages_max),
-        bytes_max: limits.history_bytes_max as usize,
-    };
-    let (shared, shard) = (thread.shared.clone(), thread.id);
-    let reply = move |answer: Result<Answer, Trouble>| {
-        let errand: Errand = Box::new(move |there: &Rc<Thread>| {
-            there.touch();
-            let loaded = match answer {
-                Ok(Answer::Loaded(loaded)) => Some(loaded),
-                Ok(_) | Err(_) => None,
-            };
-            tell_loaded(there, session, loaded);
-        });
-        // Where too many errands wait the shard hears nothing, and its own deadline tells it.
-        let _ = shared.mesh.errand(shard, errand);
-    };
-    if keeper.store.read(query, limits.load_age_max, reply).is_err() {
-        // Not at once: effects are being carried out.
-        let errand = Box::new(move |there: &Rc<Thread>| tell_loaded(there, session, None));
-        let letter = crate::mesh::Letter::Errand(errand);
-        thread.outgoing.borrow_mut().letter(thread.id, letter);
-    }
 }
 
 /// Asks the store whether it knows an event id. Before it has what earlier runs left for it, it could not say.
@@ -468,38 +442,6 @@ fn look_up_now(thread: &Rc<Thread>, keeper: &Keeper, (lookup, mark, since_millis
     }
 }
 
-fn tell_loaded(thread: &Rc<Thread>, session: SessionId, loaded: Option<Option<Box<Loaded>>>) {
-    let Some(found) = loaded else {
-        thread.handle(Event::Loaded { session, stored: None });
-        return;
-    };
-    let Some(loaded) = found else {
-        thread.handle(Event::Loaded { session, stored: Some(&Stored::default()) });
-        return;
-    };
-    with_stored(&loaded, |stored| thread.handle(Event::Loaded { session, stored: Some(&stored) }));
-}
-
-/// What the store knows of a session, as the shard hears it.
-pub(crate) fn with_stored(loaded: &Loaded, tell: impl FnOnce(Stored<'_>)) {
-    let history: Vec<(Role, &str)> =
-        loaded.history.iter().map(|said| (said.role, said.text.as_str())).collect();
-    let row = &loaded.session;
-    let context: Vec<(&str, &str)> =
-        row.context.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let stored = Stored {
-        agent: row.agent.as_deref().unwrap_or_default(),
-        messages: u32::try_from(row.messages).unwrap_or(u32::MAX),
-        history: &history,
-        context: &context,
-        history_from: Uid(row.history_from),
-        mode: RunningMode::ALL.into_iter().find(|mode| row.running_mode.as_deref() == Some(mode.name())),
-        found: true,
-        created_millis: row.created_millis,
-    };
-    tell(stored);
-}
-
 /// The end of a turn: what was saved is handed over, what was confirmed becomes an event.
 pub(crate) fn turn(thread: &Rc<Thread>) {
     let Some(keeper) = thread.keeper.get() else { return };
@@ -510,7 +452,7 @@ pub(crate) fn turn(thread: &Rc<Thread>) {
         loop {
             let next = keeper.asked.borrow_mut().pop_front_if(|(after, _)| *after <= confirmed);
             match next {
-                Some((_, Then::Ask(session))) => ask(thread, keeper, session),
+                Some((_, Then::Ask(session))) => loads::ask(thread, keeper, session),
                 Some((_, Then::GoOn(then))) => then(thread),
                 None => break,
             }

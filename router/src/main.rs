@@ -29,6 +29,7 @@ mod journal;
 mod keep;
 mod kept;
 mod listen;
+mod loads;
 mod log;
 mod mesh;
 mod metrics;

@@ -22,7 +22,7 @@ const BACKLOG_BATCHES_MAX: usize = 64;
 const BATCH_LETTERS_MAX: usize = 512;
 const BATCH_TEXT_MAX: usize = 256 * 1024;
 /// Errands from threads that are not shards (the resolver, signals) that may wait for one shard.
-const ERRANDS_MAX: usize = 4_096;
+pub(crate) const ERRANDS_MAX: usize = 4_096;
 
 /// Something rare for another core to do, with the thread that it runs on.
 pub(crate) type Errand = Box<dyn FnOnce(&Rc<Thread>) + Send>;

@@ -85,7 +85,8 @@ pub(super) struct StoreSection {
     /// that come one by one share the disk's work. The first after a pause is written at once.
     #[schemars(range(min = 0, max = 1_000))]
     batch_millis: u16,
-    /// Questions that wait, most of them for sessions to load. Beyond, turns are refused.
+    /// Questions that wait, most of them for sessions to load. Those take half of it, and wait for their turn beyond;
+    /// other questions are refused.
     #[schemars(range(min = 1, max = 1_000_000))]
     reads_waiting_max: u32,
     /// A turn waits this long for its session.

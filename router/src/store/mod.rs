@@ -276,6 +276,11 @@ impl Store {
         self.0.health()
     }
 
+    /// Questions that may wait, of all shards together.
+    pub(crate) fn reads_max(&self) -> usize {
+        self.0.reads.capacity()
+    }
+
     /// What was counted since the start.
     pub(crate) fn counters(&self) -> Counters {
         self.0.counters()
