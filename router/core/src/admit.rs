@@ -156,7 +156,9 @@ impl Shard {
         let mut known = self.validate(inbound, out)?;
         let written = self.is_written(inbound.mode, inbound.receipt);
         if !asked && self.must_wait(known.hash, known.mark, written) {
-            let place = (known.post, known.hash, known.mark);
+            // Of its own channel, also where its conversation is kept under another one.
+            let post = self.places.post_of(inbound.channel).unwrap_or(known.post);
+            let place = (post, known.hash, known.mark);
             return Err(self.wait_for_word(client, inbound, place, out));
         }
         self.counters.pass(Stage::Validate);

@@ -26,13 +26,36 @@ struct Line<B: Backend> {
     open: Option<B>,
     /// The last attempt did not reach it.
     is_down: bool,
-    pause: Duration,
+    patience: Patience,
+}
+
+/// How long to wait before each attempt: twice as long as before the last one, between two bounds.
+struct Patience {
+    next: Duration,
+    bounds: (Duration, Duration),
+}
+
+impl Patience {
+    const fn new(bounds: (Duration, Duration)) -> Self {
+        Self { next: bounds.0, bounds }
+    }
+
+    /// An attempt failed: the pause before the next one.
+    fn lose(&mut self) -> Duration {
+        let next = (self.next * 2).min(self.bounds.1);
+        std::mem::replace(&mut self.next, next)
+    }
+
+    /// An attempt succeeded: all begins anew.
+    const fn renew(&mut self) {
+        self.next = self.bounds.0;
+    }
 }
 
 impl<B: Backend> Line<B> {
     fn new(shared: Arc<Shared>, place: B::Place, number: usize, writes: bool) -> Self {
-        let pause = shared.pauses.0;
-        Self { shared, place, number, writes, open: None, is_down: false, pause }
+        let patience = Patience::new(shared.pauses);
+        Self { shared, place, number, writes, open: None, is_down: false, patience }
     }
 
     /// Does this with the connection, connecting first if there is none. What fails costs the connection, unless it
@@ -52,7 +75,7 @@ impl<B: Backend> Line<B> {
         self.is_down = matches!(outcome, Err(Trouble::Down(_) | Trouble::Late(_)));
         match &outcome {
             Ok(_) => {
-                self.pause = self.shared.pauses.0;
+                self.patience.renew();
                 self.shared.heal(self.number);
             }
             Err(Trouble::Refused(_)) => {}
@@ -84,9 +107,7 @@ impl<B: Backend> Line<B> {
 
     /// Waits before the next attempt: each time twice as long, up to a bound, and never for exactly as long as others.
     async fn rest(&mut self) {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(self.shared.pauses.1);
-        sleep(jittered(pause)).await;
+        sleep(jittered(self.patience.lose())).await;
     }
 }
 
@@ -342,6 +363,16 @@ pub(super) async fn watch(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A database that is gone is asked for after one second, two, four … and at last each half minute (row G5).
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_anew() {
+        let mut patience = Patience::new((Duration::from_secs(1), Duration::from_secs(30)));
+        let seconds: Vec<u64> = (0..8).map(|_| patience.lose().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
+        patience.renew();
+        assert_eq!((patience.lose().as_secs(), patience.lose().as_secs()), (1, 2));
+    }
 
     #[test]
     fn pauses_differ_and_stay_within_their_bounds() {

@@ -1,6 +1,7 @@
 //! Accounts of one person on several channels share a conversation; what belongs to a message goes where it came from.
 use super::durable::{durable, keeps};
 use super::*;
+use crate::event::Sight;
 use crate::home::Secret;
 use crate::links::Links;
 
@@ -84,4 +85,18 @@ fn a_linked_message_is_written_down_as_it_came_and_taken_up_into_the_shared_conv
     assert_eq!(later.send(Inbound { id: "e1", ..from_tg("hi") }), [""; 0], "known, and not on disk yet");
     let other = Inbound { id: "e1", ..posts("ann", "hi") };
     assert_eq!(later.send(other)[0], "accepted 1.1 ahead 1", "of another account");
+}
+
+/// It came back from the store with the channel that the conversation is kept under, which nobody writes on: its answer
+/// went nowhere, and its record said an account that there is not.
+#[test]
+fn a_linked_message_that_waited_for_the_stores_word_is_answered_where_it_came_from() {
+    let mut scene = keeps(linked(), false);
+    scene.shard().remembers_since(Some(1_790_000_000_000));
+    assert_eq!(scene.send(Inbound { id: "e1", ..from_tg("hi") }), ["look up 1"]);
+    scene.event(Event::Sighted { lookup: 1, sight: Sight::Never });
+    let session = scene.find("ann").unwrap();
+    assert_eq!(scene.shards[0].channel_name(session), "person");
+    let to = scene.shards[0].destination(turn(0, 1)).unwrap();
+    assert_eq!((to.channel, to.peer, to.chat), (ChannelId(1), "7", "c7"));
 }

@@ -1,5 +1,6 @@
 //! What is refused because it would wait for too long, and what is not.
 use super::*;
+use crate::event::Stored;
 
 /// One place, turns of a second, and two seconds to wait.
 fn busy() -> Scene {
@@ -96,4 +97,30 @@ fn without_a_target_only_the_limits_refuse() {
     }
     assert!(write(&mut scene, 31, Class::Normal).starts_with("refused AGENT_BUSY"));
     assert_eq!(scene.shards[0].load().agents[0].refused, 1);
+}
+
+/// What is not known of a session yet is no way around the limit: who waits for the store waits, too.
+#[test]
+fn those_that_wait_for_the_store_are_counted() {
+    let mut plan = plan();
+    (plan.agents[0].history, plan.agents[0].waiting_max) = (true, 3);
+    let mut scene = durable::keeps(plan, true);
+    assert_eq!(scene.send(says("ann", "1")), ["accepted 0.1 ahead 0", "load 0.1"]);
+    assert_eq!(scene.send(says("ann", "2")), ["accepted 1.1 ahead 1"]);
+    assert_eq!(scene.send(says("bob", "3"))[1], "load 1.1");
+    assert_eq!(scene.send(says("ann", "4")), ["refused AGENT_BUSY 1000"], "in a session that is loading");
+    assert_eq!(scene.send(says("cyd", "5")), ["refused AGENT_BUSY 1000"], "in one that would be");
+    let waiting = |scene: &Scene| scene.shards[0].load().agents[0].waiting;
+    assert_eq!((waiting(&scene), scene.shards[0].load().sessions), (3, 2));
+    // Each that gets its place makes room for one, whether the store knew its session or not.
+    let ann = scene.find("ann").unwrap();
+    let started = scene.event(Event::Loaded { session: ann, stored: Some(&Stored::default()) });
+    assert_eq!(started, ["start 0.1#0 agent 0 model 0"]);
+    assert_eq!(waiting(&scene), 2);
+    assert_eq!(scene.send(says("cyd", "5"))[1], "load 2.1");
+    assert_eq!(scene.send(says("dan", "6")), ["refused AGENT_BUSY 1000"]);
+    let bob = scene.find("bob").unwrap();
+    scene.event(Event::Loaded { session: bob, stored: None });
+    assert_eq!(waiting(&scene), 2);
+    assert_eq!(scene.shards[0].load().agents[0].refused, 3);
 }

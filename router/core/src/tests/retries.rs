@@ -252,3 +252,21 @@ fn no_place_is_lost_between_attempts() {
     assert_eq!(scene.tick(), [""; 0], "the model is taken");
     assert_eq!(scene.finishes(call(2, 1, 0))[2..], ["start 0.1#1 agent 0 model 0"], "and free again");
 }
+
+/// From a second to twice, four times, … as long, and half a minute at the most; anywhere between, so that those who failed
+/// together do not come back together (row G5).
+#[test]
+fn pauses_grow_to_a_bound_and_differ() {
+    let mut plan = plan();
+    (plan.limits.backoff_min, plan.limits.backoff_max) = (Duration::from_secs(1), Duration::from_secs(30));
+    let mut scene = scene(plan);
+    let second = Duration::from_secs(1);
+    for (tries, most) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (6, 30), (u16::MAX, 30)] {
+        let pauses: Vec<Duration> = (0..200).map(|_| scene.shard().backoff(tries)).collect();
+        let (least, most) = (second, second * most);
+        assert!(pauses.iter().all(|pause| least <= *pause && *pause <= most), "{tries}: {pauses:?}");
+        let near = least + (most - least) * 3 / 4;
+        assert!(pauses.iter().any(|pause| near < *pause), "{tries}: no pause is long");
+        assert!(pauses.iter().any(|pause| *pause < near), "{tries}: no pause is short");
+    }
+}

@@ -55,7 +55,7 @@ pub(crate) enum Input {
     Failed { call: CallId, retry: Retry },
     Left { turn: TurnId },
     Delivered { turn: TurnId, uid: Uid, part: u16, attempt: u16, word: Word },
-    Operate { client: Client, session: usize, wish: Wish, number: usize },
+    Operate { client: Client, place: usize, wish: Wish, number: usize },
     Restore { client: Client, uid: Uid, letter: Letter },
     DropLetter { client: Client, uid: Uid },
     Loaded { id: SessionId, session: Option<usize> },
@@ -128,7 +128,7 @@ impl World {
                 let words = self.words(*number);
                 self.life.about = Some(*number);
                 self.on_asked(*client, *number);
-                let place = self.places[self.ledger.messages[*number].session].clone();
+                let place = self.places[self.ledger.messages[*number].place].clone();
                 let inbound = self.inbound(*number, &place, &words);
                 self.handle(shard, Event::Inbound { client: *client, inbound });
             }
@@ -146,8 +146,8 @@ impl World {
             Input::Delivered { turn, uid, part, attempt, word } => {
                 self.feed_delivered(shard, (*turn, *uid), (*part, *attempt), *word);
             }
-            Input::Operate { client, session, wish, number } => {
-                self.feed_wish(shard, *client, *session, *wish, *number);
+            Input::Operate { client, place, wish, number } => {
+                self.feed_wish(shard, *client, *place, *wish, *number);
             }
             Input::Restore { client, uid, letter } => self.feed_letter(shard, *client, *uid, letter),
             Input::DropLetter { client, uid } => {
@@ -185,8 +185,8 @@ impl World {
         self.handle(shard, Event::Delivered { turn, part, attempt, delivery });
     }
 
-    fn feed_wish(&mut self, shard: usize, client: Client, session: usize, wish: Wish, number: usize) {
-        let place = self.places[session].clone();
+    fn feed_wish(&mut self, shard: usize, client: Client, at: usize, wish: Wish, number: usize) {
+        let place = self.places[at].clone();
         let Some(channel) = self.channel(&place) else { return };
         let Place { scope, peer, chat, thread, .. } = &place;
         let Some(id) = self.life.shards[shard].find(channel, *scope, peer, chat, thread) else { return };
@@ -201,6 +201,7 @@ impl World {
             Wish::Mode(mode) => Operation::Mode(mode),
         };
         if matches!(wish, Wish::Reset | Wish::Close) {
+            let session = self.kinship.owner(at);
             self.ledger.on_forgotten(client, session, matches!(wish, Wish::Close));
         }
         self.life.about = matches!(wish, Wish::Send).then_some(number);
@@ -208,7 +209,7 @@ impl World {
     }
 
     fn feed_letter(&mut self, shard: usize, client: Client, uid: Uid, letter: &Letter) {
-        let place = self.places[letter.session].clone();
+        let place = self.places[letter.place].clone();
         let accepted = Accepted {
             uid,
             unix_millis: uid.micros() / 1_000,
@@ -286,6 +287,7 @@ impl World {
             }
             Effect::Deliver { turn, uid, part, attempt, text, .. } => {
                 self.ledger.on_deliver(uid, part, out.text(text));
+                self.check_destination(shard, turn, uid);
                 self.post(shard, turn, uid, (part, attempt));
             }
             Effect::Accepted { client, turn, durable, again, .. } => {

@@ -29,6 +29,9 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
+    /// Where it came from, and as the how manieth from there; and the conversation that it belongs to.
+    pub(crate) place: usize,
+    pub(crate) nth: usize,
     pub(crate) session: usize,
     /// Its sender was told that it is safe.
     pub(crate) acked: bool,
@@ -213,9 +216,12 @@ fn call_of(answer: &str) -> Option<u64> {
 }
 
 impl Ledger {
-    pub(crate) fn add(&mut self, kind: Kind, session: usize) -> usize {
+    pub(crate) fn add(&mut self, kind: Kind, place: usize, session: usize) -> usize {
+        let nth = self.messages.iter().filter(|message| message.place == place).count();
         self.messages.push(Message {
             kind,
+            place,
+            nth,
             session,
             acked: false,
             uid: None,

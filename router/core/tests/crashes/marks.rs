@@ -3,7 +3,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What must happen in a full run, and how often at the least.
-const WANTED: &[(&str, u64)] = &[
+pub(crate) type Wanted = &'static [(&'static str, u64)];
+
+/// With linked accounts.
+pub(crate) const WANTED_OF_LINKS: Wanted = &[
+    ("crash", 300),
+    ("acknowledged", 5_000),
+    ("dead letter", 300),
+    ("replayed", 50),
+    ("repeated", 100),
+    ("merged", 1_000),
+    ("answers to linked accounts", 5_000),
+    ("restored into a shared conversation", 1_000),
+];
+
+/// Without.
+pub(crate) const WANTED: Wanted = &[
     ("crash", 300),
     ("power cut", 60),
     ("acknowledged", 15_000),
@@ -51,9 +66,9 @@ impl Marks {
         other.0.iter().for_each(|(what, count)| self.add(what, *count));
     }
 
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
+    pub(crate) fn missing(&self, wanted: Wanted) -> Vec<&'static str> {
         let seen = |what| self.0.get(what).copied().unwrap_or(0);
-        WANTED.iter().filter(|(what, least)| seen(what) < *least).map(|(what, _)| *what).collect()
+        wanted.iter().filter(|(what, least)| seen(what) < *least).map(|(what, _)| *what).collect()
     }
 
     pub(crate) fn table(&self) -> String {

@@ -9,6 +9,7 @@
 //! Knobs as in `sim.rs`: `SIM_SEED`, `SIM_SEEDS`, `SIM_STEPS`, `SIM_TRACE`.
 mod gateway;
 mod ledger;
+mod links;
 mod marks;
 mod people;
 mod rest;
@@ -16,7 +17,7 @@ mod restart;
 mod store;
 mod world;
 
-use marks::Marks;
+use marks::{Marks, Wanted};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,8 +32,8 @@ fn knob(name: &str) -> Option<u64> {
 }
 
 /// Runs one seed to its end; the panic of a failure begins with the seed.
-fn run(seed: u64, steps: u64) -> (u64, Marks) {
-    let mut world = World::new(seed, knob("SIM_TRACE").is_some());
+fn run(seed: u64, has_links: bool, steps: u64) -> (u64, Marks) {
+    let mut world = World::new(seed, has_links, knob("SIM_TRACE").is_some());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         while world.step < steps {
             world.step();
@@ -54,7 +55,7 @@ fn run(seed: u64, steps: u64) -> (u64, Marks) {
     (world.trace.hash(), world.marks)
 }
 
-fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Marks {
+fn run_all(seeds: std::ops::Range<u64>, has_links: bool, steps: u64) -> Marks {
     let next = AtomicU64::new(seeds.start);
     let marks = Mutex::new(Marks::default());
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -65,7 +66,7 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Marks {
                 if !seeds.contains(&seed) {
                     return;
                 }
-                let (_, seen) = run(seed, steps);
+                let (_, seen) = run(seed, has_links, steps);
                 marks.lock().unwrap().merge(&seen);
             }
         };
@@ -80,30 +81,41 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Marks {
     marks.into_inner().unwrap()
 }
 
-#[test]
-fn crashes() {
+/// Runs the seeds that the knobs ask for, and asks whether enough happened.
+fn try_all(has_links: bool, wanted: Wanted) {
     let steps = knob("SIM_STEPS").unwrap_or(STEPS);
     if let Some(seed) = knob("SIM_SEED") {
-        let (hash, marks) = run(seed, steps);
+        let (hash, marks) = run(seed, has_links, steps);
         eprintln!("seed {seed}: {hash:016x}\n{}", marks.table());
         return;
     }
     let seeds = knob("SIM_SEEDS").unwrap_or(SEEDS);
-    let marks = run_all(0..seeds, steps);
+    let marks = run_all(0..seeds, has_links, steps);
     if knob("SIM_MARKS").is_some() {
         eprintln!("{}", marks.table());
     }
     if SEEDS <= seeds && STEPS <= steps {
-        let missing = marks.missing();
+        let missing = marks.missing(wanted);
         assert!(missing.is_empty(), "too seldom in {seeds} seeds: {missing:?}\nseen:\n{}", marks.table());
     }
 }
 
 #[test]
+fn crashes() {
+    try_all(false, marks::WANTED);
+}
+
+/// The same where accounts of several channels are one person's.
+#[test]
+fn crashes_of_linked_accounts() {
+    try_all(true, marks::WANTED_OF_LINKS);
+}
+
+#[test]
 fn the_same_seed_crashes_in_the_same_way() {
-    for seed in [3, 11] {
-        let (one, two) = (run(seed, 2_000), run(seed, 2_000));
+    for (seed, has_links) in [(3, false), (11, false), (3, true)] {
+        let (one, two) = (run(seed, has_links, 2_000), run(seed, has_links, 2_000));
         assert_eq!(one.0, two.0, "seed {seed} has two histories");
     }
-    assert_ne!(run(3, 500).0, run(4, 500).0, "two seeds have one history");
+    assert_ne!(run(3, false, 500).0, run(4, false, 500).0, "two seeds have one history");
 }

@@ -4,9 +4,7 @@ use super::gateway::{Input, Wish};
 use super::ledger::{Kind, Told};
 use super::world::{Act, World};
 use clawgate_core::codes::Code;
-use clawgate_core::dedup::mark;
 use clawgate_core::event::{Inbound, Mode, Scope};
-use clawgate_core::home::{home, session_hash};
 use clawgate_core::id::{ChannelId, Client, TurnId};
 use clawgate_core::plan::RunningMode;
 
@@ -72,15 +70,12 @@ impl World {
         Some(ChannelId(u16::try_from(at).unwrap()))
     }
 
-    /// The shard where a conversation lives in this life.
-    pub(crate) fn home_of(&self, session: usize) -> usize {
-        let Place { channel, scope, chat, thread, peer } = &self.places[session];
-        let hash = session_hash(&self.secret, channel, *scope, peer, chat, thread);
-        usize::from(home(hash, u16::try_from(self.life.shards.len()).unwrap()).0)
-    }
-
+    /// The event id of a message, and its text. Linked accounts have the same ids.
     pub(crate) fn words(&self, number: usize) -> (String, String) {
-        (format!("m{number}"), format!("m{number} {}", "and what of it? ".repeat(number % 7)))
+        let message = &self.ledger.messages[number];
+        let is_linked = self.kinship.is_linked(message.place);
+        let id = if is_linked { format!("e{}", message.nth) } else { format!("m{number}") };
+        (id, format!("m{number} {}", "and what of it? ".repeat(number % 7)))
     }
 
     pub(crate) fn inbound<'a>(
@@ -121,13 +116,13 @@ impl World {
 
     /// Somebody writes something new.
     pub(crate) fn write(&mut self) {
-        let session = self.dice.index(self.places.len());
-        let kind = match session {
-            _ if session < DELIVERED => Kind::Update,
-            _ if session < DELIVERED + RECEIPTS && !self.dice.chance(100) => Kind::Receipt,
+        let place = self.dice.index(DELIVERED + RECEIPTS + PLAIN);
+        let kind = match place {
+            _ if place < DELIVERED => Kind::Update,
+            _ if place < DELIVERED + RECEIPTS && !self.dice.chance(100) => Kind::Receipt,
             _ => Kind::Plain,
         };
-        let number = self.ledger.add(kind, session);
+        let number = self.ledger.add(kind, place, self.kinship.owner(place));
         self.listeners.push(Listener::default());
         self.send(number);
     }
@@ -135,13 +130,13 @@ impl World {
     /// A message is sent, or sent again.
     pub(crate) fn send(&mut self, number: usize) {
         let message = &self.ledger.messages[number];
-        let (kind, session) = (message.kind, message.session);
+        let (kind, place) = (message.kind, message.place);
         if kind == Kind::Update {
             // Whatever becomes of it: without an acknowledgement it comes again.
             let again = self.now + self.dice.millis(100, 400);
             self.later(again, Act::Resend(number));
         }
-        if self.channel(&self.places[session]).is_none() {
+        if self.channel(&self.places[place]).is_none() {
             self.come_back(number);
             return;
         }
@@ -155,10 +150,8 @@ impl World {
             self.listeners[number] = Listener { client: Some(client), comes_back, ..Listener::default() };
         }
         let (id, _) = self.words(number);
-        let Place { channel, scope, chat, thread, peer } = &self.places[session];
-        let hash = session_hash(&self.secret, channel, *scope, peer, chat, thread);
-        self.ledger.ids.insert(mark(&self.secret, hash, &id), number);
-        let shard = self.home_of(session);
+        self.note_id(number, &id);
+        let shard = self.home_of(place);
         self.push(shard, Input::Inbound { client, number });
     }
 
@@ -178,8 +171,9 @@ impl World {
             Kind::Update => {
                 self.marks.hit("repeated");
                 let client = self.ticket(Purpose::Update(number));
-                if self.channel(&self.places[message_session(self, number)]).is_some() {
-                    let shard = self.home_of(message_session(self, number));
+                let place = self.ledger.messages[number].place;
+                if self.channel(&self.places[place]).is_some() {
+                    let shard = self.home_of(place);
                     self.push(shard, Input::Inbound { client, number });
                 }
             }
@@ -376,7 +370,7 @@ impl World {
 
     /// Somebody operates.
     pub(crate) fn operate(&mut self) {
-        let session = self.dice.index(DELIVERED + 2);
+        let place = self.dice.index(DELIVERED + 2);
         let wish = match self.dice.weighted(&[1, 1, 12, 4, 2, 2, 4]) {
             0 => Wish::Reset,
             1 => Wish::Close,
@@ -387,16 +381,17 @@ impl World {
             _ => Wish::Mode(self.dice.pick(&RunningMode::ALL.map(Some)).filter(|_| self.dice.chance(700))),
         };
         let is_send = matches!(wish, Wish::Send);
-        if is_send && DELIVERED <= session {
+        if is_send && DELIVERED <= place {
             return;
         }
-        let number = if is_send { self.ledger.add(Kind::Operator, session) } else { 0 };
+        let owner = self.kinship.owner(place);
+        let number = if is_send { self.ledger.add(Kind::Operator, place, owner) } else { 0 };
         if is_send {
             self.listeners.push(Listener::default());
         }
         let client = self.ticket(if is_send { Purpose::Send(number) } else { Purpose::Operation });
-        let shard = self.home_of(session);
-        self.push(shard, Input::Operate { client, session, wish, number });
+        let shard = self.home_of(place);
+        self.push(shard, Input::Operate { client, place, wish, number });
     }
 
     /// An operator tries a dead letter again, or drops it. He sees the letters once the past is told.
@@ -409,13 +404,13 @@ impl World {
         let (uid, letter) = (*uid, letter.clone());
         if self.dice.chance(150) {
             let client = self.ticket(Purpose::Drop);
-            let shard = self.home_of(letter.session);
+            let shard = self.home_of(letter.place);
             self.push(shard, Input::DropLetter { client, uid });
             return;
         }
         self.marks.hit("asked to replay");
         let client = self.ticket(Purpose::Replay);
-        let shard = self.home_of(letter.session);
+        let shard = self.home_of(letter.place);
         self.push(shard, Input::Restore { client, uid, letter });
     }
 
@@ -432,8 +427,4 @@ impl World {
             _ => {}
         }
     }
-}
-
-fn message_session(world: &World, number: usize) -> usize {
-    world.ledger.messages[number].session
 }

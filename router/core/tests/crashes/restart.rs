@@ -1,18 +1,19 @@
 //! The process dies, and another one starts on what is left, with another number of shards.
 use super::gateway::Life;
 use super::ledger::{Found, PART_CHARS, number_of, numbers_of};
+use super::links::{Kinship, hash_of, mark_of};
+use super::people::Place;
 use super::store::{Letter, Op};
 use super::world::World;
 use crate::dice::Dice;
 use clawgate_core::bounds::Bounds;
-use clawgate_core::dedup::mark;
 use clawgate_core::effect::{Effect, Effects};
 use clawgate_core::event::{Class, Event};
-use clawgate_core::home::{Secret, session_hash};
+use clawgate_core::home::Secret;
 use clawgate_core::id::{AgentId, Client, ModelId, ShardId, Uid};
 use clawgate_core::journal::writer::{Mode, Owner, Settings, Writer};
 use clawgate_core::limits::Limits;
-use clawgate_core::links::Links;
+use clawgate_core::links::CHANNEL;
 use clawgate_core::log::{JournalState, Start};
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::plan::{
@@ -111,25 +112,29 @@ fn channel(name: &str, agent: Option<AgentId>) -> Channel {
     }
 }
 
-/// The configuration of a life: now and then a channel or an agent is gone.
-fn plan(dice: &mut Dice, is_whole: bool) -> Plan {
+/// The configuration of a life: now and then a channel or an agent is gone. A channel whose accounts are linked stays.
+fn plan(dice: &mut Dice, is_whole: bool, (kinship, places): (&Kinship, &[Place])) -> Plan {
     let (has_app, has_bob) = (is_whole || dice.chance(850), is_whole || dice.chance(850));
     let bob = has_bob.then_some(AgentId(1));
     let mut channels = vec![channel("web", None)];
     let mut agents = vec![agent(dice, "ada", true)];
-    if has_app {
+    if has_app || kinship.is_there() {
         channels.insert(0, channel("app", bob));
     }
     if has_bob {
         agents.push(agent(dice, "bob", false));
     }
+    if kinship.is_there() {
+        channels.push(channel(CHANNEL, None));
+    }
+    let links = kinship.links(places, &channels);
     Plan {
         limits: LIMITS,
         channels,
         agents,
         models: vec![model("big"), model("small")],
         route: Strategy::Static(AgentId(0)),
-        links: Links::default(),
+        links,
     }
 }
 
@@ -148,10 +153,11 @@ impl Life {
         dice: &mut Dice,
         settings: &Settings,
         secret: Secret,
+        who: (&Kinship, &[Place]),
         Begin { lineage, born, unix_micros, uid_after, is_whole }: Begin,
     ) -> Self {
         let shards = u16::try_from(dice.between(1, 4)).unwrap();
-        let plan = Arc::new(plan(dice, is_whole));
+        let plan = Arc::new(plan(dice, is_whole, who));
         let bounds = Arc::new(Bounds::new(&plan, shards));
         let lsn = 1 + dice.below(3);
         let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true, outlives: true };
@@ -229,18 +235,18 @@ impl World {
         self.disk.sync_all();
         let (mut past, mut facts) = (Past::new(), Vec::new());
         let (mut present, mut closed) = (BTreeSet::new(), Vec::new());
+        let reader = Reader { secret: self.secret, plan: self.life.plan.clone(), kinship: &self.kinship };
         for ((lineage, shard), shelf) in &shelves {
             for (lsn, bytes) in &shelf.records {
                 if *lineage == last {
                     present.insert((usize::from(*shard), *lsn));
                 }
-                let secret = self.secret;
                 if *lineage == last {
                     self.trace.line(format_args!("{shard} found {lsn} {:?}", Record::decode(bytes)));
                 }
                 let mut take = |fact: Fact<'_>| {
-                    closed.extend(closed_by(&secret, &fact));
-                    facts.extend(told(&secret, fact));
+                    closed.extend(reader.closed_by(&fact));
+                    facts.extend(reader.told(fact));
                 };
                 assert!(past.take(bytes, &mut take), "it can be read");
             }
@@ -259,7 +265,8 @@ impl World {
         let unix_micros = self.clock_micros + self.now.0 / 1_000 - back;
         let (lineage, born, is_whole) = (last + 1, self.now, self.is_resting);
         let begin = Begin { lineage, born, unix_micros, uid_after, is_whole };
-        self.life = Life::new(&mut self.dice, &self.settings, self.secret, begin);
+        self.life =
+            Life::new(&mut self.dice, &self.settings, self.secret, (&self.kinship, &self.places), begin);
         self.life.older = self.disk.names();
         // What an earlier life failed to sync is read from the system's memory, and nobody can sync it again.
         self.life.was_lied_to = std::mem::take(&mut self.disk.has_lied) || was_lied_to;
@@ -306,7 +313,7 @@ impl World {
             self.trace.line(format_args!("fact {op:?}"));
             if let Op::Ended { mark, ending } = op {
                 let Some(number) = self.ledger.ids.get(&mark).copied() else { panic!("nobody's id") };
-                let shard = self.home_of(self.ledger.messages[number].session);
+                let shard = self.home_of(self.ledger.messages[number].place);
                 self.life.shards[shard].keep_ending_before(mark, ending.as_deref().map_err(|code| *code));
                 self.ledger.messages[number].is_kept = true;
                 continue;
@@ -323,8 +330,11 @@ impl World {
             self.marks.hit("restored with its answer");
         }
         let accepted = &restored.accepted;
-        let session = session_of(accepted);
-        let shard = self.home_of(session);
+        let place = place_of(accepted);
+        let shard = self.home_of(place);
+        if self.kinship.is_linked(place) {
+            self.marks.hit("restored into a shared conversation");
+        }
         self.trace.line(format_args!("{shard} restore {:?} {}", accepted.uid, accepted.text));
         self.life.about = Some(self.ledger.own_number(accepted.uid, accepted.text));
         let now = self.local();
@@ -340,14 +350,15 @@ impl World {
     }
 }
 
-fn session_of(accepted: &Accepted<'_>) -> usize {
+/// Where a message came from.
+fn place_of(accepted: &Accepted<'_>) -> usize {
     number_of(if accepted.peer.is_empty() { accepted.chat } else { accepted.peer })
 }
 
 /// A dead letter, as far as a replay needs it.
 pub(crate) fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16) -> Letter {
     Letter {
-        session: session_of(accepted),
+        place: place_of(accepted),
         outbound: accepted.outbound,
         text: accepted.text.to_owned(),
         reply: reply.map(str::to_owned),
@@ -355,46 +366,53 @@ pub(crate) fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16
     }
 }
 
-/// The session that a fact says was closed, and when.
-fn closed_by(secret: &Secret, fact: &Fact<'_>) -> Option<(u64, Uid)> {
-    let Fact::Forgot(Forgot { uid, closed: true, scope, channel, peer, chat, thread, .. }) = *fact else {
-        return None;
-    };
-    Some((session_hash(secret, channel, scope, peer, chat, thread), uid))
+/// Reads the journal of the lives before, by the links that hold.
+struct Reader<'a> {
+    secret: Secret,
+    plan: Arc<Plan>,
+    kinship: &'a Kinship,
 }
 
-/// A fact as the store takes it.
-fn told(secret: &Secret, fact: Fact<'_>) -> Vec<Op> {
-    let mark = |accepted: &Accepted<'_>| {
-        let Accepted { channel, scope, peer, chat, thread, id, .. } = *accepted;
-        mark(secret, session_hash(secret, channel, scope, peer, chat, thread), id)
-    };
-    let op = match fact {
-        Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
-        Fact::Ended { accepted, ending } => {
-            Op::Ended { mark: mark(&accepted), ending: ending.map(str::to_owned) }
-        }
-        Fact::Said { accepted, reply } => {
-            let session = session_of(&accepted);
-            let (text, reply) = (accepted.text.to_owned(), reply.to_owned());
-            let bare = Op::Session { session, revision: Uid(1), history_from: Uid(0) };
-            return vec![bare, Op::Said { session, uid: accepted.uid, text, reply }];
-        }
-        Fact::Dead { accepted, reply, parts, .. } => {
-            Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
-        }
-        Fact::EndedAs { mark, ending } => Op::Ended { mark, ending: ending.map(str::to_owned) },
-        Fact::Mark { mark, unix_millis } => Op::Seen { mark, unix_millis },
-        Fact::Revived(uid) => Op::Revived { uid },
-        Fact::Forgot(Forgot { uid, from, closed, peer, chat, .. }) => {
-            let session = number_of(if peer.is_empty() { chat } else { peer });
-            if closed {
-                Op::Closed { session, revision: uid }
-            } else {
-                Op::Session { session, revision: uid, history_from: from }
+impl Reader<'_> {
+    /// The session that a fact says was closed, and when.
+    fn closed_by(&self, fact: &Fact<'_>) -> Option<(u64, Uid)> {
+        let Fact::Forgot(Forgot { uid, closed: true, scope, channel, peer, chat, thread, .. }) = *fact else {
+            return None;
+        };
+        let accepted = Accepted { scope, channel, peer, chat, thread, ..Accepted::default() };
+        Some((hash_of(&self.plan, &self.secret, &accepted), uid))
+    }
+
+    /// A fact as the store takes it.
+    fn told(&self, fact: Fact<'_>) -> Vec<Op> {
+        let mark = |accepted: &Accepted<'_>| mark_of(&self.plan, &self.secret, accepted);
+        let op = match fact {
+            Fact::Seen(accepted) => Op::Seen { mark: mark(&accepted), unix_millis: accepted.unix_millis },
+            Fact::Ended { accepted, ending } => {
+                Op::Ended { mark: mark(&accepted), ending: ending.map(str::to_owned) }
             }
-        }
-        Fact::Cursor { .. } => panic!("nobody polls here"),
-    };
-    vec![op]
+            Fact::Said { accepted, reply } => {
+                let session = self.kinship.owner(place_of(&accepted));
+                let (text, reply) = (accepted.text.to_owned(), reply.to_owned());
+                let bare = Op::Session { session, revision: Uid(1), history_from: Uid(0) };
+                return vec![bare, Op::Said { session, uid: accepted.uid, text, reply }];
+            }
+            Fact::Dead { accepted, reply, parts, .. } => {
+                Op::Dead { uid: accepted.uid, letter: letter_of(&accepted, reply, parts) }
+            }
+            Fact::EndedAs { mark, ending } => Op::Ended { mark, ending: ending.map(str::to_owned) },
+            Fact::Mark { mark, unix_millis } => Op::Seen { mark, unix_millis },
+            Fact::Revived(uid) => Op::Revived { uid },
+            Fact::Forgot(Forgot { uid, from, closed, peer, chat, .. }) => {
+                let session = number_of(if peer.is_empty() { chat } else { peer });
+                if closed {
+                    Op::Closed { session, revision: uid }
+                } else {
+                    Op::Session { session, revision: uid, history_from: from }
+                }
+            }
+            Fact::Cursor { .. } => panic!("nobody polls here"),
+        };
+        vec![op]
+    }
 }

@@ -15,7 +15,8 @@ const CROWD: usize = 60;
 /// A dead letter, as far as a replay needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Letter {
-    pub(crate) session: usize,
+    /// Where it came from.
+    pub(crate) place: usize,
     pub(crate) outbound: bool,
     pub(crate) text: String,
     /// The answer, where only its delivery failed.

@@ -1,6 +1,7 @@
 //! The clock, what will happen, and what happens next.
 use super::gateway::{Input, Life, UNIX_MILLIS};
 use super::ledger::Ledger;
+use super::links::Kinship;
 use super::marks::Marks;
 use super::people::{Listener, Place, Purpose, places};
 use super::restart::Begin;
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) secret: Secret,
     pub(crate) places: Vec<Place>,
+    pub(crate) kinship: Kinship,
     pub(crate) settings: Settings,
     pub(crate) disk: Disk,
     pub(crate) store: Store,
@@ -56,7 +58,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, echo: bool) -> Self {
+    pub(crate) fn new(seed: u64, has_links: bool, echo: bool) -> Self {
         let mut dice = Dice::new(seed ^ 0xCAFE);
         let mode = match dice.below(8) {
             0 => Mode::Interval(Duration::from_millis(20)),
@@ -81,8 +83,11 @@ impl World {
         let secret = Secret([dice.next(), dice.next()]);
         let clock_micros = UNIX_MILLIS * 1_000;
         let (born, unix_micros) = (Time::ZERO, clock_micros);
-        let begin = Begin { lineage: 1, born, unix_micros, uid_after: Uid(0), is_whole: false };
-        let life = Life::new(&mut dice, &settings, secret, begin);
+        let mut places = places();
+        let kinship = if has_links { Kinship::draw(seed, &mut places) } else { Kinship::default() };
+        let uid_after = Uid(0);
+        let begin = Begin { lineage: 1, born, unix_micros, uid_after, is_whole: false };
+        let life = Life::new(&mut dice, &settings, secret, (&kinship, &places), begin);
         Self {
             disk: Disk::new(seed, troubles),
             settings,
@@ -99,7 +104,8 @@ impl World {
             step: 0,
             now: Time::from_millis(1),
             secret,
-            places: places(),
+            places,
+            kinship,
             life,
             out: Effects::new(),
             clock_micros,
