@@ -222,6 +222,7 @@ fn settings(abuse: &Abuse) -> Settings {
         },
         rate: abuse.rate,
         sessions: 50,
+        hot_percent: 0,
         connections: 8,
         duration_ns: abuse.duration_ns,
         warmup_ns: 200_000_000,

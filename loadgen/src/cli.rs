@@ -163,6 +163,9 @@ struct AbuseArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = run::parse_url)]
     url: run::Url,
+    /// The gateway is not on this machine, and it is yours to load
+    #[arg(long)]
+    i_own_this: bool,
     /// The key
     #[arg(long, default_value = "")]
     key: String,
@@ -201,7 +204,9 @@ pub fn main() -> ExitCode {
         Command::Scenarios(args) => plan::run(&args),
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
-        Command::Abuse(args) => abuse::main(&args.into(), &mut print),
+        Command::Abuse(args) => {
+            args.url.check_owner(args.i_own_this).and_then(|()| abuse::main(&args.into(), &mut print))
+        }
         Command::Crash(args) => crash::run(*args),
         Command::Search(args) => search::main(*args, &|name| is_given(&matches, name)),
         Command::Compare(args) => compare::main(*args, &|name| is_given(&matches, name)),

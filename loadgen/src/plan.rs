@@ -27,6 +27,9 @@ pub struct Plan {
     /// Sessions of each part.
     #[serde(deserialize_with = "count")]
     pub sessions: Option<u32>,
+    /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do.
+    #[serde(deserialize_with = "percent")]
+    pub hot_percent: Option<u32>,
     /// Connections of each part.
     #[serde(deserialize_with = "count")]
     pub connections: Option<u32>,
@@ -72,6 +75,12 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     found
         .map(Some)
         .ok_or_else(|| D::Error::custom(format!("{count} is not enough or too many; write 1 or more")))
+}
+
+fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let percent = i64::deserialize(from)?;
+    let found = u32::try_from(percent).ok().filter(|percent| *percent <= 100);
+    found.map(Some).ok_or_else(|| D::Error::custom(format!("{percent} is no share; write 0 to 100")))
 }
 
 fn payload<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
@@ -168,10 +177,11 @@ pub struct BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 4] = [
+pub const BUILT_IN: [BuiltIn; 5] = [
     BuiltIn { name: "paper", text: include_str!("../scenarios/paper.toml") },
     BuiltIn { name: "burst", text: include_str!("../scenarios/burst.toml") },
     BuiltIn { name: "ramp", text: include_str!("../scenarios/ramp.toml") },
+    BuiltIn { name: "hot-session", text: include_str!("../scenarios/hot-session.toml") },
     BuiltIn { name: "soak", text: include_str!("../scenarios/soak.toml") },
 ];
 
@@ -222,6 +232,7 @@ mod tests {
             ("rate = nan\n", "a.toml:1:8", "above 0"),
             ("sessions = 0\n", "a.toml:1:12", "1 or more"),
             ("threads = 5000000000\n", "a.toml:1:11", "1 or more"),
+            ("hot-percent = 101\n", "a.toml:1:15", "0 to 100"),
             ("payload = 3\n", "a.toml:1:11", "64 or more"),
             ("part = []\n", "a.toml:1:8", "[[part]]"),
             ("arrivals = 'trace:/nowhere'\n", "a.toml:1:12", "/nowhere"),

@@ -77,6 +77,8 @@ pub struct Settings {
     pub rate: f64,
     /// Sessions of each part.
     pub sessions: u32,
+    /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do; 0 for none.
+    pub hot_percent: u32,
     /// Connections of each part.
     pub connections: u32,
     /// What is measured, after the warm-up.
@@ -131,6 +133,7 @@ impl Settings {
             (self.connections < self.threads, "each thread has at least one connection"),
             (self.sessions < self.threads, "each thread has at least one session"),
             (self.threads == 0 || 1024 < self.threads, "there are 1 to 1,024 threads"),
+            (100 < self.hot_percent, "a hot session has at most 100 % of the messages"),
             (self.duration_ns == 0, "the duration is above 0"),
             (
                 self.scenario.has(Kind::WebhookTelegram) && self.telegram.is_none(),
@@ -149,7 +152,11 @@ impl Settings {
 
 /// What the schedule needs to know of the parts.
 pub(crate) fn shares(settings: &Settings) -> Vec<Share> {
-    let share = |part: &crate::scenario::Part| Share { weight: part.weight, sessions: settings.sessions };
+    let share = |part: &crate::scenario::Part| Share {
+        weight: part.weight,
+        sessions: settings.sessions,
+        hot_percent: settings.hot_percent,
+    };
     settings.scenario.parts().iter().map(share).collect()
 }
 

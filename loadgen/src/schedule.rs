@@ -11,6 +11,8 @@ pub struct Share {
     pub weight: u32,
     /// Its sessions, numbered from 0. At least 1.
     pub sessions: u32,
+    /// How many of a hundred of its messages are session 0's, whatever the drawing of the others gives it.
+    pub hot_percent: u32,
 }
 
 /// One message that is due.
@@ -87,8 +89,10 @@ impl Iterator for Schedule {
             return None;
         }
         let part = self.next_part();
-        let sessions = self.shares.get(usize::from(part))?.sessions;
-        let session = self.choices.below(u64::from(sessions)) as u32;
+        let Share { sessions, hot_percent, .. } = *self.shares.get(usize::from(part))?;
+        // Nothing is drawn for it where there is no hot session: such schedules are what they always were.
+        let is_hot = hot_percent != 0 && self.choices.below(100) < u64::from(hot_percent);
+        let session = if is_hot { 0 } else { self.choices.below(u64::from(sessions)) as u32 };
         let index = self.index;
         self.index += 1;
         Some(Due { at_ns, index, part, session })
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const ONE: [Share; 1] = [Share { weight: 1, sessions: 1000 }];
+    const ONE: [Share; 1] = [Share { weight: 1, sessions: 1000, hot_percent: 0 }];
 
     fn digest(schedule: Schedule) -> u64 {
         schedule.fold(0, |sum, due| sum ^ due.digest())
@@ -166,7 +170,10 @@ mod tests {
 
     #[test]
     fn parts_get_messages_by_weight_and_sessions_of_their_own() {
-        let shares = [Share { weight: 3, sessions: 10 }, Share { weight: 1, sessions: 500 }];
+        let shares = [
+            Share { weight: 3, sessions: 10, hot_percent: 0 },
+            Share { weight: 1, sessions: 500, hot_percent: 0 },
+        ];
         let mut counts = [0_u32; 2];
         for due in Schedule::new(100_000.0, SECOND, Arrivals::Constant, 9, &shares) {
             counts[usize::from(due.part)] += 1;
@@ -174,5 +181,17 @@ mod tests {
         }
         assert!((74_000..76_000).contains(&counts[0]), "{counts:?}");
         assert_eq!(counts[0] + counts[1], 100_000);
+    }
+
+    #[test]
+    fn a_hot_session_gets_its_part_and_the_others_share_the_rest_evenly() {
+        let shares = [Share { weight: 1, sessions: 100, hot_percent: 30 }];
+        let make = |seed| Schedule::new(100_000.0, SECOND, Arrivals::Constant, seed, &shares);
+        let mut counts = [0_u32; 100];
+        make(9).for_each(|due| counts[due.session as usize] += 1);
+        // The hot one is drawn among the others too: 30 % and a hundredth of the rest.
+        assert!((30_200..31_200).contains(&counts[0]), "{counts:?}");
+        assert!(counts[1..].iter().all(|count| (580..820).contains(count)), "{counts:?}");
+        assert!(make(9).eq(make(9)) && digest(make(9)) != digest(make(8)));
     }
 }

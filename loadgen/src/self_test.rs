@@ -85,6 +85,7 @@ fn settings(target: SocketAddr, rate: f64, duration_ns: u64) -> Settings {
         },
         rate,
         sessions: 1000,
+        hot_percent: 0,
         connections: 16,
         duration_ns,
         warmup_ns: 0,

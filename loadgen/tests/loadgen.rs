@@ -83,6 +83,7 @@ fn settings(scenario: Scenario, target: SocketAddr) -> Settings {
         },
         rate: 2_000.0,
         sessions: 40,
+        hot_percent: 0,
         connections: 8,
         duration_ns: 500_000_000,
         warmup_ns: 100_000_000,
@@ -406,6 +407,12 @@ fn bad_arguments_end_with_two_and_a_gateway_that_is_not_there_with_six() {
         assert_eq!(told.status.code(), Some(2), "{bad:?}");
         assert!(!told.stderr.is_empty());
     }
+    for command in ["run", "search", "abuse"] {
+        // An address for documentation: nobody is there, and nobody is asked.
+        let told = loadgen(&[command, "--url", "ws://192.0.2.1:8787"]);
+        let error = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.status.code() == Some(2) && error.contains("--i-own-this"), "{command}: {error}");
+    }
     let nobody = format!("ws://{}", free_address());
     assert_eq!(loadgen(&["run", "--url", &nobody]).status.code(), Some(6));
     assert_eq!(loadgen(&["--help"]).status.code(), Some(0));
@@ -448,7 +455,7 @@ fn a_scenario_file_is_run_and_the_command_line_goes_before_it() {
 #[test]
 fn scenarios_that_come_with_the_program_are_listed_and_printed() {
     let list = String::from_utf8(loadgen(&["scenarios"]).stdout).unwrap();
-    for name in ["paper", "burst", "ramp", "soak"] {
+    for name in ["paper", "burst", "ramp", "hot-session", "soak"] {
         assert!(list.contains(name), "{list}");
         let text = String::from_utf8(loadgen(&["scenarios", name]).stdout).unwrap();
         assert!(loadgen::plan::Plan::parse(name, &text).is_ok(), "{text}");

@@ -48,6 +48,9 @@ pub(crate) struct RunArgs {
     /// The gateway: ws://host:port or http://host:port
     #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = parse_url)]
     url: Url,
+    /// The gateway is not on this machine, and it is yours to load
+    #[arg(long)]
+    i_own_this: bool,
     /// The key; none if empty
     #[arg(long, default_value = "")]
     key: String,
@@ -57,6 +60,9 @@ pub(crate) struct RunArgs {
     /// Sessions of each part of the scenario
     #[arg(long, default_value_t = 1000, visible_alias = "chats")]
     sessions: u32,
+    /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    hot_percent: u32,
     /// Connections of each part
     #[arg(long, default_value_t = 64)]
     connections: u32,
@@ -128,6 +134,11 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Checks that the target may be loaded.
+    pub(super) fn check_target(&self) -> Result<(), Failure> {
+        self.url.check_owner(self.i_own_this)
+    }
+
     /// Takes over from the scenario's file what the command line does not say, and a trace's own rate where nobody says one.
     pub(super) fn fill_in(&mut self, is_given: &dyn Fn(&str) -> bool) {
         let plan = self.scenario.plan().cloned().unwrap_or_default();
@@ -138,6 +149,7 @@ impl RunArgs {
         }
         defaults.set("rate", &mut self.rate, plan.rate);
         defaults.set("sessions", &mut self.sessions, plan.sessions);
+        defaults.set("hot_percent", &mut self.hot_percent, plan.hot_percent);
         defaults.set("connections", &mut self.connections, plan.connections);
         defaults.set("duration", &mut self.duration, plan.duration);
         defaults.set("warmup", &mut self.warmup, plan.warmup);
@@ -205,9 +217,24 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     Ok(Url { address: parse_address(&host)?, host })
 }
 
+impl Url {
+    /// Nothing but this machine is loaded unless somebody says that the other one is theirs.
+    pub(super) fn check_owner(&self, is_owned: bool) -> Result<(), Failure> {
+        if is_owned || self.address.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{} is not on this machine's loopback: a load on what belongs to others is an attack; if it is yours, say \
+             --i-own-this",
+            self.address
+        )))
+    }
+}
+
 /// Makes the run and reports it. Tells what the process ends with.
 pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<u8, Failure> {
     args.fill_in(is_given);
+    args.check_target()?;
     let slo = args.slo.clone().unwrap_or_default();
     let (commit, quiet) = (args.commit.clone(), args.quiet);
     let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
@@ -272,6 +299,7 @@ pub(super) fn settings(args: RunArgs) -> Settings {
         scenario: args.scenario.scenario(),
         rate: args.rate,
         sessions: args.sessions,
+        hot_percent: args.hot_percent,
         connections: args.connections,
         duration_ns: args.duration,
         warmup_ns: args.warmup,
@@ -331,6 +359,24 @@ mod tests {
         assert_eq!(parse_url("http://127.0.0.1").unwrap().address.port(), 80);
         assert_eq!(parse_url("[::1]:99").unwrap().address, "[::1]:99".parse().unwrap());
         assert!(parse_url("wss://127.0.0.1:1").unwrap_err().contains("not spoken"));
+    }
+
+    #[test]
+    fn what_is_not_on_this_machine_needs_an_owner() {
+        for (url, here) in [
+            ("ws://127.0.0.1:1", true),
+            ("ws://127.8.9.1:1", true),
+            ("[::1]:1", true),
+            ("ws://192.0.2.1:1", false),
+        ] {
+            let url = parse_url(url).unwrap();
+            assert_eq!(url.check_owner(false).is_ok(), here, "{url:?}");
+            assert!(url.check_owner(true).is_ok());
+        }
+        let mapped = parse_url("[::ffff:127.0.0.1]:1").unwrap();
+        assert!(mapped.check_owner(false).is_ok());
+        let refused = parse_url("ws://192.0.2.1:1").unwrap().check_owner(false).unwrap_err();
+        assert!(refused.code == crate::report::EXIT_USAGE && refused.text.contains("--i-own-this"));
     }
 
     #[test]

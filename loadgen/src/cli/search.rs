@@ -103,6 +103,7 @@ struct Document {
 /// Searches, prints, and tells what the process ends with.
 pub(crate) fn main(mut args: SearchArgs, is_given: &dyn Fn(&str) -> bool) -> Result<u8, Failure> {
     args.run.fill_in(is_given);
+    args.run.check_target()?;
     let plan = Plan {
         from: args.from,
         to: args.to,
