@@ -5,6 +5,7 @@
 //! object repeats a key, the first one counts. What is plain enough is read without a tape (see [`Json::fields`]).
 mod fields;
 mod value;
+pub(crate) mod write;
 
 pub use fields::Held;
 pub use value::{Digits, Value};

@@ -1,7 +1,8 @@
 //! What a client is told whose message is answered together with another one of its session, to that one's client: the
 //! end of an answer without one, in each form in which clients wait.
+use crate::json::write::{number, text, text_if_any};
 use crate::rest::write_timestamp;
-use crate::websocket::{number, text, text_if_any, write_usage};
+use crate::websocket::write_usage;
 use clawgate_core::event::Usage;
 use clawgate_wire::{json, sse};
 

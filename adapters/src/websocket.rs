@@ -3,6 +3,7 @@
 //! Owns the names and the order of the fields. Obeys the protocol's own page: `auth`, `message`, `ping`, `subscribe` in;
 //! `auth_ok`, `message`, `chunk`, `done`, `pong`, `error` out, with their fields first and in that order; what we add
 //! comes after them. The writers are the hot path: they append to the connection's outbox and allocate nothing else.
+use crate::json::write::{number, text, text_if_any};
 use crate::{Bad, Held, Json, Value};
 use clawgate_core::codes::Code;
 use clawgate_core::effect::Notice;
@@ -120,27 +121,6 @@ fn topics(root: Option<Value<'_, '_>>) -> Result<(bool, bool), Bad> {
         return Ok((message, status));
     }
     Err(Bad::new(Code::MissingField, "`events` must be a list of `message`, `status` or both"))
-}
-
-// Inlined wherever they are called: a name of known length is a store or two there, and a call to copy it elsewhere.
-
-#[inline(always)]
-pub(crate) fn text(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    json::write_str(out, value);
-}
-
-#[inline(always)]
-pub(crate) fn text_if_any(out: &mut Vec<u8>, name: &str, value: &str) {
-    if !value.is_empty() {
-        text(out, name, value);
-    }
-}
-
-#[inline(always)]
-pub(crate) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    out.extend_from_slice(name.as_bytes());
-    json::write_u64(out, value);
 }
 
 /// `auth_ok`: the key is good.
