@@ -18,7 +18,7 @@ use crate::mock::gateway::{Faults, GatewaySettings};
 use crate::mock::provider::tls::TlsSettings;
 use crate::mock::telegram::BotSettings;
 use crate::mock::{gateway, provider, telegram};
-use crate::report::{EXIT_INVALID, EXIT_USAGE};
+use crate::report::{EXIT_INVALID, EXIT_LACKING, EXIT_USAGE};
 use crate::{abuse, driver, self_test, sys};
 
 /// Open-loop load for a chat gateway, with an exact account of every message.
@@ -35,7 +35,8 @@ use crate::{abuse, driver, self_test, sys};
     after_help = "Try it without a gateway:\n  loadgen self-test\n  loadgen mock gateway --listen 127.0.0.1:8787 --key k &\n  \
                   loadgen run ws-stream --url ws://127.0.0.1:8787 --key k --rate 5000 --duration 5s\n\nExit codes: 0 good, 2 \
                   bad arguments, 3 an objective was not met, 4 a message was lost, doubled, reordered or corrupted, 5 \
-                  a regression, 6 the run is not valid or could not be made."
+                  a regression, 6 the run is not valid or could not be made, 7 this machine does not allow it \
+                  descriptors or ports enough."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -241,6 +242,12 @@ impl Failure {
     #[must_use]
     pub fn usage(text: impl Into<String>) -> Self {
         Self { code: EXIT_USAGE, text: text.into() }
+    }
+
+    /// The machine lacks what the run needs.
+    #[must_use]
+    pub fn lacking(text: impl Into<String>) -> Self {
+        Self { code: EXIT_LACKING, text: text.into() }
     }
 
     /// The run could not be made.

@@ -21,6 +21,7 @@ pub mod measure;
 pub mod mock;
 pub mod pipe;
 pub mod plan;
+pub mod preflight;
 pub mod protocol;
 pub mod report;
 pub mod rng;

@@ -570,6 +570,8 @@ pub const EXIT_NOT_EXACT: u8 = 4;
 pub const EXIT_REGRESSION: u8 = 5;
 /// The run is worth nothing, or could not be made.
 pub const EXIT_INVALID: u8 = 6;
+/// The machine does not allow what the run needs: nothing was sent.
+pub const EXIT_LACKING: u8 = 7;
 
 fn line(table: &mut String, text: &str) {
     table.push_str(text);

@@ -320,6 +320,21 @@ fn loadgen(arguments: &[&str]) -> std::process::Output {
 }
 
 #[test]
+fn what_the_machine_does_not_allow_is_said_before_anything_is_sent() {
+    let nobody = free_address().to_string();
+    let limited = |subcommand: &str| {
+        let command = format!("ulimit -n 200 && exec \"$0\" {subcommand} --url {nobody} --connections 500");
+        Command::new("sh").args(["-c", &command, env!("CARGO_BIN_EXE_loadgen")]).output().unwrap()
+    };
+    for subcommand in ["run ws-chat", "search rest --slo 'p99<45ms'", "compare --exec a b rest"] {
+        let told = limited(subcommand);
+        let words = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(7), "{words}");
+        assert!(words.contains("may open 200; set `ulimit -n 5"), "{words}");
+    }
+}
+
+#[test]
 fn the_binary_writes_its_results_and_ends_with_the_code_of_what_it_found() {
     let gateway = Running::gateway(Faults { lose_every: 50, ..Faults::default() });
     let url = format!("ws://{}", gateway.address);

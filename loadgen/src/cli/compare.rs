@@ -143,7 +143,7 @@ fn in_turn(args: CompareArgs) -> Result<(Comparison, bool), Failure> {
     }
     let quiet = run.quiet;
     let settings = run::settings(run);
-    settings.check().map_err(Failure::usage)?;
+    run::check(&settings)?;
     let sides = [base, head];
     let mut told = |line: &str| {
         if !quiet {

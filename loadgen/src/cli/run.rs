@@ -14,6 +14,7 @@ use crate::arrivals::Arrivals;
 use crate::formats::{self, Forms};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
+use crate::preflight::{self, Limits, Needs};
 use crate::protocol::Addressing;
 use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
 use crate::rng::mix;
@@ -239,7 +240,7 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
     let (commit, quiet) = (args.commit.clone(), args.quiet);
     let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
     let settings = settings(args);
-    settings.check().map_err(Failure::usage)?;
+    check(&settings)?;
     let failed = |error: std::io::Error| Failure::invalid(format!("a result cannot be written: {error}"));
     places.prepare().map_err(failed)?;
     let mut log = places.open_hlog().map_err(failed)?;
@@ -269,6 +270,13 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
         Forms::all_in(folder).write(&[stored]).map_err(failed)?;
     }
     Ok(report.exit_code())
+}
+
+/// Checks that the settings can be, and that this machine allows them.
+pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
+    settings.check().map_err(Failure::usage)?;
+    let limits = Limits::read(settings.target);
+    preflight::check(&Needs::of(settings), &limits).map_err(|lack| Failure::lacking(lack.to_string()))
 }
 
 /// What a run depends on, as it was asked for.

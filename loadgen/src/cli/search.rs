@@ -118,7 +118,7 @@ pub(crate) fn main(mut args: SearchArgs, is_given: &dyn Fn(&str) -> bool) -> Res
         slo.ok_or_else(|| Failure::usage("--slo says what a rate has to meet, as in p99<45ms,loss=0"))?;
     let (json, out, quiet) = (run.json.clone(), run.out.clone(), run.quiet);
     let settings = run::settings(run);
-    settings.check().map_err(Failure::usage)?;
+    run::check(&settings)?;
     let mut search = Search::new(plan);
     let mut trials: Vec<Told> = Vec::new();
     while let Some(rate) = search.next() {
