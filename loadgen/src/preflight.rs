@@ -183,7 +183,10 @@ impl fmt::Display for Lack {
                 if ceiling < needed {
                     write!(f, "`sysctl -w fs.nr_open={needed}`, then ")?;
                 }
-                write!(f, "`ulimit -n {needed}` (beyond the hard limit as root), or ask for fewer --connections")
+                write!(
+                    f,
+                    "`ulimit -n {needed}` (beyond the hard limit as root), or ask for fewer --connections"
+                )
             }
             Self::Ports { needed, limits } => {
                 let [first, last] = limits.ports;
@@ -202,7 +205,10 @@ impl fmt::Display for Lack {
                 }
                 if needed + limits.ports_taken <= reachable {
                     let range = format!("net.ipv4.ip_local_port_range=\"{PORT_MIN} {PORT_MAX}\"");
-                    return write!(f, "set `sysctl -w {range} net.ipv4.tcp_tw_reuse=1`, or wait for a minute");
+                    return write!(
+                        f,
+                        "set `sysctl -w {range} net.ipv4.tcp_tw_reuse=1`, or wait for a minute"
+                    );
                 }
                 write!(f, "one address has {reachable} ports at most: ask for fewer --connections")
             }
