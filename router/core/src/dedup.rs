@@ -380,6 +380,19 @@ mod tests {
     }
 
     #[test]
+    fn an_id_whose_record_was_lost_waits_for_the_one_that_tells_it_again() {
+        let (mut dedup, now) = (Dedup::new(), Time::from_millis(1_000));
+        let saved_below = |lsn| Share { unsaved_from: Some(lsn), ..share(1) };
+        see(&mut dedup, 1, now, &saved_below(3));
+        dedup.is_kept(mark(1), 3, Some(3));
+        dedup.is_moved(3, 9);
+        see(&mut dedup, 2, now, &saved_below(9));
+        assert!(dedup.knows(mark(1), now, AGE), "the store has not heard of it");
+        see(&mut dedup, 3, now, &saved_below(10));
+        assert!(!dedup.knows(mark(1), now, AGE));
+    }
+
+    #[test]
     fn where_ids_are_missing_each_is_in_doubt_until_they_are_too_old() {
         let mut dedup = Dedup::new();
         let now = Time::from_millis(1_000);

@@ -4,7 +4,7 @@ use crate::admit::{Message, Whose};
 use crate::codes::Code;
 use crate::dedup::{At, Mark};
 use crate::effect::{Effect, Effects, Outcome};
-use crate::event::{Content, Inbound, Mode, Restored, Scope};
+use crate::event::{Content, Inbound, Mode, Restored};
 use crate::id::{ChannelId, Client, Uid};
 use crate::links::Origin;
 use crate::log::Await;
@@ -253,14 +253,5 @@ impl Shard {
     pub fn remembers_since(&mut self, unix_millis: Option<u64>) {
         let before = unix_millis.map(|since| self.log.at(since));
         self.dedup.is_untold(before);
-    }
-
-    /// A group's conversation belongs to its chat, a direct one to its peer: an empty one is nobody's.
-    #[must_use]
-    pub fn is_addressed(accepted: &Accepted<'_>) -> bool {
-        match accepted.scope {
-            Scope::Direct => !accepted.peer.is_empty() || !accepted.thread.is_empty(),
-            Scope::Group => !accepted.chat.is_empty(),
-        }
     }
 }

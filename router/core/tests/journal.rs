@@ -53,7 +53,7 @@ fn nothing_durable_is_lost_and_nothing_damaged_returned() {
     // A run in which nothing went wrong proves nothing.
     let wanted = [
         ("accepted", all.accepted, 20_000),
-        ("settled", all.settled, 10_000),
+        ("settled", all.settled, 30_000),
         ("killed", all.kills, 200),
         ("cut", all.cuts, 200),
         ("flipped", all.flips, 50),
@@ -66,6 +66,7 @@ fn nothing_durable_is_lost_and_nothing_damaged_returned() {
         ("times full", all.full, 50),
         ("times failed", all.failed, 10),
         ("segments begun", all.segments, 2_000),
+        ("files used again", all.reused, 300),
     ];
     for (what, count, least) in wanted {
         assert!(least <= count, "{what}: {count}, fewer than {least}");

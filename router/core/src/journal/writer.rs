@@ -240,7 +240,7 @@ struct Release {
 }
 
 /// The journal of one shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Writer {
     settings: Settings,
     owner: Owner,

@@ -146,6 +146,25 @@ fn an_agent_runs_and_queues_so_many() {
 }
 
 #[test]
+fn who_finds_an_agent_busy_comes_again_once_those_ahead_were_served() {
+    let mut plan = plan();
+    (plan.agents[0].running_max, plan.agents[0].waiting_max) = (2, 4);
+    let mut scene = scene(plan);
+    scene.send(says("ann", "1"));
+    scene.sleep(9_000);
+    scene.text(call(0, 1, 0), "x");
+    scene.finishes(call(0, 1, 0));
+    for peer in ["bob", "cyd", "dan", "eve", "fay", "gus"] {
+        scene.send(says(peer, "2"));
+    }
+    assert_eq!(
+        scene.send(says("hal", "3")),
+        ["refused AGENT_BUSY 18000"],
+        "four wait, and two at a time are served"
+    );
+}
+
+#[test]
 fn the_longest_idle_session_makes_room() {
     let mut plan = plan();
     plan.limits.sessions_max = 2;

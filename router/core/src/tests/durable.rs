@@ -16,10 +16,14 @@ pub(super) fn keeps(plan: Plan, store: bool) -> Scene {
 }
 
 fn keeps_in(plan: Plan, store: bool, outlives: bool) -> Scene {
+    keeps_with(plan, true, store, outlives)
+}
+
+fn keeps_with(plan: Plan, journal: bool, store: bool, outlives: bool) -> Scene {
     let mut scene = scene(plan);
     let secret = Secret([3, 4]);
     let unix_micros = 1_790_000_000_000_000;
-    let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal: true, store, outlives };
+    let start = Start { secret, unix_micros, uid_after: Uid(0), lsn: 1, journal, store, outlives };
     scene.shard().begin_with(&start);
     scene.shard().remembers_since(None);
     scene
@@ -343,6 +347,42 @@ fn what_is_left_of_a_channel_that_is_gone_ends_in_words() {
     assert_eq!(lines, ["operated CHANNEL_GONE"], "and cannot be tried again");
     let asks = Restored { accepted: Accepted { mode: Mode::Whole, ..gone }, ..asked };
     assert_eq!(restore(&mut scene, asks).last().unwrap(), "settled 0.3 failed CHANNEL_GONE");
+}
+
+#[test]
+fn a_letter_that_nobody_is_left_to_answer_stays_a_letter() {
+    let mut plan = plan();
+    plan.route = Strategy::Static(AgentId(9));
+    let mut scene = keeps(plan, false);
+    let accepted = Accepted { agent: "gone", ..accepted() };
+    let left = Restored { accepted, reply: None, history: false, parts: 0 };
+    let letter = Restored { accepted: Accepted { replayed: true, ..accepted }, ..left };
+    let client = Client { ticket: 5, ..Client::default() };
+    assert_eq!(scene.event(Event::Restore { client, restored: &letter }), ["operated NOT_FOUND"]);
+    assert_eq!(
+        restore(&mut scene, left).last().unwrap(),
+        "settled 0.1 dead NOT_FOUND",
+        "what was promised ends"
+    );
+}
+
+#[test]
+fn what_no_platform_takes_is_a_dead_letter_also_where_only_a_store_keeps_it() {
+    let mut scene = keeps_with(plan(), false, true, true);
+    scene.send(Inbound { id: "e1", ..posts("ann", "hi") });
+    let session = scene.find("ann").unwrap();
+    scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
+    scene.text(call(0, 1, 0), "so");
+    let posted = scene.finishes(call(0, 1, 0));
+    assert_eq!(posted.last().unwrap(), "deliver 0.1 part 0 attempt 0 [so]");
+    let end = scene.delivered(turn(0, 1), 0, 0, Delivery::Refused { detail: "blocked" });
+    assert_eq!(
+        end[..2],
+        [
+            "save 1 dead DELIVERY_FAILED 1 \"blocked\" \"accepted  hi\" answered true 0 \"so\"",
+            "settled 0.1 dead DELIVERY_FAILED"
+        ]
+    );
 }
 
 #[test]

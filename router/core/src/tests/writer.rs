@@ -1,5 +1,5 @@
 //! The writer of the journal, a step at a time.
-use crate::journal::writer::{Deed, Done, Mode, Owner, Settings, Writer};
+use crate::journal::writer::{Deed, Done, Fault, Mode, Owner, Settings, State, Writer};
 use crate::time::Time;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -100,4 +100,42 @@ fn the_shard_is_asked_to_carry_at_half_of_the_bound() {
     assert!(asked.is_some_and(|lsn| 0 < lsn && lsn <= 12), "the oldest file, and no more: {asked:?}");
     let segments = journal.0.segments() as u64;
     assert!(8 < segments && segments < 12, "{segments}");
+}
+
+/// Whoever is refused hears that the disk is full, before what waits for it takes all memory.
+#[test]
+fn a_disk_without_room_refuses_new_work_and_takes_it_again_once_there_is() {
+    let mut journal = Journal::new();
+    journal.0.append(1, &RECORD);
+    let (mut now, mut attempts, mut told) = (Time::from_millis(1), 0, None);
+    for _ in 0..20 {
+        let mut deeds = Vec::new();
+        journal.0.advance(now, 1_790_000_000_000, &mut deeds);
+        for deed in &deeds {
+            match deed {
+                Deed::Create { .. } => {
+                    attempts += 1;
+                    journal.0.on_done(now, Done::Created(Err(Fault::NoSpace)));
+                }
+                Deed::State { .. } => told = told.or(Some((attempts, deed.clone()))),
+                Deed::Write { .. }
+                | Deed::Sync { .. }
+                | Deed::Delete { .. }
+                | Deed::Durable { .. }
+                | Deed::Carry { .. }
+                | Deed::Closed => journal.carry_out(deed),
+            }
+        }
+        now = now + Duration::from_secs(1);
+    }
+    let full = Deed::State { state: State::Full, fault: Some(Fault::NoSpace) };
+    assert_eq!(told, Some((3, full)), "one that passes is not told");
+    assert_eq!(journal.0.state(), State::Full);
+    let mut deeds = Vec::new();
+    for _ in 0..20 {
+        journal.0.advance(now, 1_790_000_000_000, &mut deeds);
+        deeds.drain(..).for_each(|deed| journal.carry_out(&deed));
+        now = now + Duration::from_secs(1);
+    }
+    assert_eq!(journal.0.state(), State::Open);
 }

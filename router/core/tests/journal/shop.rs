@@ -4,12 +4,14 @@ use crate::dice::Dice;
 use crate::disk::{Disk, Shelf, Troubles};
 use crate::trace::Trace;
 use clawgate_core::journal::format::{Name, Unreadable};
-use clawgate_core::journal::writer::{Deed, Done, Mode, Owner, Settings, State, Writer};
+use clawgate_core::journal::writer::{Deed, Done, Fault, Mode, Owner, Settings, State, Writer};
 use clawgate_core::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const SHARD: u16 = 2;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const UNIX_MILLIS: u64 = 1_795_000_000_000;
 
 /// What happened, so that a test can ask whether enough did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,10 +30,11 @@ pub(crate) struct Seen {
     pub(crate) full: u64,
     pub(crate) failed: u64,
     pub(crate) segments: u64,
+    pub(crate) reused: u64,
 }
 
 impl Seen {
-    fn words(&mut self) -> [&mut u64; 14] {
+    fn words(&mut self) -> [&mut u64; 15] {
         [
             &mut self.accepted,
             &mut self.settled,
@@ -47,6 +50,7 @@ impl Seen {
             &mut self.full,
             &mut self.failed,
             &mut self.segments,
+            &mut self.reused,
         ]
     }
 
@@ -82,6 +86,8 @@ struct Life {
     /// Files of earlier lives, and the record that must be durable before they go.
     older: Option<(Vec<Name>, u64)>,
     left_out: u64,
+    /// So often, and nothing else since, the disk had no room.
+    no_space: u16,
     /// Bytes on disk that are allowed above the bound.
     ceiling: u64,
 }
@@ -104,6 +110,10 @@ pub(crate) struct Shop {
     /// Something was damaged in this seed: what is missing must be reported, and may be missing.
     is_damaged: bool,
     flips: bool,
+    /// All is settled soon, and there is room for what waits: files become free in their order, and are used again.
+    is_tidy: bool,
+    /// Of its own, so that what is looked at changes no history.
+    dice_of_sleep: Dice,
     deeds: Vec<Deed>,
     pub(crate) trace: Trace,
     pub(crate) seen: Seen,
@@ -118,11 +128,13 @@ impl Shop {
             _ => Mode::Always,
         };
         let segment_bytes = 8_192 << dice.below(3);
+        let is_tidy = seed.is_multiple_of(3);
         let settings = Settings {
             mode,
             segment_bytes,
             disk_bytes_max: segment_bytes * dice.between(8, 16),
-            buffer_bytes_max: usize::try_from(segment_bytes / 4).unwrap(),
+            buffer_bytes_max: usize::try_from(if is_tidy { segment_bytes } else { segment_bytes / 4 })
+                .unwrap(),
             failures_max: 3,
             retry_min: Duration::from_millis(10),
             retry_max: Duration::from_millis(200),
@@ -149,6 +161,8 @@ impl Shop {
             surely_settled: BTreeSet::new(),
             is_damaged: false,
             flips: dice.chance(250),
+            is_tidy,
+            dice_of_sleep: Dice::new(seed ^ 0x51EE_9000),
             deeds: Vec::new(),
             trace: Trace::new(echo),
             seen: Seen::default(),
@@ -187,7 +201,7 @@ impl Shop {
 
     fn append(&mut self, word: Word, id: u64) {
         let len = match self.dice.below(20) {
-            0 => self.dice.index(self.settings.buffer_bytes_max * 2),
+            0 if !self.is_tidy => self.dice.index(self.settings.buffer_bytes_max * 2),
             _ => self.dice.index(200),
         };
         let mut record = vec![word as u8];
@@ -219,11 +233,20 @@ impl Shop {
     fn settle(&mut self) {
         let known = self.life.live.len();
         let at = if self.dice.chance(900) { self.dice.index(known.min(8)) } else { self.dice.index(known) };
-        let Some(id) = self.life.live.keys().nth(at).copied() else { return };
-        // A few stay for long, and keep old files.
-        if !self.acknowledged.contains(&id) || id % 16 == 0 && !self.dice.chance(10) {
+        if self.is_tidy {
+            let is_safe = |(_, lsn): &(&u64, &u64)| **lsn <= self.life.durable;
+            let done: Vec<u64> = self.life.live.iter().filter(is_safe).map(|(id, _)| *id).collect();
+            done.into_iter().for_each(|id| self.settle_one(id));
             return;
         }
+        let Some(id) = self.life.live.keys().nth(at).copied() else { return };
+        // A few stay for long, and keep old files.
+        if self.acknowledged.contains(&id) && (id % 16 != 0 || self.dice.chance(10)) {
+            self.settle_one(id);
+        }
+    }
+
+    fn settle_one(&mut self, id: u64) {
         self.seen.settled += 1;
         self.settled.insert(id);
         self.append(Word::Settled, id);
@@ -248,6 +271,12 @@ impl Shop {
         while let Some((name, done)) = self.disk.next(self.now) {
             self.trace.line(format_args!("done {} {}", name.segment, told(&done)));
             assert_eq!((name.lineage, name.shard), (self.life.lineage, SHARD));
+            match &done {
+                Done::Created(Err(Fault::NoSpace)) => self.life.no_space += 1,
+                // That a file is gone does not say that there is room for another.
+                Done::Deleted(_) => {}
+                Done::Created(_) | Done::Written { .. } | Done::Synced(_) => self.life.no_space = 0,
+            }
             self.life.writer.on_done(self.now, done);
             if self.dice.chance(700) {
                 self.advance();
@@ -258,7 +287,13 @@ impl Shop {
 
     fn advance(&mut self) {
         let mut deeds = std::mem::take(&mut self.deeds);
-        self.life.writer.advance(self.now, 1_795_000_000_000, &mut deeds);
+        self.life.writer.advance(self.now, UNIX_MILLIS, &mut deeds);
+        self.check_sleep();
+        let has_room = self.life.no_space < self.settings.failures_max;
+        assert!(
+            has_room || self.life.writer.state() != State::Open,
+            "the disk is full, and new work is taken"
+        );
         for deed in deeds.drain(..) {
             match &deed {
                 Deed::Write { segment, offset, bytes } => {
@@ -297,6 +332,17 @@ impl Shop {
         }
         assert!(used <= bound.max(self.life.ceiling), "{used} bytes on disk, more than {bound}");
         assert!(self.life.writer.buffered() <= 3 * self.settings.buffer_bytes_max, "the buffer is bounded");
+    }
+
+    /// Before the writer says it has something to do, and as long as nothing happens, it has not.
+    fn check_sleep(&mut self) {
+        if !self.dice_of_sleep.chance(50) {
+            return;
+        }
+        let (mut writer, mut deeds) = (self.life.writer.clone(), Vec::new());
+        let until = writer.next_deadline().map_or(self.now + DAY, |next| Time(next.0 - 1));
+        writer.advance(until.max(self.now), UNIX_MILLIS, &mut deeds);
+        assert!(deeds.is_empty(), "it sleeps, and has something to do: {deeds:?}");
     }
 
     fn on_durable(&mut self, lsn: u64) {
@@ -438,6 +484,14 @@ impl Shop {
     }
 
     fn check_losses(&mut self, shelf: &Shelf, is_promised: bool) {
+        for lost in &shelf.lost {
+            let is_in = |(lsn, _): &&(u64, Vec<u8>)| (lost.first_lsn..=lost.last_lsn).contains(lsn);
+            let found = shelf.records.iter().find(is_in).map(|(lsn, _)| lsn);
+            assert!(
+                lost.first_lsn <= lost.last_lsn && found.is_none(),
+                "{found:?} is there, and called lost: {lost:?}"
+            );
+        }
         let proven = shelf.lost.iter().filter(|lost| lost.proven).count();
         if !self.is_damaged && is_promised {
             assert_eq!(proven, 0, "damage is claimed where there is none: {:?}", shelf.lost);
@@ -489,6 +543,7 @@ impl Shop {
             self.work();
         }
         self.count();
+        self.seen.reused = self.disk.reused;
         assert_eq!(self.life.writer.buffered(), 0, "nothing fails any more, and it is not written");
         // Without a sync of ours, or after one that failed in an earlier life, the system alone knows what is where.
         let is_synced = match self.mode {
@@ -528,6 +583,7 @@ impl Life {
             open: Vec::new(),
             older: has_older.then_some((older, u64::MAX)),
             left_out: 0,
+            no_space: 0,
             ceiling: 0,
         }
     }

@@ -91,12 +91,22 @@ pub(crate) struct Disk {
     order: u64,
     /// A sync failed once: what the process reads is not what the platter has, and nobody will say so.
     pub(crate) has_lied: bool,
+    /// Files that were used again.
+    pub(crate) reused: u64,
 }
 
 impl Disk {
     pub(crate) fn new(seed: u64, troubles: Troubles) -> Self {
         let dice = Dice::new(seed ^ 0xD15C);
-        Self { dice, troubles, files: BTreeMap::new(), work: Vec::new(), order: 0, has_lied: false }
+        Self {
+            dice,
+            troubles,
+            files: BTreeMap::new(),
+            work: Vec::new(),
+            order: 0,
+            has_lied: false,
+            reused: 0,
+        }
     }
 
     /// Takes a deed for the disk of this lineage and shard. What is not for a disk is given back.
@@ -155,7 +165,11 @@ impl Disk {
         if happens {
             let file = match old {
                 Some(old) => match self.files.remove(&old) {
-                    Some(file) => file,
+                    Some(file) => {
+                        assert_eq!(file.seen.len() as u64, bytes, "what is used again is as long as it says");
+                        self.reused += 1;
+                        file
+                    }
                     None => return Err(Fault::Broken),
                 },
                 None => {
