@@ -12,7 +12,7 @@ use clawgate_core::limits::Limits;
 use clawgate_core::links::Links;
 use clawgate_core::log::Start;
 use clawgate_core::plan::{
-    Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
+    Agent, BreakerPlan, Channel, DmPolicy, Excerpt, GroupPolicy, Model, Plan, Unit, WhileRunning,
 };
 use clawgate_core::route::Strategy;
 use clawgate_core::shard::Shard;
@@ -124,6 +124,7 @@ fn plan(sessions_max: usize) -> Plan {
         attempts_max: 1,
         fallback: None,
         history: true,
+        excerpt: Excerpt::ALL,
         needs_history: true,
         while_running: WhileRunning::default(),
         wait_target: Duration::ZERO,

@@ -229,6 +229,7 @@ fn agent(agent: &config::agents::Agent) -> plan::Agent {
         attempts_max: agent.attempts_max,
         fallback: agent.fallback,
         history: agent.history,
+        excerpt: agent.excerpt,
         needs_history: agent.needs_history,
         while_running: agent.while_running,
         wait_target: agent.wait_target,

@@ -142,7 +142,7 @@ fn ratio(percent: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clawgate_core::plan::WhileRunning;
+    use clawgate_core::plan::{Excerpt, WhileRunning};
     use core::time::Duration;
 
     fn agent(running_max: u32, target: u64) -> Agent {
@@ -154,6 +154,7 @@ mod tests {
             attempts_max: 1,
             fallback: None,
             history: false,
+            excerpt: Excerpt::ALL,
             needs_history: true,
             while_running: WhileRunning::default(),
             wait_target: Duration::from_millis(target),

@@ -9,7 +9,7 @@ use clawgate_core::id::{AgentId, CallId, ChannelId, Client, ModelId, ShardId};
 use clawgate_core::limits::Limits;
 use clawgate_core::links::Links;
 use clawgate_core::plan::{
-    Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning,
+    Agent, BreakerPlan, Channel, DmPolicy, Excerpt, GroupPolicy, Model, Plan, Unit, WhileRunning,
 };
 use clawgate_core::route::Strategy;
 use clawgate_core::shard::Shard;
@@ -297,6 +297,7 @@ fn agent() -> Agent {
         attempts_max: 2,
         fallback: None,
         history: false,
+        excerpt: Excerpt::ALL,
         needs_history: true,
         while_running: WhileRunning::default(),
         wait_target: Duration::ZERO,

@@ -504,7 +504,7 @@ impl Shard {
         if self.places.line(line).is_none_or(|line| line.per_minute.1 == 0) {
             return 0;
         }
-        let past = self.keeps_history(place) && known.inbound.content.is_words();
+        let past = self.excerpt(place).filter(|_| known.inbound.content.is_words());
         let session = known.session.and_then(|slot| self.sessions.at(slot));
         tokens(prompt_chars(known.inbound.text, session, past))
     }

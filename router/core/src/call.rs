@@ -7,6 +7,7 @@ use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Outcome, Span};
 use crate::event::{End, Failure, Mode, Piece, Retry, Stop, Usage};
 use crate::id::{CallId, ModelId, TurnId};
+use crate::plan::Excerpt;
 use crate::session::Session;
 use crate::shard::Shard;
 use crate::time::Time;
@@ -15,7 +16,7 @@ use crate::view::Role;
 use core::time::Duration;
 
 /// Characters of a token, where a provider does not count.
-const CHARS_PER_TOKEN: u32 = 4;
+pub(crate) const CHARS_PER_TOKEN: u32 = 4;
 
 /// A failed call, and what its model hears of it.
 #[derive(Clone, Copy, Debug)]
@@ -242,7 +243,7 @@ impl Shard {
     }
 
     fn prompt_chars(&self, turn: &Turn) -> u32 {
-        let past = self.keeps_history(turn.desk) && turn.content.is_words();
+        let past = self.excerpt(turn.desk).filter(|_| turn.content.is_words());
         prompt_chars(turn.text(), self.sessions.at(turn.session), past)
     }
 
@@ -268,6 +269,11 @@ impl Shard {
             Some(more) => counts.tokens.charge(self.now, line.per_minute.1, more),
             None => counts.tokens.give(line.per_minute.1, taken - said),
         }
+    }
+
+    /// How much of what was said goes into this agent's prompts; `None` where it keeps none.
+    pub(crate) fn excerpt(&self, desk: u16) -> Option<Excerpt> {
+        self.places.desk(desk).filter(|desk| desk.history).map(|desk| desk.excerpt)
     }
 
     pub(crate) fn keeps_history(&self, desk: u16) -> bool {
@@ -444,12 +450,12 @@ pub(crate) const fn tokens(chars: u32) -> u32 {
     chars.div_ceil(CHARS_PER_TOKEN)
 }
 
-/// Characters of what a prompt is made of; with the session's `past` if it goes along.
-pub(crate) fn prompt_chars(text: &str, session: Option<&Session>, past: bool) -> u32 {
+/// Characters of what a prompt is made of; with so much of the session's past as goes along.
+pub(crate) fn prompt_chars(text: &str, session: Option<&Session>, past: Option<Excerpt>) -> u32 {
     let mut prompt = chars(text);
     if let Some(session) = session {
-        if past {
-            prompt += session.history.iter().map(|(_, text)| chars(text)).sum::<u32>();
+        if let Some(past) = past {
+            prompt += session.history.excerpt(past).map(|(_, text)| chars(text)).sum::<u32>();
         }
         prompt += session.variables().map(|(k, v)| chars(k) + chars(v)).sum::<u32>();
     }
@@ -457,7 +463,7 @@ pub(crate) fn prompt_chars(text: &str, session: Option<&Session>, past: bool) ->
 }
 
 /// Characters of a text: its bytes that continue none.
-fn chars(text: &str) -> u32 {
+pub(crate) fn chars(text: &str) -> u32 {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     // Most texts are ASCII, and that is found out sixteen bytes at a time.
     if text.is_ascii() { count(text.len()) } else { count(text.chars().count()) }

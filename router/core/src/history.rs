@@ -1,7 +1,9 @@
 //! What a session remembers for its agent's prompts: what was said, and its context variables. Each is one text with the
 //! lengths of its pieces in it, exactly as long as it must be, because there may be a million of them: every further
 //! allocation costs what a short message does.
+use crate::call::{CHARS_PER_TOKEN, chars};
 use crate::limits::Limits;
+use crate::plan::Excerpt;
 use crate::view::{Past, Role};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -101,6 +103,23 @@ impl History {
     pub(crate) fn iter(&self) -> Past<'_> {
         let left = Messages(&self.0).count();
         Past { rest: &self.0, left: u32::try_from(left).unwrap_or(u32::MAX) }
+    }
+
+    /// As many of the last messages as an agent's prompts may have of it. None of them is cut.
+    pub(crate) fn excerpt(&self, of: Excerpt) -> Past<'_> {
+        let mut past = self.iter();
+        // Nothing is counted for the many that read all.
+        while past.left > u32::from(of.messages_max) && past.next().is_some() {}
+        if of.tokens_max != u32::MAX {
+            let most = u64::from(of.tokens_max) * u64::from(CHARS_PER_TOKEN);
+            let mut all: u64 = past.map(|(_, text)| u64::from(chars(text))).sum();
+            while most < all
+                && let Some((_, text)) = past.next()
+            {
+                all -= u64::from(chars(text));
+            }
+        }
+        past
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -234,6 +253,29 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_prompt_has_the_last_that_fit_and_whole() {
+        let limits = Limits { history_messages_max: 100, history_bytes_max: 1_000, ..Limits::TEST };
+        let mut history = History::default();
+        // A character of each is two bytes, and four are a token.
+        for text in ["éééé", "éééééééé", "é", "ééé"] {
+            history.push(&[(Role::User, text)], &limits);
+        }
+        let excerpt = |messages_max, tokens_max| {
+            let past = history.excerpt(Excerpt { messages_max, tokens_max });
+            assert_eq!(past.len(), past.count());
+            past.count()
+        };
+        let all = (Excerpt::ALL.messages_max, Excerpt::ALL.tokens_max);
+        assert_eq!(excerpt(all.0, all.1), 4);
+        let messages: Vec<usize> = [0, 1, 3, 4, 5].map(|most| excerpt(most, all.1)).into();
+        assert_eq!(messages, [0, 1, 3, 4, 4]);
+        let tokens: Vec<usize> = [0, 1, 2, 3, 4].map(|most| excerpt(all.0, most)).into();
+        assert_eq!(tokens, [0, 2, 2, 3, 4]);
+        assert_eq!((excerpt(1, 1), excerpt(3, 1), excerpt(2, 4)), (1, 2, 2), "both bounds hold");
+        assert!(history.excerpt(Excerpt { messages_max: 1, ..Excerpt::ALL }).eq([(Role::User, "ééé")]));
     }
 
     #[test]

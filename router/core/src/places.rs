@@ -6,7 +6,7 @@ use crate::breaker::Breaker;
 use crate::fallback::Fallback;
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::list::List;
-use crate::plan::{BreakerPlan, Plan, WhileRunning};
+use crate::plan::{BreakerPlan, Excerpt, Plan, WhileRunning};
 use crate::queue::Queue;
 use crate::time::Time;
 use crate::turn::{Ages, NOWHERE, millis};
@@ -34,6 +34,7 @@ pub(crate) struct Desk {
     pub(crate) attempts_max: u16,
     pub(crate) fallback: Option<Fallback>,
     pub(crate) history: bool,
+    pub(crate) excerpt: Excerpt,
     pub(crate) needs_history: bool,
     pub(crate) failure_text: Option<Box<str>>,
     pub(crate) waiting: Lease,
@@ -226,6 +227,7 @@ impl Places {
             desk.attempts_max = agent.attempts_max;
             desk.fallback = agent.fallback;
             desk.history = agent.history;
+            desk.excerpt = agent.excerpt;
             desk.needs_history = agent.needs_history;
             desk.while_running = agent.while_running;
             desk.wait_target = millis(agent.wait_target);
@@ -247,6 +249,7 @@ impl Desk {
             attempts_max: 1,
             fallback: None,
             history: false,
+            excerpt: Excerpt::ALL,
             needs_history: true,
             failure_text: None,
             waiting: Lease::default(),

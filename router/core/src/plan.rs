@@ -166,6 +166,8 @@ pub struct Agent {
     pub fallback: Option<Fallback>,
     /// Does a session keep what was said for this agent's prompts?
     pub history: bool,
+    /// How much of that a prompt has.
+    pub excerpt: Excerpt,
     /// A turn whose history the store does not tell in time fails; else it goes on without.
     pub needs_history: bool,
     /// What becomes of messages that arrive while a turn of their session runs.
@@ -175,6 +177,20 @@ pub struct Agent {
     pub wait_target: Duration,
     /// What people on a platform read where no answer can be given ([`crate::event::Mode::Deliver`]); `None` for silence.
     pub failure_text: Option<Box<str>>,
+}
+
+/// How much of what a session keeps goes into a prompt: the last messages, whole, as many as fit both bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// Messages.
+    pub messages_max: u16,
+    /// Their tokens, estimated.
+    pub tokens_max: u32,
+}
+
+impl Excerpt {
+    /// All that is kept.
+    pub const ALL: Self = Self { messages_max: u16::MAX, tokens_max: u32::MAX };
 }
 
 /// What becomes of messages that arrive while a turn of their session runs (see [`crate::while_running`]).

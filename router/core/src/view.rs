@@ -210,12 +210,12 @@ impl Shard {
         let session = self.sessions.at(turn.session)?;
         let desk = self.places.desk(turn.desk);
         let past = turn.content.is_words();
-        let has_past = past && desk.is_some_and(|desk| desk.history);
+        let history = desk.filter(|desk| past && desk.history);
         Some(Prompt {
             agent: desk.and_then(|desk| desk.id).unwrap_or(AgentId(u16::MAX)),
             address: self.address_of(session),
             variables: if past { session.variables() } else { Variables::default() },
-            history: if has_past { session.history.iter() } else { Past::default() },
+            history: history.map_or_else(Past::default, |desk| session.history.excerpt(desk.excerpt)),
             content: turn.content,
             account: turn.account,
             name: turn.name(),

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::schema::nearest;
 use clawgate_core::fallback::Fallback;
 use clawgate_core::id::{AgentId, ModelId};
-use clawgate_core::plan::{DropPolicy, RunningMode, WhileRunning};
+use clawgate_core::plan::{DropPolicy, Excerpt, RunningMode, WhileRunning};
 use core::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub(crate) struct Agent {
     pub(crate) system: String,
     /// Does a session keep what was said for this agent's prompts?
     pub(crate) history: bool,
+    /// How much of that a prompt has.
+    pub(crate) excerpt: Excerpt,
     /// A turn whose history the store does not tell in time fails; else it goes on without.
     pub(crate) needs_history: bool,
     /// Turns that run at once, process; 0 for no bound.
@@ -68,6 +70,16 @@ pub(super) struct AgentEntry {
     /// What was said before in a session is part of the prompt, as far as `limits.historyMessagesMax` and
     /// `limits.historyBytesMax` let it be kept.
     pub(super) history: bool,
+    /// How many messages of a session's history a prompt has: the last ones. 0: none, though they are kept. Left out: all
+    /// that are kept.
+    #[schemars(range(min = 0, max = 10_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) history_messages_max: Option<u16>,
+    /// How many tokens of a session's history a prompt has, at four characters a token: the last messages that fit, none
+    /// of them cut. Left out: all that is kept.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) history_tokens_max: Option<u32>,
     /// What to do where the store does not tell a session's history within `limits.loadSeconds`: `true` fails the message
     /// and says so, `false` answers without the history.
     pub(super) needs_history: bool,
@@ -165,6 +177,8 @@ impl Default for AgentEntry {
             models: Vec::new(),
             system: String::new(),
             history: true,
+            history_messages_max: None,
+            history_tokens_max: None,
             needs_history: true,
             running_max: 0,
             waiting_max: 1_000,
@@ -204,6 +218,7 @@ impl AgentEntry {
             models: self.models(&at.key("models"), models, report),
             system: self.system.clone(),
             history: self.history,
+            excerpt: self.excerpt(&at, report),
             needs_history: self.needs_history,
             running_max: self.running_max,
             waiting_max: self.waiting_max,
@@ -214,6 +229,18 @@ impl AgentEntry {
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
             tools: self.tools.clone(),
             outside: self.outside(name, &at, folder, report),
+        }
+    }
+
+    fn excerpt(&self, at: &Path, report: &mut Report<'_>) -> Excerpt {
+        if !self.history {
+            let why = "says how much of a history a prompt has, and this agent keeps none";
+            let help = "leave it out, or let `history` be `true`";
+            report.useless(at, &["historyMessagesMax", "historyTokensMax"], why, help);
+        }
+        Excerpt {
+            messages_max: self.history_messages_max.unwrap_or(Excerpt::ALL.messages_max),
+            tokens_max: self.history_tokens_max.unwrap_or(Excerpt::ALL.tokens_max),
         }
     }
 

@@ -32,7 +32,9 @@ use crate::event::{
 use crate::id::{AgentId, CallId, ChannelId, Client, ModelId, SessionId, ShardId, TurnId};
 use crate::limits::Limits;
 use crate::links::Links;
-use crate::plan::{Agent, BreakerPlan, Channel, DmPolicy, GroupPolicy, Model, Plan, Unit, WhileRunning};
+use crate::plan::{
+    Agent, BreakerPlan, Channel, DmPolicy, Excerpt, GroupPolicy, Model, Plan, Unit, WhileRunning,
+};
 use crate::record::Record;
 use crate::route::Strategy;
 use crate::shard::Shard;
@@ -78,6 +80,7 @@ pub(crate) fn agent(name: &str, models: &[u16]) -> Agent {
         attempts_max: 2,
         fallback: None,
         history: false,
+        excerpt: Excerpt::ALL,
         needs_history: true,
         while_running: WhileRunning::default(),
         wait_target: Duration::ZERO,

@@ -49,6 +49,30 @@ fn an_agent_with_a_history_reads_what_was_said() {
 }
 
 #[test]
+fn a_prompt_has_as_much_of_the_history_as_its_agent_is_sent() {
+    let mut plan = plan();
+    (plan.agents[0].history, plan.agents[0].excerpt.messages_max) = (true, 1);
+    plan.models[0].tokens_per_minute = 1_000;
+    let mut scene = scene(plan);
+    scene.send(says("ann", "one"));
+    scene.text(call(0, 1, 0), "first answer");
+    scene.finishes(call(0, 1, 0));
+    scene.send(says("ann", "four"));
+    let prompt = scene.shard().prompt(turn(0, 2)).unwrap();
+    let past: Vec<_> = prompt.history.map(|(role, text)| (role, text.to_string())).collect();
+    assert_eq!(past, [(Role::Agent, "first answer".to_string())]);
+    let session = scene.shard().session_of(turn(0, 2)).unwrap();
+    assert_eq!(scene.shard().memory(session).unwrap().history.len(), 2, "it keeps more than is sent");
+    scene.finishes(call(0, 2, 0));
+    // "four" and what is sent of the history are four tokens; the message that is kept and not sent costs nothing.
+    let usage = scene.out.list().iter().find_map(|effect| match effect {
+        Effect::Finish { usage, .. } => Some(usage.prompt),
+        _ => None,
+    });
+    assert_eq!(usage, Some(4));
+}
+
+#[test]
 fn an_idle_session_is_forgotten_and_a_busy_one_is_not() {
     let mut scene = scene(plan());
     scene.send(says("ann", "1"));

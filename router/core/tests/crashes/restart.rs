@@ -17,7 +17,7 @@ use clawgate_core::links::CHANNEL;
 use clawgate_core::log::{JournalState, Start};
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::plan::{
-    Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, GroupPolicy, Model, Plan, RunningMode, Unit,
+    Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, Excerpt, GroupPolicy, Model, Plan, RunningMode, Unit,
     WhileRunning,
 };
 use clawgate_core::record::{Accepted, Forgot, Record};
@@ -91,6 +91,7 @@ fn agent(dice: &mut Dice, name: &str, history: bool) -> Agent {
         attempts_max: 2,
         fallback: None,
         history,
+        excerpt: Excerpt::ALL,
         needs_history: false,
         while_running: while_running(dice),
         wait_target: Duration::ZERO,

@@ -5,10 +5,20 @@ use crate::turn::{Clock, Cut, Finale, Live, Phase, Rest, fired};
 use clawgate_core::breaker::State;
 use clawgate_core::event::{Event, Mode, Operation, Piece, Retry};
 use clawgate_core::id::{AgentId, CallId, ModelId, SessionId, ShardId, TurnId};
-use clawgate_core::plan::Model;
+use clawgate_core::plan::{Excerpt, Model};
 use clawgate_core::time::Time;
 use clawgate_core::view::Role;
 use std::time::Duration;
+
+/// The last messages that fit, at four characters a token.
+fn excerpt(kept: &[(Role, String)], of: Excerpt) -> &[(Role, String)] {
+    let fits = |of_all: &[(Role, String)]| {
+        let chars: usize = of_all.iter().map(|(_, text)| text.chars().count()).sum();
+        of_all.len() <= usize::from(of.messages_max) && chars.div_ceil(4) <= of.tokens_max as usize
+    };
+    let from = (0..kept.len()).find(|from| fits(&kept[*from..])).unwrap_or(kept.len());
+    &kept[from..]
+}
 
 impl Board {
     pub(crate) fn model(&self, name: Name) -> &Model {
@@ -143,8 +153,8 @@ impl Board {
         assert_eq!(variables, owner.context, "{id:?}: the context variables");
         let history: Vec<(Role, String)> =
             prompt.history.map(|(role, text)| (role, text.to_owned())).collect();
-        let expected =
-            if self.agent(agent).history { owner.history.clone().unwrap_or_default() } else { Vec::new() };
+        let kept = owner.history.as_deref().unwrap_or_default();
+        let expected = if self.agent(agent).history { excerpt(kept, self.agent(agent).excerpt) } else { &[] };
         assert_eq!(history, expected, "{id:?}: the history");
     }
 

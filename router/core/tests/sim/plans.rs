@@ -5,8 +5,8 @@ use crate::people::CHANNELS;
 use clawgate_core::event::Class;
 use clawgate_core::id::{AgentId, ModelId};
 use clawgate_core::limits::Limits;
-use clawgate_core::plan::{Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, GroupPolicy, Model, Plan};
-use clawgate_core::plan::{RunningMode, Unit, WhileRunning};
+use clawgate_core::plan::{Agent, BreakerPlan, Channel, DmPolicy, DropPolicy, Excerpt, GroupPolicy, Model};
+use clawgate_core::plan::{Plan, RunningMode, Unit, WhileRunning};
 use clawgate_core::route::{Matcher, Rule, Strategy};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +95,7 @@ pub(crate) struct AgentDraft {
     pub(crate) waiting_max: u32,
     pub(crate) attempts_max: u16,
     pub(crate) history: bool,
+    pub(crate) excerpt: Excerpt,
     pub(crate) failure_text: bool,
     pub(crate) while_running: WhileRunning,
     pub(crate) wait_target: Duration,
@@ -244,6 +245,7 @@ impl Draft {
             attempts_max: draft.attempts_max,
             fallback: None,
             history: draft.history,
+            excerpt: draft.excerpt,
             needs_history: true,
             while_running: draft.while_running,
             wait_target: draft.wait_target,
@@ -343,9 +345,18 @@ fn agent(dice: &mut Dice, name: Name) -> AgentDraft {
         waiting_max: *dice.pick(&WAITING_MAX),
         attempts_max: dice.between(1, 3) as u16,
         history: dice.chance(500),
+        excerpt: excerpt(&mut dice.clone()),
         failure_text: dice.chance(500),
         while_running: while_running(dice),
         wait_target: Duration::from_millis(*dice.pick(&[0, 0, 500, 5_000])),
+    }
+}
+
+/// Drawn from a copy of the dice: the seeds that were there before keep the rest of what they have.
+fn excerpt(dice: &mut Dice) -> Excerpt {
+    Excerpt {
+        messages_max: *dice.pick(&[u16::MAX, u16::MAX, 4, 1, 0]),
+        tokens_max: *dice.pick(&[u32::MAX, u32::MAX, 64, 16]),
     }
 }
 
