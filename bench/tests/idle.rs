@@ -105,6 +105,8 @@ fn plan(sessions_max: usize) -> Plan {
         first_piece_age_max: age_max,
         silence_max: age_max,
         call_age_max: age_max,
+        retry: None,
+        fallback: None,
         breaker: BreakerPlan {
             calls_min: 20,
             failed_percent: 50,

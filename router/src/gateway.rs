@@ -260,6 +260,8 @@ fn model(model: &config::models::Model, limits: &config::limits::Limits) -> plan
         first_piece_age_max: model.first_piece_age_max,
         silence_max: model.silence_max,
         call_age_max: model.call_age_max,
+        retry: model.retry,
+        fallback: model.fallback,
         breaker: model.breaker,
     }
 }

@@ -255,6 +255,19 @@ fn plan(sessions: usize) -> Plan {
         agent: None,
         class: Class::Normal,
     };
+    debug_assert!(ChannelId(0) == ChannelId::default(), "the inbound messages name no other");
+    let route = Strategy::Static(AgentId(0));
+    Plan {
+        limits,
+        channels: vec![channel],
+        agents: vec![agent()],
+        models: vec![model()],
+        route,
+        links: Links::default(),
+    }
+}
+
+fn model() -> Model {
     let breaker = BreakerPlan {
         calls_min: 20,
         failed_percent: 50,
@@ -265,7 +278,7 @@ fn plan(sessions: usize) -> Plan {
         open_max: Duration::from_secs(60),
         probes: 3,
     };
-    let model = Model {
+    Model {
         name: "echo".into(),
         running_max: 0,
         requests_per_minute: 0,
@@ -274,17 +287,9 @@ fn plan(sessions: usize) -> Plan {
         first_piece_age_max: Duration::from_secs(120),
         silence_max: Duration::from_secs(60),
         call_age_max: Duration::from_secs(600),
+        retry: None,
+        fallback: None,
         breaker,
-    };
-    debug_assert!(ChannelId(0) == ChannelId::default(), "the inbound messages name no other");
-    let route = Strategy::Static(AgentId(0));
-    Plan {
-        limits,
-        channels: vec![channel],
-        agents: vec![agent()],
-        models: vec![model],
-        route,
-        links: Links::default(),
     }
 }
 

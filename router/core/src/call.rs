@@ -340,14 +340,22 @@ impl Shard {
         let at = desk.chain.iter().position(|&line| line == turn.line);
         let after = at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or(turn.chain.saturating_add(1));
         let again = at.is_some() && turn.tries < desk.attempts_max;
-        let leads_on =
-            desk.fallback.map_or(failure.retry != Retry::Never, |fallback| fallback.covers(failure));
+        let line = self.places.line(turn.line);
+        let fallback = desk.fallback.or_else(|| line?.fallback);
+        let leads_on = fallback.map_or(failure.retry != Retry::Never, |fallback| fallback.covers(failure));
+        // What its provider makes of a failure holds unless the configuration knows better.
+        let is_repeated = line.and_then(|line| line.retry).map(|retry| retry.covers(failure));
+        let retry = match (is_repeated, failure.retry) {
+            (Some(true), Retry::Never | Retry::Elsewhere) => Retry::Backoff,
+            (Some(false), _) => Retry::Elsewhere,
+            (Some(true) | None, as_told) => as_told,
+        };
         let other = || match self.chosen(&desk.chain, after) {
             Some(_) if leads_on => Next::Other(after),
             Some(_) | None => Next::GiveUp,
         };
         let limits = &self.plan.limits;
-        match failure.retry {
+        match retry {
             Retry::Never | Retry::Elsewhere => other(),
             Retry::AtOnce if again => Next::Again(Duration::ZERO),
             Retry::AtOnce => other(),

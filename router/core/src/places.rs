@@ -3,7 +3,7 @@
 //! session and no turn.
 use crate::bounds::{Bounds, Lease, ModelCounts};
 use crate::breaker::Breaker;
-use crate::fallback::Fallback;
+use crate::criteria::Criteria;
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::list::List;
 use crate::plan::{BreakerPlan, Excerpt, Plan, WhileRunning};
@@ -32,7 +32,7 @@ pub(crate) struct Desk {
     /// Its models' places, in order of preference.
     pub(crate) chain: Vec<u16>,
     pub(crate) attempts_max: u16,
-    pub(crate) fallback: Option<Fallback>,
+    pub(crate) fallback: Option<Criteria>,
     pub(crate) history: bool,
     pub(crate) excerpt: Excerpt,
     pub(crate) needs_history: bool,
@@ -79,6 +79,8 @@ pub(crate) struct Line {
     pub(crate) spent_until: Time,
     pub(crate) breaker: Breaker,
     pub(crate) plan: BreakerPlan,
+    pub(crate) retry: Option<Criteria>,
+    pub(crate) fallback: Option<Criteria>,
     pub(crate) ages: Ages,
     /// The model itself asked for calm until then: others of a chain are preferred.
     pub(crate) calm_until: Time,
@@ -186,6 +188,8 @@ impl Places {
                     spent_until: Time::ZERO,
                     breaker: Breaker::new(),
                     plan: model.breaker,
+                    retry: None,
+                    fallback: None,
                     ages: Ages::default(),
                     calm_until: Time::ZERO,
                     desks: Vec::new(),
@@ -197,6 +201,7 @@ impl Places {
             line.per_minute = (model.requests_per_minute, model.tokens_per_minute);
             line.spent_until = Time::ZERO;
             line.plan = model.breaker;
+            (line.retry, line.fallback) = (model.retry, model.fallback);
             line.ages = Ages {
                 header: millis(model.header_age_max),
                 first_piece: millis(model.first_piece_age_max),

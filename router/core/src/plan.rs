@@ -1,7 +1,7 @@
 //! The configuration as the core needs it: compiled once, shared by all shards, replaced as a whole.
+use crate::criteria::Criteria;
 use crate::dedup::Mark;
 use crate::event::{Class, Scope};
-use crate::fallback::Fallback;
 use crate::home::{Secret, session_hash};
 use crate::id::{AgentId, ChannelId, ModelId};
 use crate::limits::Limits;
@@ -162,8 +162,8 @@ pub struct Agent {
     pub waiting_max: u32,
     /// Calls per turn on one model before the next of the chain is tried.
     pub attempts_max: u16,
-    /// Which failures lead to the next of the chain; `None` for all that another model might not have.
-    pub fallback: Option<Fallback>,
+    /// Which failures lead to the next of the chain; `None` for what the model that failed says.
+    pub fallback: Option<Criteria>,
     /// Does a session keep what was said for this agent's prompts?
     pub history: bool,
     /// How much of that a prompt has.
@@ -266,6 +266,11 @@ pub struct Model {
     pub silence_max: Duration,
     /// For the whole call.
     pub call_age_max: Duration,
+    /// Which of its failures are tried again on it; `None` for those that may be over in a moment.
+    pub retry: Option<Criteria>,
+    /// Which of its failures lead to the next of a chain, where the agent does not say; `None` for all that another model
+    /// might not have.
+    pub fallback: Option<Criteria>,
     /// When it counts as broken.
     pub breaker: BreakerPlan,
 }

@@ -1,11 +1,12 @@
 //! Who answers: section `agents`.
+use super::criteria::criteria;
 use super::keys::check_name;
 use super::models::Model;
 use super::outside::{self, AgentType, EndpointSection, WorkerSection};
 use super::path::Path;
 use super::report::Report;
 use super::schema::nearest;
-use clawgate_core::fallback::Fallback;
+use clawgate_core::criteria::Criteria;
 use clawgate_core::id::{AgentId, ModelId};
 use clawgate_core::plan::{DropPolicy, Excerpt, RunningMode, WhileRunning};
 use core::time::Duration;
@@ -34,8 +35,8 @@ pub(crate) struct Agent {
     pub(crate) waiting_max: u32,
     /// Calls per turn on one model before the next is tried.
     pub(crate) attempts_max: u16,
-    /// Which failures lead to the next model; `None` for all that another model might not have.
-    pub(crate) fallback: Option<Fallback>,
+    /// Which failures lead to the next model; `None` for what the model says.
+    pub(crate) fallback: Option<Criteria>,
     /// What becomes of messages that arrive while a turn of their session runs.
     pub(crate) while_running: WhileRunning,
     /// How long a message may have to wait for its place when it comes; zero for any time.
@@ -93,8 +94,8 @@ pub(super) struct AgentEntry {
     #[schemars(range(min = 1, max = 20))]
     pub(super) attempts_max: u16,
     /// Which failures of a model lead to the next one, always before the first token was shown: statuses (`"429"`, `"5xx"`),
-    /// `"error"` (unreachable, or an answer that says so or cannot be read), `"timeout"`, `"truncated"`. Left out: all but
-    /// those that say that the request itself is wrong. A model whose breaker is open is passed over in any case.
+    /// `"error"` (unreachable, or an answer that says so or cannot be read), `"timeout"`, `"truncated"`. Left out: what each
+    /// model's own `fallbackOn` says. A model whose breaker is open is passed over in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fallback_on: Option<Vec<String>>,
     /// Milliseconds that a message may have to wait for its place, as far as can be told when it comes. One that would
@@ -223,7 +224,7 @@ impl AgentEntry {
             running_max: self.running_max,
             waiting_max: self.waiting_max,
             attempts_max: self.attempts_max,
-            fallback: self.fallback_on.as_ref().map(|on| fallback(on, &at.key("fallbackOn"), report)),
+            fallback: criteria(self.fallback_on.as_deref(), &at.key("fallbackOn"), report),
             while_running: self.while_running.compiled(),
             wait_target: Duration::from_millis(self.wait_target_millis.into()),
             failure_text: Some(self.failure_text.clone()).filter(|text| !text.is_empty()),
@@ -299,29 +300,6 @@ impl AgentEntry {
         }
         ids
     }
-}
-
-/// What leads to the next model.
-fn fallback(on: &[String], at: &Path, report: &mut Report<'_>) -> Fallback {
-    let mut criteria = Fallback::default();
-    for (index, word) in on.iter().enumerate() {
-        match (word.as_str(), word.parse()) {
-            ("error", _) => criteria.error = true,
-            ("timeout", _) => criteria.timeout = true,
-            ("truncated", _) => criteria.truncated = true,
-            ("4xx", _) => criteria = criteria.with_class(4),
-            ("5xx", _) => criteria = criteria.with_class(5),
-            (_, Ok(status @ 400..=599)) => criteria = criteria.with_status(status),
-            _ => {
-                let at = at.index(index);
-                let message = format!("{} is no failure of a model", report.quote(&at, word));
-                let help =
-                    "write \"error\", \"timeout\", \"truncated\", \"4xx\", \"5xx\" or a status as \"429\"";
-                report.error(&at, message, help);
-            }
-        }
-    }
-    criteria
 }
 
 /// The agent of this name.

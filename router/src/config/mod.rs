@@ -8,6 +8,7 @@
 pub(crate) mod agents;
 pub(crate) mod changes;
 pub(crate) mod channels;
+mod criteria;
 pub(crate) mod data;
 pub(crate) mod diagnostic;
 mod docs;

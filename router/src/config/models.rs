@@ -1,4 +1,5 @@
 //! The upstreams that can be called: sections `models` and `llm`.
+use super::criteria::criteria;
 use super::keys::check_name;
 use super::outside;
 use super::path::Path;
@@ -8,6 +9,7 @@ use super::remote::{EndpointEntry, ExtraBody, Remote};
 use super::report::Report;
 use super::seconds::Seconds;
 use super::secret::Secret;
+use clawgate_core::criteria::Criteria;
 use clawgate_core::plan::BreakerPlan;
 use core::time::Duration;
 use schemars::JsonSchema;
@@ -38,6 +40,10 @@ pub(crate) struct Model {
     pub(crate) silence_max: Duration,
     /// For the whole call.
     pub(crate) call_age_max: Duration,
+    /// Which of its failures are tried again on it; `None` for those that may be over in a moment.
+    pub(crate) retry: Option<Criteria>,
+    /// Which of them lead to the next of a chain; `None` for all that another model might not have.
+    pub(crate) fallback: Option<Criteria>,
     /// When it counts as broken.
     pub(crate) breaker: BreakerPlan,
 }
@@ -177,6 +183,16 @@ pub(super) struct ModelEntry {
     #[serde(default = "call_default")]
     #[schemars(range(min = 0.1, max = 86_400))]
     pub(super) call_seconds: Seconds,
+    /// Which failures are tried again on this model, `attemptsMax` of the agent times in all and always before the first
+    /// token was shown: statuses (`"429"`, `"5xx"`), `"error"` (unreachable, or an answer that says so or cannot be read),
+    /// `"timeout"`, `"truncated"`. Left out: those that may be over in a moment. `[]`: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) retry_on: Option<Vec<String>>,
+    /// Which failures of this model lead to the next one of an agent that has no `fallbackOn` of its own, in the words of
+    /// `retryOn`. Left out: all but those that say that the request itself is wrong. `[]`: none. A model whose breaker is
+    /// open is passed over in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fallback_on: Option<Vec<String>>,
     /// When the model counts as broken and is left alone for a while.
     #[serde(default)]
     pub(super) breaker: BreakerSection,
@@ -386,6 +402,8 @@ impl ModelEntry {
             first_token_seconds: first_token_default(),
             silence_seconds: silence_default(),
             call_seconds: call_default(),
+            retry_on: None,
+            fallback_on: None,
             breaker: BreakerSection::default(),
             words: None,
             script: Vec::new(),
@@ -422,6 +440,8 @@ impl ModelEntry {
             first_piece_age_max: first_piece,
             silence_max: silence,
             call_age_max: call,
+            retry: criteria(self.retry_on.as_deref(), &at.key("retryOn"), report),
+            fallback: criteria(self.fallback_on.as_deref(), &at.key("fallbackOn"), report),
             breaker: self.breaker.resolve(&at.key("breaker"), report),
         }
     }

@@ -135,6 +135,8 @@ pub(super) fn model_of(name: &str, provider: Provider, limits: &Limits) -> Model
         first_piece_age_max: first_piece.min(call),
         silence_max: silence.min(call),
         call_age_max: call,
+        retry: None,
+        fallback: None,
         breaker,
     }
 }

@@ -58,6 +58,8 @@ pub(crate) fn model(name: &str) -> Model {
         first_piece_age_max: Duration::from_secs(4),
         silence_max: Duration::from_secs(3),
         call_age_max: Duration::from_secs(30),
+        retry: None,
+        fallback: None,
         breaker: BreakerPlan {
             calls_min: 3,
             failed_percent: 50,

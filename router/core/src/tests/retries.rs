@@ -1,7 +1,7 @@
 //! Failed calls: again, elsewhere, or not at all; and breakers.
 use super::*;
 use crate::breaker::State;
-use crate::fallback::Fallback;
+use crate::criteria::Criteria;
 
 fn ended_by(retry: Retry) -> (Scene, Vec<String>) {
     let mut scene = scene(plan());
@@ -37,14 +37,14 @@ fn the_kind_of_failure_decides() {
 /// An agent that says what leads to its next model.
 #[test]
 fn the_criteria_decide_what_leads_to_the_next_model() {
-    let run = |fallback: Fallback, end: End<'static>| {
+    let run = |fallback: Criteria, end: End<'static>| {
         let mut plan = plan();
         (plan.agents[0].fallback, plan.agents[0].attempts_max) = (Some(fallback), 1);
         let mut scene = scene(plan);
         scene.send(says("ann", "hi"));
         scene.ends(call(0, 1, 0), end)[0].split(' ').next().map(String::from)
     };
-    let none = Fallback::default();
+    let none = Criteria::default();
     let started = Some("start".to_string());
     let failed_for_good = Some("fail".to_string());
     for (end, fitting) in [
@@ -52,11 +52,68 @@ fn the_criteria_decide_what_leads_to_the_next_model() {
         (failed_with(429, Retry::After(Duration::from_secs(5))), none.with_class(4)),
         (failed_with(401, Retry::Elsewhere), none.with_status(401)),
         (failed_with(400, Retry::Never), none.with_status(400)),
-        (failed(Code::UpstreamTruncated, Retry::Backoff), Fallback { truncated: true, ..none }),
-        (failed(Code::UpstreamMalformed, Retry::Backoff), Fallback { error: true, ..none }),
+        (failed(Code::UpstreamTruncated, Retry::Backoff), Criteria { truncated: true, ..none }),
+        (failed(Code::UpstreamMalformed, Retry::Backoff), Criteria { error: true, ..none }),
     ] {
         assert_eq!(run(fitting, end), started, "{end:?}");
         assert_eq!(run(none, end), failed_for_good, "{end:?}");
+    }
+}
+
+/// A model that says itself which of its failures are worth another attempt.
+#[test]
+fn the_criteria_of_a_model_decide_what_is_tried_again_on_it() {
+    let run = |retry: Option<Criteria>, end: End<'static>| {
+        let mut plan = plan();
+        plan.models[0].retry = retry;
+        let mut scene = scene(plan);
+        scene.send(says("ann", "hi"));
+        let lines = scene.ends(call(0, 1, 0), end);
+        if lines.is_empty() { scene.next().1[0].clone() } else { lines[0].clone() }
+    };
+    let none = Criteria::default();
+    let (again, other) = ("start 0.1#1 agent 0 model 0", "start 0.1#1 agent 0 model 1");
+    let wrong = "fail 0.1 1 UPSTREAM_FAILED [its words] 0";
+    for (end, fitting, by_itself, never) in [
+        (failed_with(503, Retry::Backoff), none.with_class(5), again, other),
+        (failed_with(401, Retry::Elsewhere), none.with_status(401), other, other),
+        (failed_with(400, Retry::Never), none.with_class(4), wrong, wrong),
+        (failed(Code::UpstreamTruncated, Retry::AtOnce), Criteria { truncated: true, ..none }, again, other),
+        (failed(Code::UpstreamMalformed, Retry::Backoff), Criteria { error: true, ..none }, again, other),
+    ] {
+        assert_eq!(run(None, end), by_itself, "{end:?}");
+        assert_eq!(run(Some(fitting), end), again, "{end:?}");
+        assert_eq!(run(Some(none), end), never, "{end:?}");
+    }
+    // One of the clocks.
+    for (retry, line) in [(Criteria { timeout: true, ..none }, again), (none, other)] {
+        let mut plan = plan();
+        plan.models[0].retry = Some(retry);
+        let mut scene = scene(plan);
+        scene.send(says("ann", "hi"));
+        let lines: Vec<String> = (0..2).flat_map(|_| scene.next().1).collect();
+        assert!(lines.iter().any(|said| said == line), "{lines:?}");
+    }
+}
+
+/// The agent's word on its chain goes before the model's on itself.
+#[test]
+fn the_criteria_of_a_model_hold_where_its_agent_has_none() {
+    let none = Criteria::default();
+    for (agent, model, leads_on) in [
+        (None, None, true),
+        (None, Some(none), false),
+        (None, Some(none.with_status(503)), true),
+        (Some(none), Some(none.with_status(503)), false),
+        (Some(none.with_status(503)), Some(none), true),
+    ] {
+        let mut plan = plan();
+        (plan.agents[0].fallback, plan.models[0].fallback) = (agent, model);
+        plan.agents[0].attempts_max = 1;
+        let mut scene = scene(plan);
+        scene.send(says("ann", "hi"));
+        let line = scene.ends(call(0, 1, 0), failed_with(503, Retry::Backoff))[0].clone();
+        assert_eq!(line.starts_with("start"), leads_on, "{agent:?} {model:?}: {line}");
     }
 }
 
@@ -64,7 +121,7 @@ fn the_criteria_decide_what_leads_to_the_next_model() {
 #[test]
 fn no_criterion_leads_on_after_the_first_token() {
     let mut plan = plan();
-    plan.agents[0].fallback = Some(Fallback { truncated: true, ..Fallback::default() });
+    plan.agents[0].fallback = Some(Criteria { truncated: true, ..Criteria::default() });
     let mut scene = scene(plan);
     scene.send(says("ann", "hi"));
     scene.piece(call(0, 1, 0), Piece::Text("I "));

@@ -59,6 +59,8 @@ fn model(name: &str) -> Model {
         first_piece_age_max: Duration::from_millis(300),
         silence_max: Duration::from_millis(300),
         call_age_max: Duration::from_secs(2),
+        retry: None,
+        fallback: None,
         breaker: BreakerPlan {
             calls_min: 10,
             failed_percent: 60,

@@ -290,6 +290,8 @@ impl ModelDraft {
             first_piece_age_max: Duration::from_secs(6),
             silence_max: self.silence_max,
             call_age_max: Duration::from_secs(60),
+            retry: None,
+            fallback: None,
             breaker: self.breaker,
         }
     }

@@ -1,13 +1,14 @@
-//! Which failures of a model lead to the next one of its agent's chain, where the configuration says so itself.
+//! Which failures of a model are tried again, or lead to the next one of its agent's chain, where the configuration says
+//! so itself.
 use crate::codes::Code;
 use crate::event::Failure;
 
 /// The statuses that tell of a failure: 400 to 599.
 const STATUSES: core::ops::RangeInclusive<u16> = 400..=599;
 
-/// Criteria for the next model of a chain.
+/// Criteria for another attempt, or for the next model of a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fallback {
+pub struct Criteria {
     /// A bit for each HTTP status from 400 on.
     pub(crate) statuses: [u64; 4],
     /// What has no status: nobody there, an error inside the answer, an answer that cannot be read.
@@ -18,7 +19,7 @@ pub struct Fallback {
     pub truncated: bool,
 }
 
-impl Fallback {
+impl Criteria {
     /// The same, and this status too.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
@@ -35,7 +36,7 @@ impl Fallback {
         (class * 100..class * 100 + 100).fold(self, Self::with_status)
     }
 
-    /// Does this failure lead to the next model?
+    /// Is it one of these failures?
     #[must_use]
     pub fn covers(&self, failure: &Failure<'_>) -> bool {
         if STATUSES.contains(&failure.status) {
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_status_counts_for_itself_and_all_else_for_its_kind() {
-        let some = Fallback { timeout: true, ..Fallback::default() }.with_status(429).with_class(5);
+        let some = Criteria { timeout: true, ..Criteria::default() }.with_status(429).with_class(5);
         for (status, covered) in
             [(400, false), (428, false), (429, true), (430, false), (499, false), (500, true), (599, true)]
         {
@@ -73,10 +74,10 @@ mod tests {
         assert!(!some.covers(&failure(Code::UpstreamTruncated, 0)));
         assert!(!some.covers(&failure(Code::UpstreamMalformed, 0)));
         assert!(!some.covers(&failure(Code::UpstreamFailed, 302)), "what is no failure has no bit");
-        let other = Fallback { error: true, truncated: true, ..Fallback::default() };
+        let other = Criteria { error: true, truncated: true, ..Criteria::default() };
         assert!(other.covers(&failure(Code::UpstreamMalformed, 0)));
         assert!(other.covers(&failure(Code::UpstreamTruncated, 0)));
         assert!(!other.covers(&failure(Code::UpstreamTimeout, 504)));
-        assert_eq!(Fallback::default().with_status(600).with_status(399), Fallback::default());
+        assert_eq!(Criteria::default().with_status(600).with_status(399), Criteria::default());
     }
 }
