@@ -122,6 +122,7 @@ impl Crew {
     /// One failed.
     pub(crate) fn dismiss(self) -> Result<(), String> {
         let failed = self.threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        self.shared.quay.close();
         if let Some(books) = self.shared.books.get() {
             books.close();
         }

@@ -19,6 +19,7 @@ use crate::resolve::Resolver;
 use crate::tls;
 use crate::tools::Tools;
 use crate::tools::audit::Audit;
+use crate::tools::mcp::Quay;
 use crate::usage::books::Books;
 use clawgate_adapters::{Platform, telegram, webhook};
 use clawgate_core::bounds::Bounds;
@@ -126,7 +127,7 @@ impl Gateway {
             keys: Keys::new(config, before.map(|before| &before.keys)),
             guard: Guard::new(&config.server),
             upstreams,
-            tools: Tools::compile(config, &client_tls)?,
+            tools: Tools::compile(config, &client_tls, before.map(|before| &before.tools))?,
             systems: config.agents.iter().map(|agent| agent.system.clone()).collect(),
             platforms,
             server_tls,
@@ -455,6 +456,8 @@ pub(crate) struct Shared {
     pub(crate) books: std::sync::OnceLock<Books>,
     /// What tools do is written down here, once the data directory is ours.
     pub(crate) audit: std::sync::OnceLock<Arc<Audit>>,
+    /// Where servers of tools live.
+    pub(crate) quay: Quay,
     pub(crate) clock: Clock,
     pub(crate) resolver: Resolver,
     /// Connections that listen to events, process.
@@ -507,6 +510,7 @@ impl Shared {
             workers: Pool::new(cores),
             books: std::sync::OnceLock::new(),
             audit: std::sync::OnceLock::new(),
+            quay: Quay::default(),
             clock,
             resolver: Resolver::start()?,
             subscribers: AtomicU32::new(0),

@@ -5,6 +5,7 @@ use crate::cli::TAKEOVER;
 use crate::clock::Clock;
 use crate::config::changes::changes;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::mcp::Way;
 use crate::config::models::Provider;
 use crate::config::tools::Kind;
 use crate::config::{Config, Overrides};
@@ -297,6 +298,8 @@ impl Helm {
 
     /// Gives all threads another configuration.
     fn hand_out(&mut self, gateway: Arc<Gateway>) {
+        // New servers begin before anybody may call them; those that are gone end with the last turn that knows them.
+        gateway.tools.begin_servers(&self.shared.quay, self.clock);
         self.gateway = gateway;
         self.left = Arc::new(AtomicU16::new(self.shared.cores()));
         self.unsent = (0..self.shared.cores()).map(ShardId).collect();
@@ -472,6 +475,10 @@ fn files_of(config: &Config) -> Vec<PathBuf> {
     }));
     files.extend(config.tools.iter().filter_map(|tool| match &tool.kind {
         Kind::Http(http) => http.ca_file.clone(),
+        Kind::Mcp(server) => match &server.way {
+            Way::Http(http) => http.ca_file.clone(),
+            Way::Stdio(_) => None,
+        },
         Kind::Time => None,
     }));
     files

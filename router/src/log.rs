@@ -4,6 +4,14 @@ use crate::config::{Format, Level, Logging};
 use std::io::IsTerminal as _;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
+
+/// Packages that say nothing here: the SDK of MCP servers logs what they and people say, as it is. What matters of it our
+/// own lines tell.
+const SILENT: &[&str] = &["rmcp", "sse_stream"];
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 8_192;
@@ -21,10 +29,12 @@ pub(crate) fn start(logging: Logging) -> WorkerGuard {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_target(false);
+    let silent = SILENT.iter().map(|package| (*package, LevelFilter::OFF));
+    let filter = Targets::new().with_default(level).with_targets(silent);
+    let lines = fmt::layer().with_writer(writer).with_target(false);
     match logging.format {
-        Format::Text => subscriber.with_ansi(colours).init(),
-        Format::Json => subscriber.json().flatten_event(true).init(),
+        Format::Text => registry().with(lines.with_ansi(colours).with_filter(filter)).init(),
+        Format::Json => registry().with(lines.json().flatten_event(true).with_filter(filter)).init(),
     }
     guard
 }

@@ -238,8 +238,25 @@ struct Reports {
     scaling: Scaling,
     store: Option<crate::store::Counters>,
     books: Option<Books>,
-    endpoints: Vec<EndpointRow>,
-    workers: Workers,
+    upstreams: Upstreams,
+}
+
+/// What we call, beside the shards that call it.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    pub(crate) endpoints: Vec<EndpointRow>,
+    pub(crate) workers: Workers,
+    pub(crate) servers: Vec<ServerRow>,
+}
+
+/// A server of tools.
+#[derive(Debug)]
+pub(crate) struct ServerRow {
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) tools: u64,
+    pub(crate) starts: u64,
+    pub(crate) failures: Vec<(&'static str, u64)>,
 }
 
 /// How many workers there are, and turns that wait for one.
@@ -266,10 +283,10 @@ pub(crate) fn encode(
     reloaded: Reloaded,
     scaling: Scaling,
     (store, books): (Option<crate::store::Counters>, Option<Books>),
-    (endpoints, workers): (Vec<EndpointRow>, Workers),
+    upstreams: Upstreams,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("clawgate");
-    let all = Reports { reports, reloaded, scaling, store, books, endpoints, workers };
+    let all = Reports { reports, reloaded, scaling, store, books, upstreams };
     registry.register_collector(Box::new(all));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -346,6 +363,7 @@ impl Collector for Reports {
         self.encode_usage(&mut encoder)?;
         self.encode_tools(&mut encoder)?;
         self.encode_workers(&mut encoder)?;
+        self.encode_servers(&mut encoder)?;
         self.encode_durations(&mut encoder)
     }
 }
@@ -384,9 +402,32 @@ impl Reports {
         Ok(())
     }
 
+    fn encode_servers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let servers = &self.upstreams.servers;
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let label = |server: &ServerRow| ("server", server.name.clone());
+        let rows = |what: fn(&ServerRow) -> u64| -> Rows<'static> {
+            servers.iter().map(|server| (vec![label(server)], what(server))).collect()
+        };
+        gauges(encoder, "mcp_up", "Is the MCP server up?", rows(|server| server.up.into()))?;
+        gauges(encoder, "mcp_tools", "Tools that the MCP server lists", rows(|server| server.tools))?;
+        counters(encoder, "mcp_starts", "Times that the MCP server came up", rows(|server| server.starts))?;
+        let of_server = |server: &ServerRow| {
+            let label = label(server);
+            let row = move |(reason, count): &(&str, u64)| {
+                (vec![label.clone(), ("reason", (*reason).to_owned())], *count)
+            };
+            server.failures.iter().map(row).collect::<Vec<_>>()
+        };
+        let failures = servers.iter().flat_map(of_server).collect();
+        counters(encoder, "mcp_failures", "Times that the MCP server failed, by why", failures)
+    }
+
     fn encode_workers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let none = Vec::new;
-        let Workers { connected, waiting } = self.workers;
+        let Workers { connected, waiting } = self.upstreams.workers;
         gauges(encoder, "workers", "Workers of agents that are connected", vec![(none(), connected.into())])?;
         let help = "Turns that wait for a worker";
         gauges(encoder, "worker_turns_waiting", help, vec![(none(), waiting.into())])?;
@@ -562,7 +603,7 @@ impl Reports {
             let of = |(model, name, standing): &EndpointRow| {
                 (vec![("model", model.clone()), ("endpoint", name.clone())], what(standing))
             };
-            self.endpoints.iter().map(of).collect()
+            self.upstreams.endpoints.iter().map(of).collect()
         };
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         counters(encoder, "endpoint_calls", "Calls that went to an endpoint", rows(&|s| s.calls))?;

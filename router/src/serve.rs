@@ -91,6 +91,7 @@ fn start(orders: Orders, clock: Clock) -> Result<Ended, String> {
         u64::from(open.unsigned_abs()),
         shared.cores(),
     ));
+    gateway.tools.begin_servers(&crew.shared.quay, clock);
     crew.open(by_thread, retired)?;
     Place::accepting(before);
     announce(&config, &crew.shared, &gateway, &bound, crew.kind);
@@ -128,6 +129,7 @@ pub(crate) fn worst_case(gateway: &Gateway, cores: u16) -> u64 {
         + u64::from(limits.connections_max) * connection
         + upstreams * u64::from(limits.upstream_connections_max) * upstream
         + exchanges * 2 * limits.tools.exchange_bytes_max as u64
+        + gateway.tools.servers().map(|server| server.bytes_max()).sum::<u64>()
         + limits.requests_bytes_max
         + u64::from(core.dedup_ids_max) * 48
         + u64::from(core.dedup_filter_bytes_max)

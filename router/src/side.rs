@@ -1,4 +1,5 @@
-//! The side thread: a current-thread tokio runtime for what needs one (Redis, PostgreSQL). No message is handled here;
+//! Side threads: a current-thread tokio runtime for what needs one (Redis and PostgreSQL on one, MCP servers on another,
+//! so that neither holds the other up). No message is handled here;
 //! what runs on it must not block, and speaks to the shards through queues and the mesh.
 use std::io;
 use tokio::runtime::{Builder, Runtime};
@@ -36,8 +37,16 @@ impl Side {
     /// # Errors
     /// No thread, or no runtime.
     pub(crate) fn start() -> io::Result<Self> {
+        Self::start_named("side")
+    }
+
+    /// The same, under another name.
+    ///
+    /// # Errors
+    /// No thread, or no runtime.
+    pub(crate) fn start_named(name: &str) -> io::Result<Self> {
         let (starts, mut coming) = channel::<Start>(STARTING_MAX);
-        thread("side", move || async move {
+        thread(name, move || async move {
             while let Some(start) = coming.recv().await {
                 start();
             }

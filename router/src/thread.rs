@@ -18,6 +18,7 @@ use crate::mesh::{self, Letter, Opened, Outgoing};
 use crate::metrics::Counts;
 use crate::reload::{Current, Spoken};
 use crate::signal::Signal;
+use crate::tools::mcp::Asked;
 use crate::upstream::Upstreams;
 use crate::usage;
 use clawgate_adapters::{Json, JsonLimits};
@@ -104,6 +105,8 @@ pub(crate) struct Thread {
     pub(crate) keeper: std::cell::OnceCell<Keeper>,
     /// Workers of agents, and the turns that they have.
     pub(crate) workers: agents::turns::Here,
+    /// Calls of MCP servers' tools that are waited for.
+    pub(crate) asked: Asked,
     /// What was used and is not handed over yet.
     pub(crate) ledger: Rc<usage::Ledger>,
     /// Are connections accepted? Those that accept wait here while they are not.
@@ -167,6 +170,7 @@ impl Thread {
             journal: std::cell::OnceCell::new(),
             keeper: std::cell::OnceCell::new(),
             workers: agents::turns::Here::default(),
+            asked: Asked::default(),
             ledger: Rc::default(),
             accepting: Cell::new(false),
             doors: RefCell::default(),

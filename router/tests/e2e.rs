@@ -36,6 +36,8 @@ mod keys;
 mod lifecycle;
 #[path = "e2e/links.rs"]
 mod links;
+#[path = "e2e/mcp.rs"]
+mod mcp;
 #[path = "e2e/models.rs"]
 mod models;
 #[path = "e2e/overload.rs"]

@@ -12,6 +12,7 @@ use crate::scaling::Scaling;
 use crate::serve::worst_case;
 use crate::store;
 use crate::thread::Thread;
+use crate::tools::mcp::{Phase, Server};
 use clawgate_core::breaker::State;
 use clawgate_core::codes::Code;
 use clawgate_core::id::{AgentId, ChannelId, ModelId};
@@ -123,7 +124,8 @@ pub(super) fn detailed(call: &mut Call<'_>) {
         let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
             || shown::trouble(journals.iter().copied()).is_some()
             || store.is_some_and(|store| store.health() != store::Health::Ok)
-            || thread.shared.audit.get().is_some_and(|audit| audit.is_failing());
+            || thread.shared.audit.get().is_some_and(|audit| audit.is_failing())
+            || gateway.tools.servers().any(|server| matches!(server.standing.phase(), Phase::Down(_)));
         let status = match (thread.draining.get().is_some(), degraded) {
             (true, _) => "draining",
             (false, true) => "degraded",
@@ -156,7 +158,19 @@ fn tools_of(thread: &Thread) -> Value {
         Some(audit) if audit.is_failing() => "failing",
         Some(_) => "ok",
     };
-    json!({ "audit": audit })
+    let describe = |server: &Arc<Server>| {
+        let (status, problem) = match server.standing.phase() {
+            Phase::Starting => ("starting", None),
+            Phase::Up => ("up", None),
+            Phase::Down(why) => ("down", Some(why)),
+        };
+        json!({
+            "name": &*server.name, "status": status, "problem": problem,
+            "tools": server.standing.list().len(), "starts": server.standing.starts(),
+        })
+    };
+    let servers: Vec<_> = thread.gateway().tools.servers().map(describe).collect();
+    json!({ "audit": audit, "servers": servers })
 }
 
 /// The workers of agents.
@@ -318,6 +332,18 @@ fn endpoints_of(thread: &Thread) -> Vec<metrics::EndpointRow> {
     rows
 }
 
+/// Every server of tools.
+fn servers_of(thread: &Thread) -> Vec<metrics::ServerRow> {
+    let row = |server: &Arc<Server>| metrics::ServerRow {
+        name: server.name.to_string(),
+        up: server.standing.phase() == Phase::Up,
+        tools: server.standing.list().len() as u64,
+        starts: server.standing.starts(),
+        failures: server.standing.failures().map(|(reason, count)| (reason.name(), count)).collect(),
+    };
+    thread.gateway().tools.servers().map(row).collect()
+}
+
 fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Error> {
     let scaling = Scaling::of(&thread.gateway(), &reports);
     let store = thread.shared.kept.get().map(|kept| kept.store.counters());
@@ -332,7 +358,9 @@ fn encode(thread: &Thread, reports: Vec<Report>) -> Result<String, std::fmt::Err
     });
     let pool = &thread.shared.workers;
     let workers = metrics::Workers { connected: pool.workers(), waiting: pool.waiting() };
-    metrics::encode(reports, reloaded(thread), scaling, (store, books), (endpoints_of(thread), workers))
+    let upstreams =
+        metrics::Upstreams { endpoints: endpoints_of(thread), workers, servers: servers_of(thread) };
+    metrics::encode(reports, reloaded(thread), scaling, (store, books), upstreams)
 }
 
 /// All metrics, for Prometheus.

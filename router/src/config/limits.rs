@@ -1,4 +1,5 @@
 //! Every bound, in users' terms: section `limits`.
+use super::mcp;
 use super::path::Path;
 use super::report::Report;
 use super::seconds::Seconds;
@@ -80,6 +81,7 @@ pub(crate) struct Limits {
     pub(crate) usage_days_max: u32,
     /// Of tool calls.
     pub(crate) tools: tools::Limits,
+    pub(crate) mcp: mcp::Limits,
 }
 
 /// Every bound. All have a default; a file names those that it changes.
@@ -268,6 +270,8 @@ pub(super) struct LimitsSection {
     usage_days_max: u32,
     /// The bounds of tool calls.
     tools: tools::LimitsSection,
+    /// Servers of tools.
+    mcp: mcp::LimitsSection,
 }
 
 impl Default for LimitsSection {
@@ -331,6 +335,7 @@ impl Default for LimitsSection {
             usage_rows_max: 100_000,
             usage_days_max: 35,
             tools: tools::LimitsSection::default(),
+            mcp: mcp::LimitsSection::default(),
         }
     }
 }
@@ -375,6 +380,7 @@ impl LimitsSection {
             usage_rows_max: bytes(self.usage_rows_max),
             usage_days_max: self.usage_days_max,
             tools: self.tools.resolve(),
+            mcp: self.mcp.resolve(report),
         }
     }
 

@@ -19,6 +19,7 @@ pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod limits;
 mod mask;
+pub(crate) mod mcp;
 pub(crate) mod models;
 pub(crate) mod outside;
 mod path;
@@ -350,7 +351,7 @@ impl File {
         let mut limits = self.limits.resolve(report);
         limits.core.load_age_max = store.load_age_max;
         limits.core.session_idle_max = limits.core.session_idle_max.min(store.cache_age_max);
-        let tools = tools::resolve(&self.tools, &limits.tools, folder, report);
+        let tools = tools::resolve(&self.tools, (&limits.tools, limits.mcp), folder, report);
         self.check_agents(report);
         let audit = self.audit.resolve(data.folder.is_some(), !self.tools.is_empty(), report);
         Config {
@@ -376,10 +377,13 @@ impl File {
 
     /// The tools that agents may use are there.
     fn check_agents(&self, report: &mut Report<'_>) {
-        let known: Vec<&str> = self.tools.keys().map(String::as_str).collect();
+        let (mut sources, mut known) = (Vec::new(), Vec::new());
+        for (name, tool) in &self.tools {
+            if tool.is_source() { &mut sources } else { &mut known }.push(name.as_str());
+        }
         for (name, agent) in &self.agents {
             let at = path::Path::of("agents").key(name).key("tools");
-            tools::check_patterns(&agent.tools, &known, &[], &at, report);
+            tools::check_patterns(&agent.tools, &known, &sources, &at, report);
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What models may call: sections `tools` and `audit`, and the bounds in `limits.tools`.
+//! What models may call: sections `tools` and `audit`, and the bounds in `limits.tools`. Servers of tools are in `mcp.rs`.
 use super::keys::check_name;
+use super::mcp::{self, Mcp};
 use super::path::Path;
 use super::remote::{header_problem, is_open};
 use super::report::{Report, quoted};
@@ -46,6 +47,8 @@ pub(crate) enum Kind {
     Time,
     /// Sends a request to its address.
     Http(Box<Http>),
+    /// A server, whose tools are known once it runs.
+    Mcp(Box<Mcp>),
 }
 
 /// A request with places for arguments.
@@ -100,29 +103,53 @@ pub(super) struct ToolEntry {
     #[schemars(range(min = 16, max = 16_777_216))]
     output_bytes_max: Option<u32>,
     /// Calling it twice does no more than calling it once. A model's failure behind a tool that is not repeatable ends the
-    /// turn, for another attempt would call the tool again. Without it: true for the methods `GET` and `HEAD`.
+    /// turn, for another attempt would call the tool again. Without it: true for the methods `GET` and `HEAD`, false for
+    /// servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     repeatable: Option<bool>,
     /// Only `http`: how. Without it: `GET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<MethodName>,
-    /// Only `http`: where to, with places for arguments in its path and query: `https://api.example.com/v1/{city}`.
+    /// `http`: where to, with places for arguments in its path and query: `https://api.example.com/v1/{city}`.
     /// Arguments without a place become its query, or with `POST`, `PUT` and `PATCH` a JSON body.
+    /// `mcp`: where a server is that speaks streamable HTTP, as `https://example.com/mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    /// Only `http`: further request headers. Their values are treated as secrets.
+    pub(super) url: Option<String>,
+    /// `http` and `mcp` with `url`: further request headers. Their values are treated as secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, Secret>,
+    pub(super) headers: BTreeMap<String, Secret>,
     /// Only `http`: the JSON Schema of its arguments, an object's. Without it: the places of `url`, each a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parameters: Option<Anything>,
-    /// Only `http`: addresses that may be connected to though they are not of the public internet, as `10.1.2.3` or
-    /// `10.0.0.0/8`.
+    /// `http` and `mcp` with `url`: addresses that may be connected to though they are not of the public internet, as
+    /// `10.1.2.3` or `10.0.0.0/8`. The address that stands in the `url` of a server needs no leave.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     allow_addresses: Vec<String>,
-    /// Only `http`: a PEM file of certificates to trust instead of the public ones.
+    /// `http` and `mcp` with `url`: a PEM file of certificates to trust instead of the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ca_file: Option<String>,
+    pub(super) ca_file: Option<String>,
+    /// Only `mcp`: the program of a server that speaks by its standard input and output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) command: Option<String>,
+    /// Only `mcp` with `command`: its arguments. Whoever is on this machine can read them: put secrets into `env`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) args: Vec<String>,
+    /// Only `mcp` with `command`: what its environment has beside `PATH`, `HOME` and `LANG`; of ours it gets nothing else.
+    /// Values are treated as secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) env: BTreeMap<String, Secret>,
+    /// Only `mcp` with `command`: the folder that it starts in. Without it: that of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cwd: Option<String>,
+    /// Only `mcp` with `command`: bytes of its address space. Without it, or with 0: as many as it wants; programs on Node
+    /// reserve far more than they use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_099_511_627_776_u64))]
+    pub(super) memory_bytes_max: Option<u64>,
+    /// Only `mcp` with `command`: descriptors that it may have open. Without it: 1,024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub(super) descriptors_max: Option<u32>,
 }
 
 /// A JSON object that we only pass on.
@@ -138,6 +165,8 @@ enum KindName {
     Time,
     /// Sends a request to one address.
     Http,
+    /// A server of tools (Model Context Protocol): its tools are `<name>.<tool>`.
+    Mcp,
 }
 
 /// A method of HTTP.
@@ -172,7 +201,7 @@ impl ToolEntry {
     fn resolve(
         &self,
         name: &str,
-        limits: &Limits,
+        (limits, servers): (&Limits, mcp::Limits),
         folder: &FilePath,
         report: &mut Report<'_>,
     ) -> Option<Tool> {
@@ -182,9 +211,12 @@ impl ToolEntry {
         let (kind, description) = match self.kind {
             KindName::Time => {
                 report.useless(&at, HTTP, "is of no use to this type", "leave it out");
+                report.useless(&at, mcp::OWN, "is of no use to this type", "leave it out");
                 (Kind::Time, description.unwrap_or_else(|| time::DESCRIPTION.to_owned()))
             }
+            KindName::Mcp => (Kind::Mcp(Box::new(self.mcp(servers, folder, &at, report)?)), String::new()),
             KindName::Http => {
+                report.useless(&at, mcp::OWN, "is of no use to this type", "leave it out");
                 if description.is_none() {
                     let help = "say when to call it and what it answers: models go by that alone";
                     report.error(&at.key("description"), "`description` is missing here", help);
@@ -195,6 +227,8 @@ impl ToolEntry {
         let safe = match &kind {
             Kind::Time => true,
             Kind::Http(http) => matches!(http.method, http::Method::GET | http::Method::HEAD),
+            // What a server says of itself is a hint, not a promise.
+            Kind::Mcp(_) => false,
         };
         Some(Tool {
             name: name.to_owned(),
@@ -265,7 +299,7 @@ impl ToolEntry {
         Some(template)
     }
 
-    fn allowed(&self, at: &Path, report: &mut Report<'_>) -> Vec<Net> {
+    pub(super) fn allowed(&self, at: &Path, report: &mut Report<'_>) -> Vec<Net> {
         let mut nets = Vec::with_capacity(self.allow_addresses.len());
         for (index, text) in self.allow_addresses.iter().enumerate() {
             match text.parse() {
@@ -314,7 +348,7 @@ impl ToolEntry {
 /// Checks and resolves the tools.
 pub(super) fn resolve(
     entries: &BTreeMap<String, ToolEntry>,
-    limits: &Limits,
+    limits: (&Limits, mcp::Limits),
     folder: &FilePath,
     report: &mut Report<'_>,
 ) -> Vec<Tool> {
@@ -332,6 +366,11 @@ pub(super) fn check_patterns(
 ) {
     for (index, pattern) in patterns.iter().enumerate() {
         let at = at.index(index);
+        if sources.contains(&pattern.as_str()) {
+            let message = format!("{} is a server, and no tool", report.quote(&at, pattern));
+            report.error(&at, message, format!("write \"{pattern}.*\" for all of its tools"));
+            continue;
+        }
         let of_source =
             |source: &&str| pattern.strip_prefix(*source).is_some_and(|rest| rest.starts_with('.'));
         if pattern.contains('*') || sources.iter().any(of_source) || known.contains(&pattern.as_str()) {
@@ -351,6 +390,13 @@ pub(super) fn check_patterns(
             ),
         };
         report.error(&at, message, help);
+    }
+}
+
+impl ToolEntry {
+    /// Is it a server of tools?
+    pub(super) fn is_source(&self) -> bool {
+        self.kind == KindName::Mcp
     }
 }
 

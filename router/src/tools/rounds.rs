@@ -162,7 +162,7 @@ mod tests {
             name: name.to_owned(),
             source: name.into(),
             description: String::new(),
-            parameters: Schema::compile(&schema).unwrap(),
+            parameters: Arc::new(Schema::compile(&schema).unwrap()),
             tier: 0,
             age_max: Duration::from_secs(1),
             output_bytes_max: 1_000,

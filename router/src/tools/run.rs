@@ -1,6 +1,7 @@
 //! A round of tool calls carried out: several at once, each within its time, all of them given up when the turn is.
 use super::audit::{Audit, Permit, masked};
 use super::counted::OK;
+use super::mcp::Waiting;
 use super::rounds::Plan;
 use super::time::rfc3339;
 use super::tool::{Outcome, Refusal, Tool, Work};
@@ -14,6 +15,7 @@ use clawgate_core::event::{Event, Piece};
 use clawgate_core::id::CallId;
 use clawgate_core::time::Time;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -70,6 +72,8 @@ struct Running {
     slot: Slot,
     began: Time,
     permit: Option<Permit>,
+    /// What a server works on; it is given up with this.
+    waiting: Option<Waiting>,
 }
 
 impl Round<'_> {
@@ -142,15 +146,16 @@ impl Round<'_> {
         let control = Rc::new(Control::default());
         let slot = Slot::default();
         let began = self.thread.now();
-        let one = Running { at, tool: tool.clone(), control, slot, began, permit };
+        let mut one = Running { at, tool: tool.clone(), control, slot, began, permit, waiting: None };
         match arguments {
-            Ok(arguments) => self.start(&one, arguments, bell),
+            Ok(arguments) => one.waiting = self.start(&one, arguments, bell),
             Err(refusal) => one.slot.set(Some(Some(Outcome::failed(refusal)))),
         }
         Ok(one)
     }
 
-    fn start(&self, one: &Running, arguments: &Map<String, Value>, bell: &Rc<Signal>) {
+    /// Starts a call; what is returned is held while it runs.
+    fn start(&self, one: &Running, arguments: &Map<String, Value>, bell: &Rc<Signal>) -> Option<Waiting> {
         let (tool, slot) = (one.tool.clone(), one.slot.clone());
         match &one.tool.work {
             Work::Time => slot.set(Some(Some(super::time::call(unix_millis(), arguments)))),
@@ -167,7 +172,12 @@ impl Round<'_> {
                     bell.raise();
                 });
             }
+            Work::Mcp(mcp) => match mcp.call(self.thread, arguments, tool.output_bytes_max, (&slot, bell)) {
+                Ok(waiting) => return Some(waiting),
+                Err(refusal) => slot.set(Some(Some(Outcome::failed(&refusal)))),
+            },
         }
+        None
     }
 
     /// A call is over: by itself, or because its time is up.
@@ -198,11 +208,13 @@ impl Round<'_> {
     fn call_line(&self, order: &Order, tool: Option<&Arc<Tool>>) -> String {
         let who = self.who;
         let secrets = match tool.map(|tool| &tool.work) {
-            Some(Work::Http(http)) => http.secrets(),
-            Some(Work::Time) | None => &[],
+            Some(Work::Http(http)) => Cow::Borrowed(http.secrets()),
+            Some(Work::Mcp(mcp)) => Cow::Owned(mcp.server.secrets()),
+            Some(Work::Time) | None => Cow::Owned(Vec::new()),
         };
         let arguments = &order.arguments;
-        let shown = masked(bounded(arguments, tool.map_or(NAME_BYTES_MAX, |_| ARGUMENTS_BYTES_MAX)), secrets);
+        let shown =
+            masked(bounded(arguments, tool.map_or(NAME_BYTES_MAX, |_| ARGUMENTS_BYTES_MAX)), &secrets);
         // What the model wrote is quoted as a text where it is no JSON.
         let shown = serde_json::from_str::<Value>(&shown).unwrap_or(Value::String(shown));
         json!({

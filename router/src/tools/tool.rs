@@ -1,6 +1,7 @@
 //! A tool, what a turn is offered of them, and what comes of a call.
 use super::allow::wire_name;
 use super::http::HttpTool;
+use super::mcp::McpTool;
 use super::schema::Schema;
 use clawgate_core::codes::Code;
 use clawgate_providers::raw::Raw;
@@ -23,7 +24,7 @@ pub(crate) struct Tool {
     /// What it is good for.
     pub(crate) description: String,
     /// What its arguments are.
-    pub(crate) parameters: Schema,
+    pub(crate) parameters: Arc<Schema>,
     /// Who may use it: those of this tier and above.
     pub(crate) tier: u8,
     /// How long one call may take.
@@ -43,6 +44,8 @@ pub(crate) enum Work {
     Time,
     /// Sends a request to its address.
     Http(Box<HttpTool>),
+    /// Calls a tool of a server.
+    Mcp(McpTool),
 }
 
 /// Why a call is not carried out, or failed; told to the model.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 const KEY: &str = "canary-key-of-the-operator";
 
 /// Says that these tools are to be called: names and arguments.
-fn call(speech: &mut Speech<'_>, calls: &[(&str, &str)]) {
+pub(crate) fn call(speech: &mut Speech<'_>, calls: &[(&str, &str)]) {
     for (index, (name, arguments)) in calls.iter().enumerate() {
         let function = json!({ "name": name, "arguments": "" });
         let id = format!("call_{index}");
@@ -59,7 +59,7 @@ pub(crate) fn result(content: &Value) -> String {
 }
 
 /// The code of an error that a model was told.
-fn code(result: &str) -> String {
+pub(crate) fn code(result: &str) -> String {
     let value: Value = serde_json::from_str(result).unwrap_or_else(|_| panic!("{result}"));
     value["error"]["code"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()
 }
@@ -90,7 +90,7 @@ fn ask(gateway: &Gateway) -> Value {
 }
 
 /// The lines of the audit log, once there are so many.
-fn audit(gateway: &Gateway, lines: usize) -> Vec<Value> {
+pub(crate) fn audit(gateway: &Gateway, lines: usize) -> Vec<Value> {
     let path = gateway.folder().join("data/audit/tools.jsonl");
     ask_until("the audit log has its lines", || {
         let text = std::fs::read_to_string(&path).ok()?;
