@@ -202,7 +202,9 @@ impl World {
         };
         if matches!(wish, Wish::Reset | Wish::Close) {
             let session = self.kinship.owner(at);
-            self.ledger.on_forgotten(client, session, matches!(wish, Wish::Close));
+            let of =
+                |place| (self.kinship.ever(place).contains(&session), self.kinship.ever(place).len() == 1);
+            self.ledger.on_forgotten(client, session, of, matches!(wish, Wish::Close));
         }
         self.life.about = matches!(wish, Wish::Send).then_some(number);
         self.handle(shard, Event::Operate { client, session: id, operation });

@@ -33,6 +33,10 @@ pub(crate) struct Message {
     pub(crate) place: usize,
     pub(crate) nth: usize,
     pub(crate) session: usize,
+    /// Where its answer goes: what an operator says goes to the account that wrote last.
+    account: usize,
+    /// How often the links of its place had changed as it was written.
+    pub(crate) links: usize,
     /// Its sender was told that it is safe.
     pub(crate) acked: bool,
     /// The turn that answers it, as far as one was written down.
@@ -190,6 +194,8 @@ pub(crate) struct Ledger {
     forgetting: Vec<(Client, Vec<Uid>)>,
     /// He has.
     pub(crate) forgotten: BTreeSet<Uid>,
+    /// Sessions that were ever reset or closed.
+    pub(crate) reset: BTreeSet<usize>,
     /// Dead letters that an operator drops: whether he has heard that it is done, and from whom he will.
     dropped: BTreeMap<Uid, (bool, Option<Client>)>,
     /// What each call of a model was asked, by its number.
@@ -223,6 +229,8 @@ impl Ledger {
             place,
             nth,
             session,
+            account: place,
+            links: 0,
             acked: false,
             uid: None,
             told: None,
@@ -308,6 +316,7 @@ impl Ledger {
             assert_eq!(other, uid, "message {number} is admitted twice");
         }
         message.uid = Some(uid);
+        message.account = number_of(if accepted.peer.is_empty() { accepted.chat } else { accepted.peer });
         let session = message.session;
         let turn = self.turns.entry(uid).or_default();
         if turn.accepted {
@@ -571,15 +580,31 @@ impl Ledger {
         }
     }
 
-    /// What a session remembers was reset, or it was closed.
-    pub(crate) fn on_forgotten(&mut self, client: Client, session: usize, is_closed: bool) {
-        let own = || self.turns.iter().filter(|(_, turn)| turn.session == session);
+    /// The places whose conversations a message may be remembered in: its own, and where its answer goes.
+    pub(crate) fn places(&self, number: usize) -> [usize; 2] {
+        [self.messages[number].place, self.messages[number].account]
+    }
+
+    /// What a session remembers was reset, or it was closed. `of` says of a place whether what was said there may be
+    /// remembered in that session, and whether it can be nowhere else.
+    pub(crate) fn on_forgotten(
+        &mut self,
+        client: Client,
+        session: usize,
+        of: impl Fn(usize) -> (bool, bool),
+        is_closed: bool,
+    ) {
+        self.reset.insert(session);
+        let may = |number: usize| self.places(number).into_iter().any(|place| of(place).0);
+        let must = |number: usize| self.places(number).into_iter().all(|place| of(place).1);
+        let own = || self.turns.iter().filter(|(_, turn)| may(turn.number));
         // A letter that is tried again keeps its name: what was said after it would have to go without it.
         let is_mixed = !is_closed && own().any(|(_, turn)| turn.is_replayed && !turn.is_over());
-        let said = own().filter(|(_, turn)| turn.is_answered() && !is_mixed);
+        let said = own().filter(|(_, turn)| turn.is_answered() && !is_mixed && must(turn.number));
         self.forgetting.push((client, said.map(|(uid, _)| *uid).collect()));
         let turns = &self.turns;
-        let own = self.messages.iter_mut().filter(|message| message.session == session);
+        let own = self.messages.iter_mut();
+        let own = own.filter(|message| of(message.place).0 || of(message.account).0);
         // What only waits begins the new history. A dead letter that is tried again belongs to the old.
         let is_old = |message: &&mut Message| {
             let turn = message.uid.and_then(|uid| turns.get(&uid));
@@ -613,6 +638,21 @@ impl Ledger {
     pub(crate) fn dropped(&self) -> (BTreeSet<Uid>, BTreeSet<Uid>) {
         let done = self.dropped.iter().filter(|(_, (is_done, _))| *is_done);
         (self.dropped.keys().copied().collect(), done.map(|(uid, _)| *uid).collect())
+    }
+
+    /// A life begins with other links: what is not over goes on where its place belongs now. `of` says where that is, and
+    /// how often it changed.
+    pub(crate) fn on_linked(&mut self, of: impl Fn(usize) -> (usize, usize)) {
+        for message in &mut self.messages {
+            let (_, changes) = of(message.place);
+            (message.session, _) = of(message.account);
+            // Event ids of before the change are not known for long: its sender heard that it is safe as the process died.
+            let is_known = message.uid.is_some() || message.is_past;
+            message.acked |= message.kind == Kind::Update && is_known && message.links != changes;
+        }
+        for turn in self.turns.values_mut().filter(|turn| turn.settled.is_none()) {
+            turn.session = self.messages[turn.number].session;
+        }
     }
 
     /// The turn that a message is answered by in the end.

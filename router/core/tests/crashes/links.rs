@@ -10,18 +10,26 @@ use clawgate_core::id::{ChannelId, ShardId, TurnId, Uid};
 use clawgate_core::links::{CHANNEL, Links};
 use clawgate_core::plan::{Channel, Plan};
 use clawgate_core::record::Accepted;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Direct chats on platforms, without threads: the accounts that may be linked. The first is on another channel than the
 /// third.
 const ACCOUNTS: [usize; 6] = [0, 1, 2, 5, 6, 8];
 const PERSONS: usize = 2;
 
-/// Who is who.
+/// Who is who: by the configuration of this life, and of the others. It changes between two lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kinship {
+    /// Where nobody is ever linked, there are none.
+    dice: Option<Dice>,
+    /// The places of persons.
+    persons: Vec<usize>,
     /// By account: the place of the conversation that it shares.
     owners: BTreeMap<usize, usize>,
+    /// By account: the places of all conversations that were ever its own.
+    ever: BTreeMap<usize, BTreeSet<usize>>,
+    /// By account: how often it changed.
+    changes: BTreeMap<usize, usize>,
 }
 
 impl Kinship {
@@ -44,21 +52,77 @@ impl Kinship {
                 owners.entry(account).or_insert(first + person);
             }
         }
-        Self { owners }
+        let persons = (first..first + PERSONS).collect();
+        let mut kinship = Self { dice: Some(dice), persons, owners, ..Self::default() };
+        kinship.remember();
+        kinship
     }
 
-    /// Is anybody linked in this history?
-    pub(crate) fn is_there(&self) -> bool {
-        !self.owners.is_empty()
+    /// Before a life begins, the configuration may say something else: an account more, or less, or another person's. True
+    /// if it does.
+    pub(crate) fn turn(&mut self) -> bool {
+        let before = self.clone();
+        let Some(dice) = &mut self.dice else { return false };
+        if !dice.chance(350) {
+            return false;
+        }
+        for _ in 0..=dice.index(2) {
+            let account = *dice.pick(&ACCOUNTS);
+            match self.persons.get(dice.index(PERSONS + 1)) {
+                Some(person) => drop(self.owners.insert(account, *person)),
+                None => drop(self.owners.remove(&account)),
+            }
+        }
+        self.remember();
+        let changed = ACCOUNTS.into_iter().filter(|account| self.owner(*account) != before.owner(*account));
+        let changed: Vec<usize> = changed.collect();
+        changed.iter().for_each(|account| *self.changes.entry(*account).or_default() += 1);
+        !changed.is_empty()
+    }
+
+    /// How often it was linked, unlinked, or linked to somebody else.
+    pub(crate) fn changes(&self, place: usize) -> usize {
+        self.changes.get(&place).copied().unwrap_or(0)
+    }
+
+    fn remember(&mut self) {
+        if self.dice.is_some() {
+            for account in ACCOUNTS {
+                let owner = self.owner(account);
+                self.ever.entry(account).or_default().insert(owner);
+            }
+        }
+    }
+
+    /// May anybody be linked in this history?
+    pub(crate) const fn is_there(&self) -> bool {
+        self.dice.is_some()
     }
 
     pub(crate) fn is_linked(&self, place: usize) -> bool {
         self.owners.contains_key(&place)
     }
 
+    /// Is this an account that may be linked in some life?
+    pub(crate) fn is_account(&self, place: usize) -> bool {
+        self.is_there() && ACCOUNTS.contains(&place)
+    }
+
     /// The conversation that what is said at this place belongs to.
     pub(crate) fn owner(&self, place: usize) -> usize {
         self.owners.get(&place).copied().unwrap_or(place)
+    }
+
+    /// All that it ever belonged to.
+    pub(crate) fn ever(&self, place: usize) -> BTreeSet<usize> {
+        self.ever.get(&place).cloned().unwrap_or_else(|| BTreeSet::from([place]))
+    }
+
+    /// And those of all accounts that it ever shared one with.
+    pub(crate) fn kin(&self, place: usize) -> BTreeSet<usize> {
+        let own = self.ever(place);
+        let others = self.ever.values().filter(|other| !other.is_disjoint(&own)).flatten();
+        own.iter().chain(others).copied().collect()
     }
 
     /// As the configuration says it.
@@ -132,9 +196,9 @@ impl World {
             (&*channel.name, to.peer, to.chat) == (place.channel, &place.peer, &place.chat)
         };
         let place = self.ledger.messages[known.number].place;
-        let of = self.kinship.owner(place);
         let is_right = if known.is_outbound {
-            (0..self.places.len()).any(|n| self.kinship.owner(n) == of && is_to(&self.places[n]))
+            let kin = self.kinship.kin(place);
+            (0..self.places.len()).any(|n| !self.kinship.ever(n).is_disjoint(&kin) && is_to(&self.places[n]))
         } else {
             is_to(&self.places[place])
         };

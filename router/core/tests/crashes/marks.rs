@@ -15,6 +15,8 @@ pub(crate) const WANTED_OF_LINKS: Wanted = &[
     ("merged", 1_000),
     ("answers to linked accounts", 5_000),
     ("restored into a shared conversation", 1_000),
+    ("other links after a crash", 100),
+    ("not repeated: other links", 10),
 ];
 
 /// Without.

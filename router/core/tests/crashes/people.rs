@@ -70,11 +70,11 @@ impl World {
         Some(ChannelId(u16::try_from(at).unwrap()))
     }
 
-    /// The event id of a message, and its text. Linked accounts have the same ids.
+    /// The event id of a message, and its text. Accounts that may be linked have the same ids.
     pub(crate) fn words(&self, number: usize) -> (String, String) {
         let message = &self.ledger.messages[number];
-        let is_linked = self.kinship.is_linked(message.place);
-        let id = if is_linked { format!("e{}", message.nth) } else { format!("m{number}") };
+        let is_account = self.kinship.is_account(message.place);
+        let id = if is_account { format!("e{}", message.nth) } else { format!("m{number}") };
         (id, format!("m{number} {}", "and what of it? ".repeat(number % 7)))
     }
 
@@ -123,6 +123,7 @@ impl World {
             _ => Kind::Plain,
         };
         let number = self.ledger.add(kind, place, self.kinship.owner(place));
+        self.ledger.messages[number].links = self.kinship.changes(place);
         self.listeners.push(Listener::default());
         self.send(number);
     }
@@ -168,6 +169,10 @@ impl World {
         let number = count.saturating_sub(1 + self.dice.index(count.min(60)));
         let Some(message) = self.ledger.messages.get(number).filter(|message| message.acked) else { return };
         match message.kind {
+            // Event ids of before a change of the links are not known then.
+            Kind::Update if message.links != self.kinship.changes(message.place) => {
+                self.marks.hit("not repeated: other links");
+            }
             Kind::Update => {
                 self.marks.hit("repeated");
                 let client = self.ticket(Purpose::Update(number));

@@ -115,8 +115,9 @@ fn channel(name: &str, agent: Option<AgentId>) -> Channel {
     }
 }
 
-/// The configuration of a life: now and then a channel or an agent is gone. A channel whose accounts are linked stays.
-fn plan(dice: &mut Dice, is_whole: bool, (kinship, places): (&Kinship, &[Place])) -> Plan {
+/// The configuration of a life: now and then a channel or an agent is gone, unless it is to be whole. A channel whose
+/// accounts may be linked stays.
+pub(crate) fn plan(dice: &mut Dice, is_whole: bool, (kinship, places): (&Kinship, &[Place])) -> Plan {
     let (has_app, has_bob) = (is_whole || dice.chance(850), is_whole || dice.chance(850));
     let bob = has_bob.then_some(AgentId(1));
     let mut channels = vec![channel("web", None)];
@@ -147,8 +148,7 @@ pub(crate) struct Begin {
     pub(crate) born: Time,
     pub(crate) unix_micros: u64,
     pub(crate) uid_after: Uid,
-    /// It has all channels and agents.
-    pub(crate) is_whole: bool,
+    pub(crate) plan: Arc<Plan>,
 }
 
 impl Life {
@@ -156,11 +156,9 @@ impl Life {
         dice: &mut Dice,
         settings: &Settings,
         secret: Secret,
-        who: (&Kinship, &[Place]),
-        Begin { lineage, born, unix_micros, uid_after, is_whole }: Begin,
+        Begin { lineage, born, unix_micros, uid_after, plan }: Begin,
     ) -> Self {
         let shards = u16::try_from(dice.between(1, 4)).unwrap();
-        let plan = Arc::new(plan(dice, is_whole, who));
         let bounds = Arc::new(Bounds::new(&plan, shards));
         let lsn = 1 + dice.below(3);
         let start = Start { secret, unix_micros, uid_after, lsn, journal: true, store: true, outlives: true };
@@ -238,7 +236,12 @@ impl World {
         self.disk.sync_all();
         let (mut past, mut facts) = (Past::new(), Vec::new());
         let (mut present, mut closed) = (BTreeSet::new(), Vec::new());
-        let reader = Reader { secret: self.secret, plan: self.life.plan.clone(), kinship: &self.kinship };
+        let (has_turned, is_whole) = (self.kinship.turn(), self.is_resting);
+        if has_turned {
+            self.marks.hit("other links after a crash");
+        }
+        let plan = Arc::new(plan(&mut self.dice, is_whole, (&self.kinship, &self.places)));
+        let reader = Reader { secret: self.secret, plan: plan.clone(), kinship: &self.kinship };
         for ((lineage, shard), shelf) in &shelves {
             for (lsn, bytes) in &shelf.records {
                 if *lineage == last {
@@ -266,10 +269,12 @@ impl World {
         // The system's clock may have been set back meanwhile.
         let back = if self.dice.chance(200) { self.dice.below(4_000_000) } else { 0 };
         let unix_micros = self.clock_micros + self.now.0 / 1_000 - back;
-        let (lineage, born, is_whole) = (last + 1, self.now, self.is_resting);
-        let begin = Begin { lineage, born, unix_micros, uid_after, is_whole };
-        self.life =
-            Life::new(&mut self.dice, &self.settings, self.secret, (&self.kinship, &self.places), begin);
+        let (lineage, born) = (last + 1, self.now);
+        let begin = Begin { lineage, born, unix_micros, uid_after, plan };
+        self.life = Life::new(&mut self.dice, &self.settings, self.secret, begin);
+        if has_turned {
+            self.ledger.on_linked(|place| (self.kinship.owner(place), self.kinship.changes(place)));
+        }
         self.life.older = self.disk.names();
         // What an earlier life failed to sync is read from the system's memory, and nobody can sync it again.
         self.life.was_lied_to = std::mem::take(&mut self.disk.has_lied) || was_lied_to;
@@ -369,7 +374,7 @@ pub(crate) fn letter_of(accepted: &Accepted<'_>, reply: Option<&str>, parts: u16
     }
 }
 
-/// Reads the journal of the lives before, by the links that hold.
+/// Reads the journal of the lives before, by the links of the one that begins.
 struct Reader<'a> {
     secret: Secret,
     plan: Arc<Plan>,

@@ -4,7 +4,7 @@ use super::ledger::Ledger;
 use super::links::Kinship;
 use super::marks::Marks;
 use super::people::{Listener, Place, Purpose, places};
-use super::restart::Begin;
+use super::restart::{Begin, plan};
 use super::store::{Mood, Store};
 use crate::dice::Dice;
 use crate::disk::{Disk, Troubles};
@@ -15,6 +15,7 @@ use clawgate_core::id::{SessionId, Uid};
 use clawgate_core::journal::writer::{Done, Mode, Settings};
 use clawgate_core::time::Time;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What will happen.
@@ -86,8 +87,9 @@ impl World {
         let mut places = places();
         let kinship = if has_links { Kinship::draw(seed, &mut places) } else { Kinship::default() };
         let uid_after = Uid(0);
-        let begin = Begin { lineage: 1, born, unix_micros, uid_after, is_whole: false };
-        let life = Life::new(&mut dice, &settings, secret, (&kinship, &places), begin);
+        let plan = Arc::new(plan(&mut dice, false, (&kinship, &places)));
+        let begin = Begin { lineage: 1, born, unix_micros, uid_after, plan };
+        let life = Life::new(&mut dice, &settings, secret, begin);
         Self {
             disk: Disk::new(seed, troubles),
             settings,
