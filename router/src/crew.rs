@@ -16,11 +16,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often it is looked whether a thread takes an errand again.
-const ROOM_LOOK: Duration = Duration::from_millis(1);
-/// After so many looks, a minute and more, it is stuck.
-const ROOM_LOOKS_MAX: u32 = 60_000;
-
 /// The threads.
 #[derive(Debug)]
 pub(crate) struct Crew {
@@ -97,23 +92,13 @@ impl Crew {
                 errand(thread);
                 let _ = done.send(());
             });
-            self.send(ShardId(core), errand)?;
+            // Before the doors are open few errands wait: what is asked of the store leaves room for these.
+            let sent = self.shared.mesh.errand(ShardId(core), errand);
+            sent.map_err(|_| "a thread of ours takes no errand".to_owned())?;
             asked += 1;
         }
         drop(done);
         if doing.iter().count() == asked { Ok(()) } else { Err("a thread of ours failed".to_owned()) }
-    }
-
-    /// Hands it over, once there is room: what the store answers to very many sessions that go on may be before it.
-    fn send(&self, core: ShardId, mut errand: Errand) -> Result<(), String> {
-        for _ in 0..ROOM_LOOKS_MAX {
-            match self.shared.mesh.errand(core, errand) {
-                Ok(()) => return Ok(()),
-                Err(refused) => errand = refused,
-            }
-            std::thread::park_timeout(ROOM_LOOK);
-        }
-        Err("a thread of ours takes no errand".to_owned())
     }
 
     /// Waits until all have ended.

@@ -9,7 +9,7 @@ use crate::gateway::Shared;
 use crate::journal::Journal;
 use crate::kept::Kept;
 use crate::loads::{self, Loads};
-use crate::mesh::Errand;
+use crate::mesh::{Errand, Letter};
 use crate::store::{
     Answer, Confirmed, DeadLetter, Key, Mark, Op, Query, Said, SessionRow, State, Store, Trouble,
 };
@@ -420,25 +420,37 @@ pub(crate) fn look_up(thread: &Rc<Thread>, lookup: u64, mark: [u64; 2], since_mi
 
 fn look_up_now(thread: &Rc<Thread>, keeper: &Keeper, (lookup, mark, since_millis): Doubt) {
     let query = Query::WasSeen { mark: mark_bytes(mark), since_millis };
-    let (shared, shard) = (thread.shared.clone(), thread.id);
-    let reply = move |answer: Result<Answer, Trouble>| {
+    ask(thread, keeper, query, lookup, |there, lookup, answer| {
         let sight = match answer {
-            Ok(Answer::WasSeen(None)) => Sight::Never,
-            Ok(Answer::WasSeen(Some(unix_millis))) => Sight::At { unix_millis },
-            Ok(_) | Err(_) => Sight::Unknown,
+            Some(Answer::WasSeen(None)) => Sight::Never,
+            Some(Answer::WasSeen(Some(unix_millis))) => Sight::At { unix_millis },
+            Some(_) | None => Sight::Unknown,
         };
+        there.handle(Event::Sighted { lookup, sight });
+    });
+}
+
+/// Asks the store, and tells the shard what it says of `about`; without an answer where too many questions wait.
+pub(crate) fn ask<T: Clone + Send + 'static>(
+    thread: &Rc<Thread>,
+    keeper: &Keeper,
+    query: Query,
+    about: T,
+    tell: fn(&Rc<Thread>, T, Option<Answer>),
+) {
+    let (shared, shard, asked) = (thread.shared.clone(), thread.id, about.clone());
+    let reply = move |answer: Result<Answer, Trouble>| {
         let errand: Errand = Box::new(move |there: &Rc<Thread>| {
             there.touch();
-            there.handle(Event::Sighted { lookup, sight });
+            tell(there, asked, answer.ok());
         });
         // Where too many errands wait the shard hears nothing, and its own deadline tells it.
         let _ = shared.mesh.errand(shard, errand);
     };
     if keeper.store.read(query, thread.gateway().plan.limits.load_age_max, reply).is_err() {
         // Not at once: effects are being carried out.
-        let sight = Sight::Unknown;
-        let errand = Box::new(move |there: &Rc<Thread>| there.handle(Event::Sighted { lookup, sight }));
-        thread.outgoing.borrow_mut().letter(thread.id, crate::mesh::Letter::Errand(errand));
+        let errand = Box::new(move |there: &Rc<Thread>| tell(there, about, None));
+        thread.outgoing.borrow_mut().letter(thread.id, Letter::Errand(errand));
     }
 }
 
