@@ -15,6 +15,7 @@ use clawgate_wire::websocket::{Decoder, Item, Opcode, Step, write_frame};
 use crate::arrivals::Arrivals;
 use crate::cli::Failure;
 use crate::driver::{self, Socket};
+use crate::hazards::Hazards;
 use crate::ledger::Expect;
 use crate::measure::Metric;
 use crate::protocol::{Addressing, Incoming, Said};
@@ -212,6 +213,7 @@ fn settings(abuse: &Abuse) -> Settings {
     Settings {
         scenario: Kind::WsChat.into(),
         target: abuse.target,
+        trust: None,
         to: Addressing {
             run,
             payload_bytes: 128,
@@ -223,6 +225,7 @@ fn settings(abuse: &Abuse) -> Settings {
         rate: abuse.rate,
         sessions: 50,
         hot_percent: 0,
+        hazards: Hazards::default(),
         connections: 8,
         duration_ns: abuse.duration_ns,
         warmup_ns: 200_000_000,

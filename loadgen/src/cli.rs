@@ -150,6 +150,9 @@ struct GatewayArgs {
     /// Hang up instead of every nth answer
     #[arg(long, default_value_t = 0)]
     hang_up_every: u64,
+    /// Give up a client that is owed more bytes than this; 0 for any number
+    #[arg(long, default_value_t = 0)]
+    owed_max: usize,
 }
 
 #[derive(Debug, Args)]
@@ -206,7 +209,7 @@ pub fn main() -> ExitCode {
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
         Command::Abuse(args) => {
-            args.url.check_owner(args.i_own_this).and_then(|()| abuse::main(&args.into(), &mut print))
+            args.url.check_abused(args.i_own_this).and_then(|()| abuse::main(&args.into(), &mut print))
         }
         Command::Crash(args) => crash::run(*args),
         Command::Search(args) => search::main(*args, &|name| is_given(&matches, name)),
@@ -333,6 +336,7 @@ impl From<GatewayArgs> for GatewaySettings {
                 corrupt_every: args.corrupt_every,
                 refuse_every: args.refuse_every,
                 hang_up_every: args.hang_up_every,
+                owed_max: args.owed_max,
             },
             telegram: None,
         }

@@ -5,7 +5,7 @@
 //! who takes the answers `platforms`, who judges [`history`]; what is left for whoever has to find out is `evidence`.
 //! Everything that is drawn is drawn from one seed; everything that is waited for has a bound.
 
-mod call;
+pub(crate) mod call;
 mod child;
 mod config;
 mod disk;
@@ -16,7 +16,7 @@ mod power;
 mod report;
 mod rounds;
 mod senders;
-mod sockets;
+pub(crate) mod sockets;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -232,6 +232,12 @@ impl Socket {
         if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Reads nothing more, and wakes whoever waits to read. The peer is told nothing.
+    pub fn stop_reading(&self) {
+        // SAFETY: the descriptor is open for as long as `self.stream` lives; shutting down a socket touches no memory.
+        unsafe { libc::shutdown(self.stream.as_raw_fd(), libc::SHUT_RD) };
+    }
+
     /// Tells the peer that nothing more will come, and wakes whoever waits to read.
     pub fn shut_down(&self) {
         // SAFETY: the descriptor is open for as long as `self.stream` lives; shutting down a socket touches no memory.

@@ -105,6 +105,10 @@ pub struct Tally {
     pub corrupted: u64,
     /// Answered with an error.
     pub refused: u64,
+    /// Of these, those whose model failed (`UPSTREAM_…`).
+    pub failed: u64,
+    /// Messages of clients that did not read on purpose, which the gateway closed, as it may: neither answered nor lost.
+    pub given_up: u64,
     /// Answers that came more than [`LATE_NS`] after the last message was sent.
     pub late: u64,
     /// Answers to what this run never asked: those of an earlier run.
@@ -130,6 +134,8 @@ impl Tally {
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
         self.refused += other.refused;
+        self.failed += other.failed;
+        self.given_up += other.given_up;
         self.late += other.late;
         self.strays += other.strays;
         for (code, count) in &other.codes {
@@ -316,6 +322,7 @@ impl Ledger {
         }
         slot.state = State::Settled;
         self.tally.refused += 1;
+        self.tally.failed += u64::from(code.starts_with("UPSTREAM_"));
         self.outstanding -= 1;
         if let Some(account) = self.place(session).and_then(|place| self.sessions.get_mut(place)) {
             if account.piece_of == seq {
@@ -323,6 +330,54 @@ impl Ledger {
             }
             settle_front(account);
         }
+    }
+
+    /// This session's connection is gone, and what was unanswered on it is asked again: in order, their numbers and when
+    /// they were due. What came of their answers so far is forgotten; it comes again.
+    pub fn begin_again(&mut self, session: u32) -> Vec<(u32, u64)> {
+        let place = self.place(session);
+        let Some(account) = place.and_then(|place| self.sessions.get_mut(place)) else { return Vec::new() };
+        account.pieces.clear();
+        account.doubling = None;
+        let numbered = (account.base..).zip(&mut account.window);
+        let unsettled = numbered.filter(|(_, slot)| slot.state != State::Settled);
+        let begun = unsettled.map(|(seq, slot)| {
+            slot.state = State::Open;
+            (seq, slot.times.due_ns)
+        });
+        begun.collect()
+    }
+
+    /// An answer stands in the history of its session: it came while nobody listened. Tells the message's times if it was
+    /// waited for.
+    pub fn on_recalled(&mut self, session: u32, seq: u32, now_ns: u64) -> Option<Times> {
+        let place = self.place(session)?;
+        let account = self.sessions.get_mut(place)?;
+        let slot = account.window.get_mut(seq.checked_sub(account.base)? as usize)?;
+        if slot.state == State::Settled {
+            return None;
+        }
+        slot.state = State::Settled;
+        let times = slot.times;
+        settle_front(account);
+        self.tally.answered += 1;
+        self.tally.late += u64::from(self.late_after_ns < now_ns);
+        self.outstanding -= 1;
+        Some(times)
+    }
+
+    /// The gateway closed the client of this session, as it may: what it has not answered will not be.
+    pub fn give_up(&mut self, session: u32) {
+        let place = self.place(session);
+        let Some(account) = place.and_then(|place| self.sessions.get_mut(place)) else { return };
+        let unsettled = account.window.iter_mut().filter(|slot| slot.state != State::Settled);
+        for slot in unsettled {
+            slot.state = State::Settled;
+            self.tally.given_up += 1;
+            self.outstanding -= 1;
+        }
+        account.pieces.clear();
+        settle_front(account);
     }
 
     /// An answer came that cannot be read, or under another session's name.
@@ -424,6 +479,39 @@ mod tests {
     fn receive(ledger: &mut Ledger, session: u32, seq: u32, due_ns: u64) -> Option<Times> {
         ledger.on_piece(session, seq, &answer(session, seq, due_ns));
         ledger.on_done(session, seq, due_ns + 100)
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_lost_and_the_other_sessions_stay_open() {
+        let mut ledger = ledger();
+        let first = send(&mut ledger, 3, 10);
+        assert!(receive(&mut ledger, 3, first, 10).is_some());
+        for due_ns in [20, 30] {
+            send(&mut ledger, 3, due_ns);
+        }
+        send(&mut ledger, 4, 40);
+        ledger.give_up(3);
+        assert_eq!(ledger.outstanding(), 1);
+        // The session goes on, on another connection.
+        let next = send(&mut ledger, 3, 50);
+        assert!(receive(&mut ledger, 3, next, 50).is_some());
+        let tally = ledger.close();
+        assert_eq!((tally.opened, tally.answered, tally.given_up, tally.lost), (5, 2, 2, 1));
+    }
+
+    #[test]
+    fn what_is_asked_again_is_answered_once_by_either_way() {
+        let mut ledger = ledger();
+        let numbers: Vec<u32> = [10, 20, 30].into_iter().map(|due_ns| send(&mut ledger, 3, due_ns)).collect();
+        receive(&mut ledger, 3, 0, 10);
+        // Half of an answer came before the connection was dropped; it comes again, and whole.
+        ledger.on_piece(3, 1, &answer(3, 1, 20)[..40]);
+        assert_eq!(ledger.begin_again(3), [(numbers[1], 20), (numbers[2], 30)]);
+        assert!(receive(&mut ledger, 3, 2, 30).is_some());
+        let recalled = ledger.on_recalled(3, 1, 90).map(|times| times.due_ns);
+        assert_eq!((recalled, ledger.on_recalled(3, 1, 95)), (Some(20), None));
+        let tally = ledger.close();
+        assert!(tally.is_exact() && tally.answered == 3, "{tally:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod crash;
 pub mod driver;
 pub mod formats;
 pub mod gauges;
+pub mod hazards;
 pub mod host;
 pub mod ledger;
 pub mod measure;

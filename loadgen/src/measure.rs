@@ -31,12 +31,30 @@ pub enum Metric {
     Ack,
     /// From a token's emission by the provider simulator to its arrival. Streams of stamped tokens only.
     Transit,
+    /// As `Response`, of clients that read slowly on purpose: their delay is their own.
+    Slow,
+    /// From when a connection was dropped on purpose until its client was back and authenticated, its own waiting included.
+    Back,
+    /// From the end of a provider's brownout until the last message that failed after it.
+    Recovery,
+    /// From when a connection was begun until it was authenticated, TLS included, of clients that come for one message.
+    Handshake,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Response, Self::Service, Self::Lag, Self::First, Self::Ack, Self::Transit];
+    pub const ALL: [Self; 10] = [
+        Self::Response,
+        Self::Service,
+        Self::Lag,
+        Self::First,
+        Self::Ack,
+        Self::Transit,
+        Self::Slow,
+        Self::Back,
+        Self::Recovery,
+        Self::Handshake,
+    ];
 
     /// Its name in results.
     #[must_use]
@@ -48,6 +66,10 @@ impl Metric {
             Self::First => "first",
             Self::Ack => "ack",
             Self::Transit => "transit",
+            Self::Slow => "slow",
+            Self::Back => "back",
+            Self::Recovery => "recovery",
+            Self::Handshake => "handshake",
         }
     }
 }
@@ -78,10 +100,14 @@ pub struct Counts {
     pub refused: u64,
     /// Messages that were due but not sent, because too many were unanswered already.
     pub shed: u64,
-    /// Deliveries repeated on purpose.
+    /// Deliveries repeated on purpose, and messages sent again because their connection was dropped.
     pub repeats: u64,
+    /// Answers that came while nobody listened, found in the histories of their sessions.
+    pub recalled: u64,
     /// Connections that broke.
     pub disconnects: u64,
+    /// Connections of clients that read slowly on purpose, which the gateway closed.
+    pub slow_closes: u64,
     /// Reads that brought something.
     pub reads: u64,
     /// Writes.
@@ -103,7 +129,9 @@ impl Counts {
         self.refused += other.refused;
         self.shed += other.shed;
         self.repeats += other.repeats;
+        self.recalled += other.recalled;
         self.disconnects += other.disconnects;
+        self.slow_closes += other.slow_closes;
         self.reads += other.reads;
         self.writes += other.writes;
         self.bytes_in += other.bytes_in;
@@ -124,6 +152,11 @@ impl Interval {
     #[must_use]
     pub fn times(&self, metric: Metric) -> Option<&Times64> {
         self.times[metric as usize].as_deref().filter(|times| !times.is_empty())
+    }
+
+    /// A provider's brownout was over so long before the last message failed.
+    pub fn on_recovery(&mut self, nanos: u64) {
+        self.record(Metric::Recovery, nanos);
     }
 
     #[inline]
@@ -153,18 +186,98 @@ impl Interval {
     }
 }
 
+/// What became of one brownout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrownoutEnd {
+    /// From when to when, in nanoseconds after the start of the run.
+    pub during: Range<u64>,
+    /// What the gateway asked of the provider in it.
+    pub asked: u64,
+    /// Messages that were answered in it, by another provider or as an exception.
+    pub answered: u64,
+    /// Messages that ended with an error in it, and after it until the next one.
+    pub refused: u64,
+    /// See `refused`.
+    pub refused_after: u64,
+    /// When the last message ended with an error, and the last one with an answer; 0 for never.
+    pub last_refused_ns: u64,
+    /// See `last_refused_ns`.
+    pub last_answered_ns: u64,
+}
+
+impl BrownoutEnd {
+    /// Counts a message that was answered.
+    #[inline]
+    pub fn on_answered(&mut self, now_ns: u64) {
+        self.answered += u64::from(self.during.contains(&now_ns));
+        self.last_answered_ns = now_ns;
+    }
+
+    /// Counts a message that ended with an error.
+    pub fn on_refused(&mut self, now_ns: u64) {
+        let count = if self.during.contains(&now_ns) { &mut self.refused } else { &mut self.refused_after };
+        *count += 1;
+        self.last_refused_ns = now_ns;
+    }
+
+    /// How long after its end the last message failed; `None` if none was answered after that.
+    #[must_use]
+    pub fn recovery_ns(&self) -> Option<u64> {
+        let since = self.last_refused_ns.max(self.during.end);
+        (since <= self.last_answered_ns).then(|| self.last_refused_ns.saturating_sub(self.during.end))
+    }
+
+    /// Adds what another lane knows of the same one.
+    pub fn add(&mut self, other: &Self) {
+        self.during = other.during.clone();
+        self.asked += other.asked;
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.refused_after += other.refused_after;
+        self.last_refused_ns = self.last_refused_ns.max(other.last_refused_ns);
+        self.last_answered_ns = self.last_answered_ns.max(other.last_answered_ns);
+    }
+}
+
 /// Records for one lane.
 #[derive(Debug)]
 pub struct Recorder {
     current: Interval,
     window: Range<u64>,
+    brownouts: Vec<BrownoutEnd>,
 }
 
 impl Recorder {
     /// Times the messages that are due in `window`, in nanoseconds after the start of the run.
     #[must_use]
     pub fn new(window: Range<u64>) -> Self {
-        Self { current: Interval::default(), window }
+        Self { current: Interval::default(), window, brownouts: Vec::new() }
+    }
+
+    /// Counts apart what happens in these stretches of time, and after each until the next.
+    #[must_use]
+    pub fn with_brownouts(self, during: &[Range<u64>]) -> Self {
+        let end = |during: &Range<u64>| BrownoutEnd { during: during.clone(), ..BrownoutEnd::default() };
+        Self { brownouts: during.iter().map(end).collect(), ..self }
+    }
+
+    /// What was counted in and after the brownouts.
+    pub fn take_brownouts(&mut self) -> Vec<BrownoutEnd> {
+        std::mem::take(&mut self.brownouts)
+    }
+
+    /// The brownout that it is in, or that was last.
+    #[inline]
+    fn brownout(&mut self, now_ns: u64) -> Option<&mut BrownoutEnd> {
+        self.brownouts.iter_mut().rev().find(|brownout| brownout.during.start <= now_ns)
+    }
+
+    /// A message ended with an error.
+    pub fn on_refused(&mut self, now_ns: u64) {
+        self.current.counts.refused += 1;
+        if let Some(brownout) = self.brownout(now_ns) {
+            brownout.on_refused(now_ns);
+        }
     }
 
     /// What is counted, besides what the functions below count.
@@ -194,11 +307,36 @@ impl Recorder {
     #[inline]
     pub fn on_done(&mut self, times: Times, now_ns: u64) {
         self.current.counts.answered += 1;
+        if let Some(brownout) = self.brownout(now_ns) {
+            brownout.on_answered(now_ns);
+        }
         self.current.counts.answered_in_window += u64::from(self.window.contains(&now_ns));
         if self.window.contains(&times.due_ns) {
             self.current.record(Metric::Response, now_ns.saturating_sub(times.due_ns));
             self.current.record(Metric::Service, now_ns.saturating_sub(times.sent_ns));
         }
+    }
+
+    /// An answer is complete whose reader is slow on purpose.
+    #[inline]
+    pub fn on_slow(&mut self, times: Times, now_ns: u64) {
+        self.current.counts.answered += 1;
+        self.current.counts.answered_in_window += u64::from(self.window.contains(&now_ns));
+        if self.window.contains(&times.due_ns) {
+            self.current.record(Metric::Slow, now_ns.saturating_sub(times.due_ns));
+        }
+    }
+
+    /// A client that was due then was let in within `nanos`.
+    pub fn on_handshake(&mut self, due_ns: u64, nanos: u64) {
+        if self.window.contains(&due_ns) {
+            self.current.record(Metric::Handshake, nanos);
+        }
+    }
+
+    /// A client is back `nanos` after its connection was dropped.
+    pub fn on_back(&mut self, nanos: u64) {
+        self.current.record(Metric::Back, nanos);
     }
 
     /// The gateway took a webhook.
@@ -243,6 +381,23 @@ mod tests {
         assert_eq!(interval.times(Metric::Service).map(Times64::max), Some(90));
         assert_eq!(interval.times(Metric::Lag).map(Times64::max), Some(10));
         assert!(interval.times(Metric::First).is_none());
+    }
+
+    #[test]
+    fn recovery_is_the_last_error_after_the_end_if_an_answer_came_after_it() {
+        let mut end = BrownoutEnd { during: 100..200, ..BrownoutEnd::default() };
+        end.on_answered(90);
+        end.on_refused(150);
+        assert_eq!(end.recovery_ns(), None, "no answer since");
+        end.on_refused(230);
+        end.on_answered(225);
+        assert_eq!(end.recovery_ns(), None);
+        end.on_answered(240);
+        assert_eq!((end.recovery_ns(), end.refused, end.refused_after, end.answered), (Some(30), 1, 1, 0));
+        let mut spared = BrownoutEnd { during: 100..200, ..BrownoutEnd::default() };
+        spared.on_answered(150);
+        spared.on_answered(201);
+        assert_eq!((spared.recovery_ns(), spared.answered), (Some(0), 1));
     }
 
     #[test]

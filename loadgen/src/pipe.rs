@@ -75,6 +75,8 @@ pub struct Pipe {
     out: RefCell<Vec<u8>>,
     /// A task waits for the peer to make room.
     blocked: Cell<bool>,
+    /// Something could not be sent: the connection is gone, even if there is something left to read.
+    broken: Cell<bool>,
     writes: Cell<u64>,
 }
 
@@ -88,6 +90,7 @@ impl Pipe {
             rest: RefCell::new(rest),
             out: RefCell::default(),
             blocked: Cell::new(false),
+            broken: Cell::new(false),
             writes: Cell::new(0),
         })
     }
@@ -120,6 +123,12 @@ impl Pipe {
         self.out.borrow().len()
     }
 
+    /// Whether something could not be sent, ever since the peer is gone.
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// Writes since the last call.
     pub fn take_writes(&self) -> u64 {
         self.writes.take()
@@ -129,10 +138,22 @@ impl Pipe {
     ///
     /// # Errors
     /// The connection is gone, its frame is too long, or what `on_bytes` says.
-    pub fn read(&self, mut on_bytes: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Read> {
+    pub fn read(&self, on_bytes: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Read> {
+        self.read_within(usize::MAX, on_bytes)
+    }
+
+    /// As [`read`](Self::read), but takes no more than so many bytes of what is there.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn read_within(
+        &self,
+        bytes_max: usize,
+        mut on_bytes: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Read> {
         let mut buf = self.scratch.bytes.borrow_mut();
         let mut total = 0;
-        loop {
+        while total < bytes_max {
             let kept = {
                 let mut rest = self.rest.borrow_mut();
                 make_room(&mut buf, rest.len())?;
@@ -141,8 +162,8 @@ impl Pipe {
                 rest.clear();
                 kept
             };
-            let room = buf.len() - kept;
-            let (fresh, end) = match self.socket.receive(&mut buf[kept..]) {
+            let room = (buf.len() - kept).min(bytes_max - total);
+            let (fresh, end) = match self.socket.receive(&mut buf[kept..kept + room]) {
                 Ok(Some(0)) => (0, Some(Read::Closed)),
                 Ok(Some(count)) => (count, (count < room).then_some(Read::Some(total + count))),
                 Ok(None) => (0, Some(Read::Some(total))),
@@ -157,6 +178,7 @@ impl Pipe {
                 return Ok(end);
             }
         }
+        Ok(Read::Some(total))
     }
 
     fn keep(&self, bytes: &[u8]) {
@@ -180,7 +202,7 @@ impl Pipe {
         if out.is_empty() {
             return Ok(false);
         }
-        let sent = self.socket.send(&out)?;
+        let sent = self.socket.send(&out).inspect_err(|_| self.broken.set(true))?;
         self.writes.set(self.writes.get() + 1);
         if sent == out.len() {
             self.scratch.take_back(&mut out);
@@ -195,12 +217,15 @@ impl Pipe {
     /// Sends the rest as the peer makes room for it.
     async fn send_rest(self: Rc<Self>) {
         while self.has_output() {
-            if self.socket.writable().await.is_err() {
-                break;
-            }
-            let sent = self.socket.send(&self.out.borrow());
+            let sent = match self.socket.writable().await {
+                Ok(()) => self.socket.send(&self.out.borrow()),
+                Err(error) => Err(error),
+            };
             self.writes.set(self.writes.get() + 1);
-            let Ok(sent) = sent else { break };
+            let Ok(sent) = sent else {
+                self.broken.set(true);
+                break;
+            };
             self.out.borrow_mut().drain(..sent);
         }
         // After an error the reader finds the connection gone too, and ends it.

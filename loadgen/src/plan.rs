@@ -2,12 +2,15 @@
 //! come with the program are such files too. Reads and checks; carries nothing out.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::arrivals::Arrivals;
+use crate::hazards::{Ending, parse_span};
+use crate::mock::provider::Script;
 use crate::run::RATE_MAX;
 use crate::scenario::{Kind, PARTS_MAX, Part, Scenario};
 use crate::slo::{Slo, parse_duration};
@@ -30,6 +33,26 @@ pub struct Plan {
     /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do.
     #[serde(deserialize_with = "percent")]
     pub hot_percent: Option<u32>,
+    /// Of a hundred connections, how many read slowly.
+    #[serde(deserialize_with = "percent")]
+    pub slow_percent: Option<u32>,
+    /// Bytes a second that each of these reads.
+    pub slow_rate: Option<u64>,
+    /// When all connections are dropped at once, in nanoseconds after the start of the run.
+    #[serde(deserialize_with = "durations")]
+    pub storms: Option<Vec<u64>>,
+    /// How they end then.
+    #[serde(deserialize_with = "parsed")]
+    pub storm_end: Option<Ending>,
+    /// For how long a client waits at most before it comes back, in nanoseconds.
+    #[serde(deserialize_with = "duration")]
+    pub storm_jitter: Option<u64>,
+    /// When the provider in this process is not well, in nanoseconds after the start of the run.
+    #[serde(deserialize_with = "spans")]
+    pub brownouts: Option<Vec<Range<u64>>>,
+    /// What it does then.
+    #[serde(deserialize_with = "parsed")]
+    pub brownout: Option<Script>,
     /// Connections of each part.
     #[serde(deserialize_with = "count")]
     pub connections: Option<u32>,
@@ -93,6 +116,18 @@ fn payload<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     parse_duration(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u64>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let read: Result<_, _> = texts.iter().map(|text| parse_duration(text)).collect();
+    read.map(Some).map_err(D::Error::custom)
+}
+
+fn spans<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Range<u64>>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let read: Result<_, _> = texts.iter().map(|text| parse_span(text)).collect();
+    read.map(Some).map_err(D::Error::custom)
 }
 
 fn parsed<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
@@ -177,11 +212,15 @@ pub struct BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 5] = [
+pub const BUILT_IN: [BuiltIn; 9] = [
     BuiltIn { name: "paper", text: include_str!("../scenarios/paper.toml") },
     BuiltIn { name: "burst", text: include_str!("../scenarios/burst.toml") },
     BuiltIn { name: "ramp", text: include_str!("../scenarios/ramp.toml") },
     BuiltIn { name: "hot-session", text: include_str!("../scenarios/hot-session.toml") },
+    BuiltIn { name: "slow-consumers", text: include_str!("../scenarios/slow-consumers.toml") },
+    BuiltIn { name: "reconnect-storm", text: include_str!("../scenarios/reconnect-storm.toml") },
+    BuiltIn { name: "provider-brownout", text: include_str!("../scenarios/provider-brownout.toml") },
+    BuiltIn { name: "churn", text: include_str!("../scenarios/churn.toml") },
     BuiltIn { name: "soak", text: include_str!("../scenarios/soak.toml") },
 ];
 
@@ -222,6 +261,10 @@ mod tests {
             ("rate = 500\nsesions = 3\n", "a.toml:2:1", "`sessions`"),
             ("rate = 'fast'\n", "a.toml:1:8", "expected f64"),
             ("purpose = 'x'\n\nduration = '10'\n", "a.toml:3:12", "write 250us, 45ms"),
+            ("storms = ['soon']\n", "a.toml:1:10", "write 250us, 45ms"),
+            ("storm-end = 'loud'\n", "a.toml:1:13", "abort or polite"),
+            ("brownouts = ['2s..1s']\n", "a.toml:1:13", "10s..20s"),
+            ("brownout = 'ill'\n", "a.toml:1:12", "mock provider"),
             ("arrivals = 'sometimes'\n", "a.toml:1:12", "bursty:400%"),
             ("slo = 'quick'\n", "a.toml:1:7", "p99<45ms"),
             ("[[part]]\nscenario = 'ws'\n", "a.toml:2:12", "ws-chat"),

@@ -23,6 +23,9 @@ const SIMULATOR_DESCRIPTORS: u64 = 256;
 const PORT_MIN: u64 = 1024;
 const PORT_MAX: u64 = 65_535;
 
+/// For how long a port waits after its connection was closed.
+const TIME_WAIT_SECONDS: u64 = 60;
+
 /// `TIME_WAIT` in `/proc/net/tcp`.
 const TIME_WAIT: &str = "06";
 
@@ -33,6 +36,10 @@ pub struct Needs {
     pub descriptors: u64,
     /// Local ports towards the gateway.
     pub ports: u64,
+    /// Connections that are opened and closed again in a second, and for how many seconds: each leaves its port waiting.
+    pub passing: u64,
+    /// See `passing`.
+    pub seconds: u64,
 }
 
 impl Needs {
@@ -41,19 +48,25 @@ impl Needs {
     pub fn of(settings: &Settings) -> Self {
         let mut ports = 0;
         let mut simulators = 0;
+        let mut passing = 0;
+        let weights: u32 = settings.scenario.parts().iter().map(|part| part.weight).sum();
         for part in settings.scenario.parts() {
             let connections = match part.kind {
                 // Sessions share connections, and no connection is without one.
                 Kind::WsChat | Kind::WsStream => settings.connections.min(settings.sessions),
-                Kind::Rest | Kind::SseStream | Kind::WebhookTelegram => settings.connections,
+                Kind::Rest | Kind::SseStream | Kind::Churn | Kind::WebhookTelegram => settings.connections,
             };
+            if part.kind == Kind::Churn {
+                passing += (settings.rate * f64::from(part.weight) / f64::from(weights)).ceil() as u64;
+            }
             ports += u64::from(connections);
             if part.kind == Kind::WebhookTelegram {
                 simulators = SIMULATOR_DESCRIPTORS;
             }
         }
         let lanes = u64::from(settings.threads) * LANE_DESCRIPTORS;
-        Self { descriptors: OWN_DESCRIPTORS + lanes + ports + simulators, ports }
+        let seconds = settings.window().end.div_ceil(1_000_000_000);
+        Self { descriptors: OWN_DESCRIPTORS + lanes + ports + simulators, ports, passing, seconds }
     }
 }
 
@@ -72,6 +85,8 @@ pub struct Limits {
     pub ports_taken: u64,
     /// And those that went there and wait for a minute (`TIME_WAIT`), where the kernel does not use them again before.
     pub ports_waiting: u64,
+    /// Whether it does, a second after they were closed.
+    pub is_reused: bool,
 }
 
 impl Limits {
@@ -98,6 +113,7 @@ impl Limits {
             ports: read_range(&text("/proc/sys/net/ipv4/ip_local_port_range")),
             ports_taken: taken,
             ports_waiting: if is_reused { 0 } else { waiting },
+            is_reused,
         }
     }
 
@@ -169,8 +185,10 @@ pub fn check(needs: &Needs, limits: &Limits) -> Result<(), Lack> {
         let (allowed, ceiling) = (limits.descriptors, limits.descriptors_ceiling);
         return Err(Lack::Descriptors { needed, allowed, ceiling });
     }
-    if limits.ports_free() < needs.ports {
-        return Err(Lack::Ports { needed: needs.ports, limits: *limits });
+    let waits = if limits.is_reused { 1 } else { needs.seconds.min(TIME_WAIT_SECONDS) };
+    let ports = needs.ports + needs.passing * waits;
+    if limits.ports_free() < ports {
+        return Err(Lack::Ports { needed: ports, limits: *limits });
     }
     Ok(())
 }
@@ -201,7 +219,7 @@ impl fmt::Display for Lack {
                 let reachable = PORT_MAX + 1 - PORT_MIN;
                 if needed + limits.ports_taken + limits.ports_waiting <= reachable {
                     let range = format!("net.ipv4.ip_local_port_range=\"{PORT_MIN} {PORT_MAX}\"");
-                    return write!(f, "set `sysctl -w {range}`, or ask for fewer --connections");
+                    return write!(f, "set `sysctl -w {range}`, or ask for less");
                 }
                 if needed + limits.ports_taken <= reachable {
                     let range = format!("net.ipv4.ip_local_port_range=\"{PORT_MIN} {PORT_MAX}\"");
@@ -230,7 +248,9 @@ mod tests {
         ports: [32_768, 60_999],
         ports_taken: 0,
         ports_waiting: 0,
+        is_reused: false,
     };
+    const NONE: Needs = Needs { descriptors: 0, ports: 0, passing: 0, seconds: 0 };
 
     fn told(needs: Needs, limits: Limits) -> String {
         check(&needs, &limits).unwrap_err().to_string()
@@ -238,21 +258,34 @@ mod tests {
 
     #[test]
     fn what_fits_is_let_through_and_one_more_is_not() {
-        assert_eq!(check(&Needs { descriptors: 999_990, ports: 28_232 }, &ROOMY), Ok(()));
-        let one_more = told(Needs { descriptors: 999_991, ports: 0 }, ROOMY);
+        assert_eq!(check(&Needs { descriptors: 999_990, ports: 28_232, ..NONE }, &ROOMY), Ok(()));
+        let one_more = told(Needs { descriptors: 999_991, ports: 0, ..NONE }, ROOMY);
         assert!(one_more.contains("`ulimit -n 1000001`") && !one_more.contains("nr_open"), "{one_more}");
-        let one_more = told(Needs { descriptors: 0, ports: 28_233 }, ROOMY);
+        let one_more = told(Needs { descriptors: 0, ports: 28_233, ..NONE }, ROOMY);
         assert!(one_more.contains("ip_local_port_range=\"1024 65535\""), "{one_more}");
     }
 
     #[test]
     fn beyond_what_the_system_can_be_set_to_there_is_another_way() {
-        let many = told(Needs { descriptors: 2_000_000, ports: 0 }, ROOMY);
+        let many = told(Needs { descriptors: 2_000_000, ports: 0, ..NONE }, ROOMY);
         assert!(many.contains("fs.nr_open=2000010"), "{many}");
         let waiting = Limits { ports_taken: 1_000, ports_waiting: 20_000, ..ROOMY };
-        assert!(told(Needs { descriptors: 0, ports: 30_000 }, waiting).contains("20000 in TIME_WAIT"));
-        assert!(told(Needs { descriptors: 0, ports: 50_000 }, waiting).contains("tcp_tw_reuse"));
-        assert!(told(Needs { descriptors: 0, ports: 64_000 }, waiting).contains("fewer --connections"));
+        assert!(
+            told(Needs { descriptors: 0, ports: 30_000, ..NONE }, waiting).contains("20000 in TIME_WAIT")
+        );
+        assert!(told(Needs { descriptors: 0, ports: 50_000, ..NONE }, waiting).contains("tcp_tw_reuse"));
+        assert!(
+            told(Needs { descriptors: 0, ports: 64_000, ..NONE }, waiting).contains("fewer --connections")
+        );
+    }
+
+    #[test]
+    fn connections_that_pass_leave_their_ports_waiting() {
+        let churn = Needs { ports: 100, passing: 1_000, seconds: 10, ..NONE };
+        assert_eq!(check(&churn, &ROOMY), Ok(()));
+        let longer = Needs { seconds: 30, ..churn };
+        assert!(told(longer, ROOMY).contains("needs 30100 local ports"));
+        assert_eq!(check(&longer, &Limits { is_reused: true, ..ROOMY }), Ok(()));
     }
 
     #[test]

@@ -82,9 +82,9 @@ pub struct Template {
 }
 
 impl Template {
-    /// The `message` of the WebSocket protocol: the JSON alone, without its frame.
+    /// The `message` of the WebSocket protocol: the JSON alone, without its frame. With a receipt it can be sent again.
     #[must_use]
-    pub fn websocket(to: &Addressing, stream: bool) -> Self {
+    pub fn websocket(to: &Addressing, stream: bool, receipt: bool) -> Self {
         let mut template = Self::empty(to);
         template.raw(r#"{"type":"message","id":""#);
         template.message_id();
@@ -96,7 +96,7 @@ impl Template {
         template.session_id(to);
         template.raw(r#"","stream":"#);
         json::write_bool(&mut template.bytes, stream);
-        template.raw("}");
+        template.raw(if receipt { r#","receipt":true}"# } else { "}" });
         template
     }
 
@@ -282,6 +282,8 @@ pub struct Incoming<'a> {
     pub id: Option<Cow<'a, [u8]>>,
     /// Its code, if it is an error.
     pub code: Option<Cow<'a, [u8]>>,
+    /// It says that its message was known already.
+    pub duplicate: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -296,7 +298,14 @@ impl<'a> Incoming<'a> {
     #[inline]
     fn scan(json: &'a [u8]) -> Option<Self> {
         let mut said = None;
-        let mut incoming = Self { said: Said::Other, content: None, session_id: None, id: None, code: None };
+        let mut incoming = Self {
+            said: Said::Other,
+            content: None,
+            session_id: None,
+            id: None,
+            code: None,
+            duplicate: false,
+        };
         for field in scan::fields(json) {
             let (name, value) = field.ok()?;
             match name {
@@ -305,6 +314,7 @@ impl<'a> Incoming<'a> {
                 b"sessionId" => incoming.session_id = value.text(),
                 b"id" => incoming.id = value.text(),
                 b"code" => incoming.code = value.text(),
+                b"duplicate" => incoming.duplicate = value == Value::Plain(b"true"),
                 _ => {}
             }
         }
@@ -323,6 +333,7 @@ impl<'a> Incoming<'a> {
             session_id: text("sessionId"),
             id: text("id"),
             code: text("code"),
+            duplicate: value.get("duplicate").and_then(serde_json::Value::as_bool).unwrap_or(false),
         })
     }
 }
@@ -417,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_websocket_message_is_json_with_all_holes_filled() {
-        let mut template = Template::websocket(&addressing(), true);
+        let mut template = Template::websocket(&addressing(), true, false);
         let json: serde_json::Value = serde_json::from_slice(template.fill(7, 9, 11, 13)).unwrap();
         assert_eq!(json["type"], "message");
         assert_eq!(json["sessionId"], "lg-\"quoted\"-00000007");
@@ -456,7 +467,7 @@ mod tests {
     #[test]
     fn parts_of_a_mixture_share_neither_ids_nor_sessions() {
         let names = |part| {
-            let mut template = Template::websocket(&addressing().for_part(part), false);
+            let mut template = Template::websocket(&addressing().for_part(part), false, false);
             let json: serde_json::Value = serde_json::from_slice(template.fill(1, 2, 3, 4)).unwrap();
             (json["id"].to_string(), json["sessionId"].to_string())
         };

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Fingerprint;
 use crate::ledger::Tally;
-use crate::measure::{Counts, Interval, Metric, Times64};
-use crate::run::{Observer, Outcome, Settings};
+use crate::measure::{BrownoutEnd, Counts, Interval, Metric, Times64};
+use crate::run::{Observer, Outcome, Settings, StormEnd};
 use crate::slo::Held;
 use crate::verdict::{Verdict, Word};
 
@@ -266,6 +266,8 @@ struct Traffic {
     shed: u64,
     repeats: u64,
     disconnects: u64,
+    recalled: u64,
+    slow_closes: u64,
     reads: u64,
     writes: u64,
     bytes_in: u64,
@@ -282,11 +284,82 @@ impl From<&Counts> for Traffic {
             shed: counts.shed,
             repeats: counts.repeats,
             disconnects: counts.disconnects,
+            recalled: counts.recalled,
+            slow_closes: counts.slow_closes,
             reads: counts.reads,
             writes: counts.writes,
             bytes_in: counts.bytes_in,
             bytes_out: counts.bytes_out,
         }
+    }
+}
+
+/// A storm, as it is written.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct StormTold {
+    at_ns: u64,
+    dropped: u64,
+    back: u64,
+    last_back_ns: u64,
+}
+
+impl From<&StormEnd> for StormTold {
+    fn from(storm: &StormEnd) -> Self {
+        let StormEnd { at_ns, dropped, back, last_back_ns } = *storm;
+        Self { at_ns, dropped, back, last_back_ns }
+    }
+}
+
+impl StormTold {
+    fn told(&self) -> String {
+        let (at, last) = (self.at_ns as f64 / 1e9, self.last_back_ns as f64 / 1e9);
+        let Self { dropped, back, .. } = self;
+        if back == dropped {
+            return format!("storm at {at:.1} s: {dropped} dropped, all back after {last:.3} s");
+        }
+        format!("storm at {at:.1} s: {dropped} dropped, {back} of them back, the last after {last:.3} s")
+    }
+}
+
+/// A brownout, as it is written.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct BrownoutTold {
+    from_ns: u64,
+    to_ns: u64,
+    asked: u64,
+    answered: u64,
+    refused: u64,
+    refused_after: u64,
+    recovery_ns: Option<u64>,
+}
+
+impl From<&BrownoutEnd> for BrownoutTold {
+    fn from(end: &BrownoutEnd) -> Self {
+        let BrownoutEnd { during, asked, answered, refused, refused_after, .. } = end;
+        Self {
+            from_ns: during.start,
+            to_ns: during.end,
+            asked: *asked,
+            answered: *answered,
+            refused: *refused,
+            refused_after: *refused_after,
+            recovery_ns: end.recovery_ns(),
+        }
+    }
+}
+
+impl BrownoutTold {
+    fn told(&self) -> String {
+        let Self { asked, answered, refused, refused_after, .. } = self;
+        let (from, to) = (self.from_ns as f64 / 1e9, self.to_ns as f64 / 1e9);
+        let recovery = match self.recovery_ns {
+            Some(nanos) => format!("recovered {:.3} s after its end", nanos as f64 / 1e9),
+            None => "not recovered".to_owned(),
+        };
+        format!(
+            "brownout {from:.1} s to {to:.1} s: provider asked {asked} times; messages answered {answered}, failed \
+             {refused}, failed after it {refused_after}; {recovery}"
+        )
     }
 }
 
@@ -298,6 +371,8 @@ struct Asked {
     arrivals: String,
     sessions: u32,
     hot_percent: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hazards: Vec<String>,
     connections: u32,
     threads: u32,
     duration_ns: u64,
@@ -328,6 +403,12 @@ pub struct Report {
     rates: Rates,
     times_ns: std::collections::BTreeMap<&'static str, Distribution>,
     traffic: Traffic,
+    /// When all connections were dropped at once, and how long their clients took to be back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    storms: Vec<StormTold>,
+    /// When the provider was not well, and what came of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    brownouts: Vec<BrownoutTold>,
     gateway: Option<GatewayCost>,
     generator: GeneratorCost,
     noise: Noise,
@@ -386,6 +467,8 @@ impl Report {
             rates: rates(settings, outcome),
             times_ns: times.collect(),
             traffic: Traffic::from(&outcome.sum.counts),
+            brownouts: outcome.brownouts.iter().map(BrownoutTold::from).collect(),
+            storms: outcome.storms.iter().map(StormTold::from).collect(),
             gateway: gateway_cost(outcome),
             generator: generator_cost(settings, outcome),
             noise: Noise {
@@ -514,15 +597,19 @@ impl Report {
                 account.lost, account.doubled, account.reordered, account.corrupted, account.opened
             ),
         );
-        let Traffic { shed, repeats, disconnects, .. } = self.traffic;
+        let Traffic { shed, repeats, recalled, disconnects, slow_closes, .. } = self.traffic;
         let beside = [
             ("refused", account.refused),
+            ("of these failed by their model", account.failed),
+            ("given up with slow clients", account.given_up),
             ("unfinished", account.unfinished),
             ("late", account.late),
             ("strays", account.strays),
             ("shed", shed),
-            ("repeated deliveries", repeats),
+            ("sent again", repeats),
+            ("answers found in histories", recalled),
             ("disconnects", disconnects),
+            ("slow clients closed", slow_closes),
         ];
         let beside: Vec<String> = beside
             .iter()
@@ -534,6 +621,12 @@ impl Report {
         }
         for (code, count) in &account.codes {
             line(table, &format!("  {code} {count}"));
+        }
+        for storm in &self.storms {
+            line(table, &format!("  {}", storm.told()));
+        }
+        for brownout in &self.brownouts {
+            line(table, &format!("  {}", brownout.told()));
         }
         for held in &self.slo {
             let word = if held.met { "met" } else { "BREACHED" };
@@ -585,6 +678,7 @@ fn asked(settings: &Settings) -> Asked {
         arrivals: settings.arrivals.to_string(),
         sessions: settings.sessions,
         hot_percent: settings.hot_percent,
+        hazards: settings.hazards.names(),
         connections: settings.connections,
         threads: settings.threads,
         duration_ns: settings.duration_ns,
@@ -688,6 +782,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::arrivals::Arrivals;
+    use crate::hazards::Hazards;
     use crate::ledger::Expect;
     use crate::protocol::Addressing;
     use crate::run::Spread;
@@ -700,6 +795,7 @@ mod tests {
         Settings {
             scenario: Kind::WsStream.into(),
             target: ([127, 0, 0, 1], 1).into(),
+            trust: None,
             to: Addressing {
                 run: 1,
                 payload_bytes: 64,
@@ -711,6 +807,7 @@ mod tests {
             rate: 100.0,
             sessions: 1,
             hot_percent: 0,
+            hazards: Hazards::default(),
             connections: 1,
             duration_ns: WINDOW_NS,
             warmup_ns: 0,

@@ -4,9 +4,13 @@
 //! Open loop: what is due is sent when it is due, whatever has come back. A slow gateway is then seen in the times, and a
 //! slow generator in the lag.
 
+mod brownout;
+mod churn;
 mod http;
 mod lane;
+mod storm;
 mod telegram;
+mod wire;
 mod ws;
 
 use std::collections::BTreeMap;
@@ -20,19 +24,29 @@ use std::time::Duration;
 
 use crate::arrivals::Arrivals;
 use crate::driver::{self, Backend};
+use crate::hazards::Hazards;
 use crate::host::{Busy, ProcessUse};
 use crate::ledger::{Expect, Ledger, Tally};
-use crate::measure::Interval;
+use crate::measure::{BrownoutEnd, Interval, TIME_MAX_NS};
 use crate::protocol::Addressing;
+use crate::run::brownout::Station;
 use crate::run::lane::{Books, LaneEnd, Note, Wires};
 use crate::scenario::{Kind, Scenario};
 use crate::schedule::Share;
 use crate::{stamp, sys};
 
+pub use storm::StormEnd;
+pub use wire::Trust;
 pub(crate) use ws::{Door, auth_frame};
 
 /// How long a connection, and each step of its handshake, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Storms of one run.
+const STORMS_MAX: usize = 1000;
+
+/// Brownouts of one run.
+const BROWNOUTS_MAX: usize = 1000;
 
 /// Messages a second that can be asked for.
 pub const RATE_MAX: f64 = 1e8;
@@ -71,6 +85,8 @@ pub struct Settings {
     pub scenario: Scenario,
     /// The gateway.
     pub target: SocketAddr,
+    /// Whom clients trust that speak TLS; `None` for none.
+    pub trust: Option<Trust>,
     /// What the requests say.
     pub to: Addressing,
     /// Messages a second, all parts and lanes together.
@@ -89,6 +105,8 @@ pub struct Settings {
     pub arrivals: Arrivals,
     /// The seed of the schedule.
     pub seed: u64,
+    /// What is done to its clients.
+    pub hazards: Hazards,
     /// Lanes.
     pub threads: u32,
     /// How sessions are laid onto connections.
@@ -118,6 +136,10 @@ impl Settings {
         self.warmup_ns..self.warmup_ns + self.duration_ns
     }
 
+    fn has_websockets(&self) -> bool {
+        self.scenario.has(Kind::WsChat) || self.scenario.has(Kind::WsStream)
+    }
+
     /// Checks what the types do not say.
     ///
     /// # Errors
@@ -136,6 +158,36 @@ impl Settings {
             (100 < self.hot_percent, "a hot session has at most 100 % of the messages"),
             (self.duration_ns == 0, "the duration is above 0"),
             (
+                self.hazards.slow.is_some_and(|slow| slow.percent == 0 || 100 < slow.percent),
+                "of a hundred connections 1 to 100 are slow",
+            ),
+            (
+                self.hazards.slow.is_some() && !self.has_websockets(),
+                "the slow clients are those of ws-chat and ws-stream, and there are none",
+            ),
+            (
+                self.hazards.storm.is_some() && !self.has_websockets(),
+                "a storm drops the connections of ws-chat and ws-stream, and there are none",
+            ),
+            (
+                self.hazards.storm.as_ref().is_some_and(|storm| !storm.at_ns.is_sorted()),
+                "storms come one after the other: write their moments in order",
+            ),
+            (
+                self.hazards.storm.as_ref().is_some_and(|storm| {
+                    storm.at_ns.len() > STORMS_MAX || storm.at_ns.iter().any(|at| self.window().end <= *at)
+                }),
+                "there are at most 1,000 storms, all before warm-up and duration are over",
+            ),
+            (
+                self.hazards.brownout.as_ref().is_some_and(|brownout| !is_in_order(&brownout.during)),
+                "brownouts come one after the other, at most 1,000 of them",
+            ),
+            (
+                self.trust.is_some() && self.scenario.parts().iter().any(|part| part.kind != Kind::Churn),
+                "only ws-churn speaks TLS; drive the others where the gateway listens without it",
+            ),
+            (
                 self.scenario.has(Kind::WebhookTelegram) && self.telegram.is_none(),
                 "webhook-telegram needs the bot's token and the webhook's secret",
             ),
@@ -148,6 +200,10 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+fn is_in_order(spans: &[Range<u64>]) -> bool {
+    spans.len() <= BROWNOUTS_MAX && spans.windows(2).all(|pair| pair[0].end <= pair[1].start)
 }
 
 /// What the schedule needs to know of the parts.
@@ -207,6 +263,10 @@ pub struct Outcome {
     pub digest: u64,
     /// The lanes.
     pub lanes: Vec<LaneUse>,
+    /// The storms, in order.
+    pub storms: Vec<StormEnd>,
+    /// The provider's brownouts, in order.
+    pub brownouts: Vec<BrownoutEnd>,
     /// Whether the schedule was kept to its end.
     pub complete: bool,
     /// The machine at the window's start and end.
@@ -233,6 +293,8 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
     settings.check()?;
     let settings = Arc::new(settings);
     let start_ns = Arc::new(AtomicU64::new(0));
+    let brownout = settings.hazards.brownout.as_ref();
+    let station = brownout.map(|brownout| Station::start(brownout, Arc::clone(&start_ns))).transpose()?;
     let (notes_in, notes) = channel();
     let shared: Vec<_> = settings
         .scenario
@@ -265,13 +327,14 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
     if result.is_err() {
         start_ns.store(u64::MAX, Ordering::Release);
     }
+    let asked = station.map(Station::end).unwrap_or_default();
     for thread in threads {
         if thread.join().is_err() {
             return Err("a thread of the generator panicked".to_owned());
         }
     }
     result?;
-    conductor.into_outcome(shared)
+    conductor.into_outcome(shared, &asked)
 }
 
 fn start_lane(settings: Arc<Settings>, number: u32, wires: Wires) -> std::io::Result<JoinHandle<()>> {
@@ -390,7 +453,11 @@ impl<'a> Conductor<'a> {
         }
     }
 
-    fn into_outcome(self, shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>) -> Result<Outcome, String> {
+    fn into_outcome(
+        mut self,
+        shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>,
+        asked: &[u64],
+    ) -> Result<Outcome, String> {
         let mut tallies = vec![Tally::default(); shared.len()];
         for end in &self.ends {
             for (sum, tally) in tallies.iter_mut().zip(&end.tallies) {
@@ -403,6 +470,12 @@ impl<'a> Conductor<'a> {
                 let empty = Ledger::new(0, Expect::Anything, 0, 0, 1);
                 sum.add(&std::mem::replace(&mut *ledger, empty).close());
             }
+        }
+        let storms = add_storms(&self.ends);
+        let brownouts = add_brownouts(&self.ends, asked);
+        for brownout in &brownouts {
+            // What did not recover took longer than anybody can tell.
+            self.sum.on_recovery(brownout.recovery_ns().unwrap_or(TIME_MAX_NS));
         }
         let [Some(from), Some(to)] = [self.busy.first().copied(), self.busy.last().copied()] else {
             return Err("the run ended before it began".to_owned());
@@ -422,11 +495,33 @@ impl<'a> Conductor<'a> {
                 .iter()
                 .map(|end| LaneUse { window_cpu_ns: end.window_cpu_ns, cpu_ns: end.cpu_ns })
                 .collect(),
+            storms,
+            brownouts,
             complete: self.ends.iter().all(|end| end.complete),
             busy: [from, to],
             gateway,
         })
     }
+}
+
+/// The storms of all lanes and parts: the same ones, in the same order.
+fn add_storms(ends: &[LaneEnd]) -> Vec<StormEnd> {
+    let mut sums = Vec::new();
+    for storms in ends.iter().flat_map(|end| &end.storms) {
+        sums.resize(storms.len().max(sums.len()), StormEnd::default());
+        sums.iter_mut().zip(storms).for_each(|(sum, storm)| sum.add(storm));
+    }
+    sums
+}
+
+/// The brownouts of all lanes, and what the provider was asked in them.
+fn add_brownouts(ends: &[LaneEnd], asked: &[u64]) -> Vec<BrownoutEnd> {
+    let none = |asked: &u64| BrownoutEnd { asked: *asked, ..BrownoutEnd::default() };
+    let mut sums: Vec<BrownoutEnd> = asked.iter().map(none).collect();
+    for end in ends {
+        sums.iter_mut().zip(&end.brownouts).for_each(|(sum, brownout)| sum.add(brownout));
+    }
+    sums
 }
 
 #[cfg(test)]

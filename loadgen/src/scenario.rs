@@ -15,14 +15,16 @@ pub enum Kind {
     Rest,
     /// `POST /api/chat`, answers as server-sent events.
     SseStream,
+    /// Over `/ws`, a connection for each message.
+    Churn,
     /// Telegram updates by webhook; answers by `sendMessage` to the simulator in this process.
     WebhookTelegram,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::WsChat, Self::WsStream, Self::Rest, Self::SseStream, Self::WebhookTelegram];
+    pub const ALL: [Self; 6] =
+        [Self::WsChat, Self::WsStream, Self::Rest, Self::SseStream, Self::Churn, Self::WebhookTelegram];
 
     /// Its name on the command line and in results.
     #[must_use]
@@ -32,6 +34,7 @@ impl Kind {
             Self::WsStream => "ws-stream",
             Self::Rest => "rest",
             Self::SseStream => "sse-stream",
+            Self::Churn => "ws-churn",
             Self::WebhookTelegram => "webhook-telegram",
         }
     }
@@ -41,7 +44,7 @@ impl Kind {
     pub const fn streams(self) -> bool {
         match self {
             Self::WsStream | Self::SseStream => true,
-            Self::WsChat | Self::Rest | Self::WebhookTelegram => false,
+            Self::WsChat | Self::Rest | Self::Churn | Self::WebhookTelegram => false,
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::arrivals::Arrivals;
 use crate::cli::Failure;
 use crate::driver;
+use crate::hazards::Hazards;
 use crate::ledger::Expect;
 use crate::measure::{Metric, TIME_MAX_NS};
 use crate::mock::gateway::{self, Faults, GatewaySettings};
@@ -75,6 +76,7 @@ fn settings(target: SocketAddr, rate: f64, duration_ns: u64) -> Settings {
     Settings {
         scenario: Kind::WsChat.into(),
         target,
+        trust: None,
         to: Addressing {
             run: 0x5E1F,
             payload_bytes: 128,
@@ -86,6 +88,7 @@ fn settings(target: SocketAddr, rate: f64, duration_ns: u64) -> Settings {
         rate,
         sessions: 1000,
         hot_percent: 0,
+        hazards: Hazards::default(),
         connections: 16,
         duration_ns,
         warmup_ns: 0,

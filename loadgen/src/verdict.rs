@@ -146,6 +146,8 @@ pub(crate) mod tests {
             due_in_window: 100,
             digest: 0,
             lanes: vec![LaneUse { window_cpu_ns: WINDOW_NS / 2, cpu_ns: WINDOW_NS }],
+            storms: vec![],
+            brownouts: vec![],
             complete: true,
             busy: [busy(0), busy(WINDOW_NS)],
             gateway: None,

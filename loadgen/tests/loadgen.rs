@@ -17,13 +17,15 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use loadgen::abuse::{self, Abuse};
 use loadgen::arrivals::Arrivals;
 use loadgen::driver;
+use loadgen::hazards::{Ending, Hazards, Slow, Storm};
 use loadgen::ledger::{Expect, Tally};
 use loadgen::measure::Metric;
 use loadgen::mock::gateway::{self, ChannelSettings, Faults, GatewaySettings};
+use loadgen::mock::provider::tls::{self, TlsSettings};
 use loadgen::mock::telegram::BotSettings;
 use loadgen::mock::{provider, telegram};
 use loadgen::protocol::Addressing;
-use loadgen::run::{Outcome, Settings, Spread, TelegramSettings, Unwatched, drive};
+use loadgen::run::{Outcome, Settings, Spread, TelegramSettings, Trust, Unwatched, drive};
 use loadgen::scenario::{Kind, Scenario};
 use loadgen::self_test;
 use serde_json::{Value, json};
@@ -73,6 +75,7 @@ fn settings(scenario: Scenario, target: SocketAddr) -> Settings {
     Settings {
         scenario,
         target,
+        trust: None,
         to: Addressing {
             run: 0x7E57,
             payload_bytes: 128,
@@ -84,6 +87,7 @@ fn settings(scenario: Scenario, target: SocketAddr) -> Settings {
         rate: 2_000.0,
         sessions: 40,
         hot_percent: 0,
+        hazards: Hazards::default(),
         connections: 8,
         duration_ns: 500_000_000,
         warmup_ns: 100_000_000,
@@ -317,6 +321,118 @@ fn bad_connections_are_counted_by_what_became_of_them_and_good_traffic_stays_exa
 /// The binary, told to keep quiet.
 fn loadgen(arguments: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
+}
+
+/// The readers are slow for most of the run, and read what is left at its end: nothing is lost unless one is closed.
+#[test]
+fn slow_readers_are_timed_apart_and_are_owed_what_they_did_not_read() {
+    let gateway = Running::gateway(Faults::default());
+    for bytes_per_second in [0, 20_000] {
+        let mut settings = settings(Kind::WsChat.into(), gateway.address);
+        settings.to.run += bytes_per_second as u32;
+        settings.hazards.slow = Some(Slow { percent: 25, bytes_per_second });
+        let outcome = run(settings);
+        let tally = outcome.tally();
+        assert!(tally.is_exact() && tally.answered == tally.opened, "{tally:?}");
+        let timed = [Metric::Response, Metric::Slow].map(|metric| outcome.sum.times(metric).unwrap().len());
+        assert_eq!(timed.iter().sum::<u64>(), outcome.due_in_window, "{timed:?}");
+        assert_eq!((outcome.sum.counts.slow_closes, outcome.sum.counts.disconnects), (0, 0));
+    }
+}
+
+#[test]
+fn what_a_slow_reader_is_closed_for_is_given_up_and_what_others_miss_is_lost() {
+    let faults = Faults { owed_max: 500_000, lose_every: 500, ..Faults::default() };
+    let gateway = Running::gateway(faults);
+    let mut settings = settings(Kind::WsChat.into(), gateway.address);
+    // Much more than the buffers between both hold, so that the gateway comes to owe it.
+    settings.to.payload_bytes = 60_000;
+    settings.hazards.slow = Some(Slow { percent: 50, bytes_per_second: 0 });
+    let outcome = run(Settings { rate: 500.0, connections: 2, drain_ns: 500_000_000, ..settings });
+    let tally = outcome.tally();
+    assert!(0 < outcome.sum.counts.slow_closes && 0 < tally.given_up, "{tally:?}");
+    assert_eq!(tally.answered + tally.given_up + tally.lost, tally.opened, "{tally:?}");
+    assert_eq!((tally.doubled, tally.reordered, tally.corrupted), (0, 0, 0), "{tally:?}");
+}
+
+#[test]
+fn clients_that_come_for_one_message_are_let_in_and_answered() {
+    let gateway = Running::gateway(Faults::default());
+    let settings = settings(Kind::Churn.into(), gateway.address);
+    let outcome = run(Settings { rate: 300.0, threads: 2, ..settings });
+    assert_exact(&outcome);
+    assert_eq!(outcome.sum.times(Metric::Handshake).unwrap().len(), outcome.due_in_window);
+}
+
+#[test]
+fn they_come_with_tls_too_and_trust_only_whom_they_are_told_to() {
+    let gateway = Running::gateway(Faults { refuse_every: 10, ..Faults::default() });
+    let (pem_in, pem) = channel();
+    let inside = gateway.address;
+    let outside = Running::start(move |address| {
+        let settings = TlsSettings { name: "127.0.0.1".to_owned(), handshake_ns: 0 };
+        let (address, certificate) = tls::serve_trusted(address, inside, settings)?;
+        pem_in.send(certificate).unwrap();
+        Ok(address)
+    });
+    let file = std::env::temp_dir().join(format!("loadgen-ca-{}.pem", std::process::id()));
+    std::fs::write(&file, pem.recv().unwrap()).unwrap();
+    let trust = Trust::read(&file, &outside.address.to_string()).unwrap();
+    let mut of = settings(Kind::Churn.into(), outside.address);
+    of.trust = Some(trust);
+    let outcome = run(Settings { rate: 100.0, ..of.clone() });
+    let tally = outcome.tally();
+    assert!(tally.is_exact() && tally.refused == tally.opened / 10, "{tally:?}");
+    assert_eq!(outcome.sum.times(Metric::Handshake).unwrap().len(), outcome.due_in_window);
+    // By another name it is somebody else.
+    of.trust = Some(Trust::read(&file, "127.0.0.2:443").unwrap());
+    let error = drive(of, &mut Unwatched).unwrap_err();
+    assert!(error.contains("certificate"), "{error}");
+    std::fs::write(&file, "no certificate").unwrap();
+    assert!(Trust::read(&file, "127.0.0.1:443").unwrap_err().contains("PEM"));
+    std::fs::remove_file(file).unwrap();
+}
+
+/// A storm at a third and at two thirds of the run.
+fn storm_run(faults: Faults, kind: Kind, ending: Ending, threads: u32) -> Outcome {
+    let gateway = Running::gateway(faults);
+    let mut settings = settings(kind.into(), gateway.address);
+    settings.hazards.storm =
+        Some(Storm { at_ns: vec![200_000_000, 400_000_000], ending, jitter_ns: 50_000_000 });
+    run(Settings { threads, ..settings })
+}
+
+#[test]
+fn after_a_storm_all_are_back_and_every_message_is_answered_once() {
+    for (kind, ending, threads) in [(Kind::WsChat, Ending::Abort, 2), (Kind::WsStream, Ending::Polite, 1)] {
+        let outcome = storm_run(Faults::default(), kind, ending, threads);
+        let tally = outcome.tally();
+        assert!(tally.is_exact() && tally.answered == tally.opened, "{tally:?}");
+        let dropped: Vec<(u64, u64)> =
+            outcome.storms.iter().map(|storm| (storm.dropped, storm.back)).collect();
+        assert_eq!(dropped.len(), 2, "{dropped:?}");
+        assert!(dropped.iter().all(|(dropped, back)| 0 < *dropped && dropped == back), "{dropped:?}");
+        assert_eq!(dropped[0].0, 8);
+        let back = outcome.sum.times(Metric::Back).unwrap();
+        assert_eq!(back.len(), dropped.iter().map(|(dropped, _)| dropped).sum::<u64>());
+        assert_eq!(outcome.sum.counts.disconnects, 0);
+        assert_eq!(outcome.sum.counts.sent, tally.opened, "what is sent again is not counted as sent");
+    }
+}
+
+/// The simulator tells that a message is known, and its history does not have the answer: it has to be lost, and no other.
+#[test]
+fn what_a_storm_sends_again_and_the_gateway_lost_is_lost() {
+    let gateway = Running::gateway(Faults { lose_every: 100, ..Faults::default() });
+    let mut settings = settings(Kind::WsChat.into(), gateway.address);
+    settings.hazards.storm =
+        Some(Storm { at_ns: vec![300_000_000], ending: Ending::Abort, jitter_ns: 10_000_000 });
+    let outcome = run(Settings { drain_ns: 700_000_000, ..settings });
+    let tally = outcome.tally();
+    assert_eq!(tally.lost, tally.opened / 100, "{tally:?}");
+    assert_eq!((tally.doubled, tally.corrupted), (0, 0), "{tally:?}");
+    // Those of before the storm were unanswered, and sent again.
+    assert!(0 < outcome.sum.counts.repeats);
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn in_turn(args: CompareArgs) -> Result<(Comparison, bool), Failure> {
         return Err(Failure::usage("there are 1 to 10,000 pairs"));
     }
     let quiet = run.quiet;
-    let settings = run::settings(run);
+    let settings = run::settings(run)?;
     run::check(&settings)?;
     let sides = [base, head];
     let mut told = |line: &str| {

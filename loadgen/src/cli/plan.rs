@@ -97,7 +97,10 @@ pub(crate) fn run(args: &ScenariosArgs) -> Result<u8, Failure> {
     let Some(name) = &args.name else {
         for built_in in BUILT_IN {
             let plan = built_in.plan().map_err(|error| Failure::invalid(error.to_string()))?;
-            print(&format!("{:<12} {}\n             passes: {}", built_in.name, plan.purpose, plan.passes));
+            print(&format!(
+                "{:<15} {}\n                passes: {}",
+                built_in.name, plan.purpose, plan.passes
+            ));
         }
         return Ok(0);
     };

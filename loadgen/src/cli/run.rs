@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,13 +13,15 @@ use super::plan::{Aim, Defaults};
 use super::{Failure, parse_address, print};
 use crate::arrivals::Arrivals;
 use crate::formats::{self, Forms};
+use crate::hazards::{Brownout, Ending, Hazards, Slow, Storm, parse_span};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
+use crate::mock::provider::Script;
 use crate::preflight::{self, Limits, Needs};
 use crate::protocol::Addressing;
 use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
 use crate::rng::mix;
-use crate::run::{Settings, Spread, TelegramSettings, drive};
+use crate::run::{Settings, Spread, TelegramSettings, Trust, drive};
 use crate::slo::{Slo, parse_duration};
 use crate::verdict;
 
@@ -27,6 +30,7 @@ const HELP: &str = "Scenarios:
   ws-stream         /ws, answers in chunks
   rest              POST /api/chat, JSON
   sse-stream        POST /api/chat, server-sent events
+  ws-churn          /ws, a connection for each message; with TLS, if the URL begins with wss:// (--ca)
   webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen
 Mixed, with all their settings: see `loadgen scenarios`. Yours: a file that ends in .toml.
 
@@ -52,6 +56,9 @@ pub(crate) struct RunArgs {
     /// The gateway is not on this machine, and it is yours to load
     #[arg(long)]
     i_own_this: bool,
+    /// Whom clients trust that speak TLS: a PEM file with certificates
+    #[arg(long)]
+    ca: Option<PathBuf>,
     /// The key; none if empty
     #[arg(long, default_value = "")]
     key: String,
@@ -64,6 +71,30 @@ pub(crate) struct RunArgs {
     /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     hot_percent: u32,
+    /// Of a hundred connections, how many read slowly or not at all; when everything is sent they read what they are owed
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    slow_percent: u32,
+    /// Bytes a second that each of these reads; 0 for none
+    #[arg(long, default_value_t = 0)]
+    slow_rate: u64,
+    /// When all WebSockets are dropped at once, after the start of the run: 5s,12s
+    #[arg(long, value_delimiter = ',', value_parser = parse_duration)]
+    storms: Vec<u64>,
+    /// How they end then: abort, with a reset, or polite, with a close frame
+    #[arg(long, default_value = "abort")]
+    storm_end: Ending,
+    /// For how long a client waits at most, drawn evenly, before it comes back
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    storm_jitter: u64,
+    /// When the provider's simulator in this process is not well, after the start of the run: 10s..20s,40s..45s
+    #[arg(long, value_delimiter = ',', value_parser = parse_span)]
+    brownouts: Vec<Range<u64>>,
+    /// What it does then, as a script of `loadgen mock provider`
+    #[arg(long, default_value = "status=500")]
+    brownout: Script,
+    /// Where it listens, if there are brownouts: the baseUrl of the gateway's endpoint, with /v1 behind it
+    #[arg(long, default_value = "127.0.0.1:9101", value_parser = parse_address)]
+    provider_listen: SocketAddr,
     /// Connections of each part
     #[arg(long, default_value_t = 64)]
     connections: u32,
@@ -151,6 +182,13 @@ impl RunArgs {
         defaults.set("rate", &mut self.rate, plan.rate);
         defaults.set("sessions", &mut self.sessions, plan.sessions);
         defaults.set("hot_percent", &mut self.hot_percent, plan.hot_percent);
+        defaults.set("slow_percent", &mut self.slow_percent, plan.slow_percent);
+        defaults.set("slow_rate", &mut self.slow_rate, plan.slow_rate);
+        defaults.set("storms", &mut self.storms, plan.storms);
+        defaults.set("storm_end", &mut self.storm_end, plan.storm_end);
+        defaults.set("storm_jitter", &mut self.storm_jitter, plan.storm_jitter);
+        defaults.set("brownouts", &mut self.brownouts, plan.brownouts);
+        defaults.set("brownout", &mut self.brownout, plan.brownout);
         defaults.set("connections", &mut self.connections, plan.connections);
         defaults.set("duration", &mut self.duration, plan.duration);
         defaults.set("warmup", &mut self.warmup, plan.warmup);
@@ -204,21 +242,38 @@ pub(crate) struct Url {
     pub(crate) address: SocketAddr,
     /// Its authority, for `Host`.
     pub(crate) host: String,
+    /// It is spoken to in TLS.
+    pub(crate) is_secure: bool,
 }
 
-/// Reads `ws://host:port` or `http://host:port`, with or without a path, which is not looked at.
+/// Reads `ws://host:port`, `http://host:port`, and with an `s` for TLS, with or without a path, which is not looked at.
 pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("ws", text));
-    if !matches!(scheme, "ws" | "http") {
-        return Err(format!("{scheme}: is not spoken; write ws://host:port or http://host:port"));
+    let is_secure = matches!(scheme, "wss" | "https");
+    if !is_secure && !matches!(scheme, "ws" | "http") {
+        return Err(format!(
+            "{scheme}: is not spoken; write ws://host:port, http://host:port, or wss://host:port"
+        ));
     }
     let authority = rest.split('/').next().unwrap_or_default();
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let host = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    Ok(Url { address: parse_address(&host)?, host })
+    let host = if has_port {
+        authority.to_owned()
+    } else {
+        format!("{authority}:{}", if is_secure { 443 } else { 80 })
+    };
+    Ok(Url { address: parse_address(&host)?, host, is_secure })
 }
 
 impl Url {
+    /// As below, for what speaks no TLS.
+    pub(super) fn check_abused(&self, is_owned: bool) -> Result<(), Failure> {
+        if self.is_secure {
+            return Err(Failure::usage("bad input is sent without TLS; write ws://host:port"));
+        }
+        self.check_owner(is_owned)
+    }
+
     /// Nothing but this machine is loaded unless somebody says that the other one is theirs.
     pub(super) fn check_owner(&self, is_owned: bool) -> Result<(), Failure> {
         if is_owned || self.address.ip().to_canonical().is_loopback() {
@@ -239,7 +294,7 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
     let slo = args.slo.clone().unwrap_or_default();
     let (commit, quiet) = (args.commit.clone(), args.quiet);
     let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
-    let settings = settings(args);
+    let settings = settings(args)?;
     check(&settings)?;
     let failed = |error: std::io::Error| Failure::invalid(format!("a result cannot be written: {error}"));
     places.prepare().map_err(failed)?;
@@ -280,7 +335,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// What a run depends on, as it was asked for.
-pub(super) fn settings(args: RunArgs) -> Settings {
+pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Runs tell their messages apart by it; a gateway remembers ids for days.
     let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
@@ -294,8 +349,25 @@ pub(super) fn settings(args: RunArgs) -> Settings {
         }),
         (None, _) | (_, None) => None,
     };
-    Settings {
+    let slow = Slow { percent: args.slow_percent, bytes_per_second: args.slow_rate };
+    let storm = Storm { at_ns: args.storms, ending: args.storm_end, jitter_ns: args.storm_jitter };
+    let brownout = Brownout { listen: args.provider_listen, during: args.brownouts, script: args.brownout };
+    let hazards = Hazards {
+        brownout: (!brownout.during.is_empty()).then_some(brownout),
+        slow: (slow.percent != 0).then_some(slow),
+        storm: (!storm.at_ns.is_empty()).then_some(storm),
+    };
+    let trust = match (args.url.is_secure, &args.ca) {
+        (false, None) => None,
+        (true, Some(file)) => Some(Trust::read(file, &args.url.host).map_err(Failure::usage)?),
+        (true, None) => {
+            return Err(Failure::usage("wss:// needs --ca FILE: the certificates that are trusted"));
+        }
+        (false, Some(_)) => return Err(Failure::usage("--ca is for wss://; this URL is without TLS")),
+    };
+    Ok(Settings {
         target: args.url.address,
+        trust,
         to: Addressing {
             run,
             payload_bytes: args.payload,
@@ -308,6 +380,7 @@ pub(super) fn settings(args: RunArgs) -> Settings {
         rate: args.rate,
         sessions: args.sessions,
         hot_percent: args.hot_percent,
+        hazards,
         connections: args.connections,
         duration_ns: args.duration,
         warmup_ns: args.warmup,
@@ -329,7 +402,7 @@ pub(super) fn settings(args: RunArgs) -> Settings {
         telegram,
         started_unix_seconds: since_1970.as_secs(),
         gateway_pid: args.gateway_pid,
-    }
+    })
 }
 
 /// Options whose value is nobody's business.
@@ -366,7 +439,9 @@ mod tests {
         assert_eq!((url.address, url.host.as_str()), ("127.0.0.1:8787".parse().unwrap(), "127.0.0.1:8787"));
         assert_eq!(parse_url("http://127.0.0.1").unwrap().address.port(), 80);
         assert_eq!(parse_url("[::1]:99").unwrap().address, "[::1]:99".parse().unwrap());
-        assert!(parse_url("wss://127.0.0.1:1").unwrap_err().contains("not spoken"));
+        let secure = parse_url("wss://127.0.0.1").unwrap();
+        assert!(secure.is_secure && secure.address.port() == 443);
+        assert!(parse_url("ftp://127.0.0.1:1").unwrap_err().contains("not spoken"));
     }
 
     #[test]

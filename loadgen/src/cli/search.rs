@@ -117,7 +117,7 @@ pub(crate) fn main(mut args: SearchArgs, is_given: &dyn Fn(&str) -> bool) -> Res
     let slo =
         slo.ok_or_else(|| Failure::usage("--slo says what a rate has to meet, as in p99<45ms,loss=0"))?;
     let (json, out, quiet) = (run.json.clone(), run.out.clone(), run.quiet);
-    let settings = run::settings(run);
+    let settings = run::settings(run)?;
     run::check(&settings)?;
     let mut search = Search::new(plan);
     let mut trials: Vec<Told> = Vec::new();

@@ -89,8 +89,8 @@ impl Stored {
 /// What tells machines apart.
 const MACHINE: [&str; 6] = ["cpu", "cores", "memory_kib", "kernel", "clocksource", "optimised"];
 /// What must have been asked for alike.
-const ASKED: [&str; 7] =
-    ["scenario", "rate", "arrivals", "sessions", "connections", "payload_bytes", "spread"];
+const ASKED: [&str; 8] =
+    ["scenario", "rate", "arrivals", "sessions", "hazards", "connections", "payload_bytes", "spread"];
 
 /// Why these results should not be compared: other machines, other loads, runs that are worth nothing.
 #[must_use]

@@ -267,7 +267,7 @@ pub(super) async fn recall(world: &World) {
 }
 
 /// The messages of a session whose answers its history holds, in its order.
-fn answers_in(body: &[u8], run: u32, chat: u32) -> Vec<u32> {
+pub(crate) fn answers_in(body: &[u8], run: u32, chat: u32) -> Vec<u32> {
     let Some(Value::Nested(data)) = find(body, b"data") else { return Vec::new() };
     let Some(Value::Nested(history)) = find(data, b"history") else { return Vec::new() };
     let entries: Vec<serde_json::Value> = serde_json::from_slice(history).unwrap_or_default();

@@ -281,7 +281,7 @@ fn write_account(html: &mut String, run: &Run) {
     }
     html.push_str("</thead><tbody>");
     type Count = fn(&Account) -> u64;
-    let rows: [(&str, Count, bool); 10] = [
+    let rows: [(&str, Count, bool); 12] = [
         ("opened", |account| account.tally.opened, false),
         ("answered", |account| account.tally.answered, false),
         ("lost", |account| account.tally.lost, true),
@@ -290,6 +290,8 @@ fn write_account(html: &mut String, run: &Run) {
         ("corrupted", |account| account.tally.corrupted, true),
         ("unfinished", |account| account.tally.unfinished, false),
         ("refused", |account| account.tally.refused, false),
+        ("failed by their model", |account| account.tally.failed, false),
+        ("given up with slow clients", |account| account.tally.given_up, false),
         ("late", |account| account.tally.late, false),
         ("strays", |account| account.tally.strays, false),
     ];

@@ -2,7 +2,7 @@
 //! routing, no policy. Its faults are planted on purpose; what the generator reports of them is what is tested.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,6 +26,9 @@ use crate::scan::{self, Value};
 
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Answers of a session that are told.
+const HISTORY_MAX: usize = 1000;
+
 /// Ids that are remembered before all are forgotten.
 const SEEN_MAX: usize = 2_000_000;
 
@@ -46,6 +49,8 @@ pub struct Faults {
     pub refuse_every: u64,
     /// The connection is closed instead.
     pub hang_up_every: u64,
+    /// A client that is owed more bytes than this is given up, without a word; 0 for any number.
+    pub owed_max: usize,
 }
 
 /// How the simulated gateway behaves.
@@ -97,6 +102,8 @@ struct Gateway {
     scratch: Rc<Scratch>,
     seen_updates: RefCell<HashSet<u64>>,
     seen_ids: RefCell<HashSet<Vec<u8>>>,
+    /// The answers of each session to messages with a receipt, as they were quoted.
+    histories: RefCell<HashMap<Vec<u8>, Vec<Vec<u8>>>>,
     /// Answers for the Bot API: chat and text, as they were quoted.
     deliveries: RefCell<VecDeque<(Vec<u8>, Vec<u8>)>>,
 }
@@ -113,6 +120,7 @@ pub fn serve(address: SocketAddr, settings: GatewaySettings) -> io::Result<Socke
         scratch: Rc::default(),
         seen_updates: RefCell::default(),
         seen_ids: RefCell::default(),
+        histories: RefCell::default(),
         deliveries: RefCell::default(),
     });
     if has_channel {
@@ -192,11 +200,45 @@ impl Gateway {
                 Err(refusal) => write_upgrade_refusal(out, refusal),
             },
             ("GET", "/health") => write_json(out, 200, br#"{"status":"ok"}"#),
+            ("GET", _) if path.starts_with("/api/sessions/") => self.on_session(path, out),
             ("POST", "/api/chat") => return self.on_chat(head, body, out),
             ("POST", _) if path.starts_with("/webhooks/") => self.on_webhook(head, path, body, out),
             _ => write_error(out, 404, "NOT_FOUND"),
         }
         Next::Http
+    }
+
+    /// What a session was answered, the last [`HISTORY_MAX`] texts.
+    fn on_session(&self, path: &str, out: &mut Vec<u8>) {
+        let name = path.strip_prefix("/api/sessions/").unwrap_or_default();
+        let mut quoted = Vec::new();
+        json::write_str(&mut quoted, name);
+        let histories = self.histories.borrow();
+        let Some(texts) = histories.get(&quoted) else { return write_error(out, 404, "NOT_FOUND") };
+        let entries: Vec<String> = texts
+            .iter()
+            .rev()
+            .take(HISTORY_MAX)
+            .rev()
+            .map(|text| format!(r#"{{"role":"assistant","content":{}}}"#, String::from_utf8_lossy(text)))
+            .collect();
+        let body = format!(r#"{{"success":true,"data":{{"history":[{}]}}}}"#, entries.join(","));
+        write_json(out, 200, body.as_bytes());
+    }
+
+    /// Tells that a message is admitted, or was before.
+    fn write_receipt(&self, out: &mut Vec<u8>, ask: &Ask<'_>, is_known: bool) {
+        let start = begin_frame(out);
+        out.extend_from_slice(br#"{"type":"accepted","duplicate":"#);
+        json::write_bool(out, is_known);
+        for (name, value) in [(&br#","id":"#[..], ask.id), (br#","sessionId":"#, ask.session)] {
+            if let Some(value) = value {
+                out.extend_from_slice(name);
+                out.extend_from_slice(value);
+            }
+        }
+        out.push(b'}');
+        end_frame(out, start, Opcode::Text);
     }
 
     fn on_chat(&self, head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>) -> Next {
@@ -365,6 +407,13 @@ impl Gateway {
                 pipe.socket().shut_down();
                 return;
             }
+            let owed_max = self.settings.faults.owed_max;
+            if owed_max != 0 && owed_max < pipe.output_bytes() {
+                // What it says to a client that does not read, the client would not read.
+                pipe.socket().reset_on_close().ok();
+                pipe.socket().shut_down();
+                return;
+            }
             if pipe.socket().readable().await.is_err() {
                 return;
             }
@@ -435,7 +484,14 @@ impl Gateway {
     }
 
     fn on_ask(&self, held: &mut Vec<u8>, out: &mut Vec<u8>, ask: &Ask<'_>) -> bool {
-        if self.is_repeated(ask.id) {
+        let is_known = self.is_repeated(ask.id);
+        if ask.receipt {
+            self.write_receipt(out, ask, is_known);
+            if is_known {
+                return true;
+            }
+        }
+        if is_known {
             return write_ws_error(out, "DUPLICATE", ask.id, ask.session);
         }
         match self.next_fate() {
@@ -465,6 +521,9 @@ impl Gateway {
     #[inline]
     fn write_turn(&self, out: &mut Vec<u8>, ask: &Ask<'_>, text: &[u8]) {
         let session = ask.session.unwrap_or(b"\"\"");
+        if ask.receipt {
+            self.histories.borrow_mut().entry(session.to_vec()).or_default().push(text.to_vec());
+        }
         let mut seq = 0;
         if ask.stream {
             for piece in self.pieces(text) {
@@ -502,18 +561,28 @@ struct Ask<'a> {
     id: Option<&'a [u8]>,
     session: Option<&'a [u8]>,
     stream: bool,
+    receipt: bool,
 }
 
 impl<'a> Ask<'a> {
     #[inline]
     fn read(json: &'a [u8]) -> Option<Self> {
-        let mut ask = Self { kind: b"", text: b"\"\"", token: None, id: None, session: None, stream: false };
+        let mut ask = Self {
+            kind: b"",
+            text: b"\"\"",
+            token: None,
+            id: None,
+            session: None,
+            stream: false,
+            receipt: false,
+        };
         for field in scan::fields(json) {
             let (name, value) = field.ok()?;
             let quoted = match value {
                 Value::Text { quoted, .. } => quoted,
                 Value::Plain(truth) => {
                     ask.stream |= name == b"stream" && truth == b"true";
+                    ask.receipt |= name == b"receipt" && truth == b"true";
                     continue;
                 }
                 Value::Nested(_) => continue,

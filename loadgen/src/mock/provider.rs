@@ -46,7 +46,9 @@ pub struct Settings {
 }
 
 struct Provider {
-    settings: Settings,
+    key: String,
+    /// What is done when a request says nothing, at this moment.
+    script: Box<dyn Fn() -> Script>,
     stats: RefCell<Stats>,
 }
 
@@ -63,7 +65,20 @@ enum Next {
 /// # Errors
 /// The system's, if nothing can listen there.
 pub fn serve(address: SocketAddr, settings: Settings) -> io::Result<SocketAddr> {
-    let provider = Rc::new(Provider { settings, stats: RefCell::default() });
+    let Settings { key, script } = settings;
+    serve_by(address, key, move || script.clone())
+}
+
+/// As [`serve`], with a script that may be another one for each request.
+///
+/// # Errors
+/// See [`serve`].
+pub fn serve_by(
+    address: SocketAddr,
+    key: String,
+    script: impl Fn() -> Script + 'static,
+) -> io::Result<SocketAddr> {
+    let provider = Rc::new(Provider { key, script: Box::new(script), stats: RefCell::default() });
     peer::listen(address, move |peer| Rc::clone(&provider).serve_peer(peer))
 }
 
@@ -159,7 +174,7 @@ impl Provider {
     }
 
     fn read(&self, format: Format, head: &RequestHead<'_>, body: &[u8]) -> Checked<Asked> {
-        format.check_head(&head.headers, &self.settings.key)?;
+        format.check_head(&head.headers, &self.key)?;
         let body: Value = serde_json::from_slice(body)
             .map_err(|error| Refusal::new(400, format!("the body is no JSON: {error}")))?;
         format.read(&body)
@@ -179,9 +194,9 @@ impl Provider {
         };
         let script = match written {
             Some(script) => script.parse().map_err(|bad: BadScript| Refusal::new(400, bad.to_string()))?,
-            None => self.settings.script.clone(),
+            None => (self.script)(),
         };
-        Ok(if number.is_multiple_of(script.every) { script } else { script.faultless() })
+        Ok(if script.is_hit(number) { script } else { script.faultless() })
     }
 }
 
@@ -192,7 +207,7 @@ mod tests {
     use serde_json::json;
 
     fn provider() -> Provider {
-        Provider { settings: Settings::default(), stats: RefCell::default() }
+        Provider { key: String::new(), script: Box::new(Script::default), stats: RefCell::default() }
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Pool {
                 Template::telegram(&to, &target, &telegram.secret, settings.started_unix_seconds)
             }
             (Kind::WebhookTelegram, None) => return Err("no Telegram settings".to_owned()),
-            (Kind::Rest | Kind::SseStream | Kind::WsChat | Kind::WsStream, _) => {
+            (Kind::Rest | Kind::SseStream | Kind::Churn | Kind::WsChat | Kind::WsStream, _) => {
                 Template::chat(&to, kind.streams())
             }
         };
@@ -319,7 +319,7 @@ impl Pool {
             }
             Said::Error => {
                 let code = String::from_utf8_lossy(incoming.code.as_deref().unwrap_or(b"(no code)"));
-                recorder.counts().refused += 1;
+                recorder.on_refused(now_ns);
                 self.books.with(session, |ledger| ledger.on_refused(session, job.seq, &code));
             }
             Said::AuthOk | Said::Accepted | Said::Pong | Said::Other => {}
@@ -368,7 +368,7 @@ impl Pool {
             Some(Envelope::Error { code }) => String::from_utf8_lossy(&code).into_owned(),
             Some(Envelope::Success { .. }) | None => format!("HTTP_{status}"),
         };
-        self.lane.recorder.borrow_mut().counts().refused += 1;
+        self.lane.recorder.borrow_mut().on_refused(self.lane.now());
         let session = job.due.session;
         self.books.with(session, |ledger| ledger.on_refused(session, job.seq, &code));
     }

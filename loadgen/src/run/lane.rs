@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use crate::driver::{self, Alarm, Backend, Turn};
 use crate::ledger::{Ledger, Tally};
-use crate::measure::{Interval, Recorder};
+use crate::measure::{BrownoutEnd, Interval, Recorder};
 use crate::pipe::Scratch;
 use crate::protocol::Addressing;
 use crate::rng::{Rng, mix};
+use crate::run::churn::Crowd;
 use crate::run::http::Pool;
 use crate::run::telegram;
 use crate::run::ws::Fleet;
-use crate::run::{Settings, shares};
+use crate::run::{Settings, StormEnd, shares};
 use crate::scenario::Kind;
 use crate::schedule::{Due, Schedule};
 use crate::sys;
@@ -97,18 +98,22 @@ pub(crate) struct Lane {
     pub(crate) rng: RefCell<Rng>,
     /// The start of the run on the machine's clock.
     start_ns: Cell<u64>,
+    /// Everything was sent: who read slowly reads what is left.
+    pub(crate) draining: Cell<bool>,
     /// The run is over: a connection that closes is not opened again.
     pub(crate) ending: Cell<bool>,
 }
 
 impl Lane {
     fn new(settings: Arc<Settings>, number: u32) -> Rc<Self> {
+        let during = settings.hazards.brownout.as_ref().map_or(&[][..], |brownout| &brownout.during);
         let seed = mix(settings.seed ^ u64::from(settings.to.run) << 32 ^ u64::from(number));
         Rc::new(Self {
-            recorder: RefCell::new(Recorder::new(settings.window())),
+            recorder: RefCell::new(Recorder::new(settings.window()).with_brownouts(during)),
             scratch: Rc::default(),
             rng: RefCell::new(Rng::new(seed)),
             start_ns: Cell::new(u64::MAX),
+            draining: Cell::new(false),
             ending: Cell::new(false),
             settings,
             number,
@@ -137,12 +142,14 @@ impl Lane {
 enum Traffic {
     Ws(Rc<Fleet>),
     Http(Rc<Pool>),
+    Churn(Rc<Crowd>),
 }
 
 impl Traffic {
     async fn open(lane: &Rc<Lane>, kind: Kind, to: Addressing, books: Books) -> Result<Self, String> {
         match kind {
             Kind::WsChat | Kind::WsStream => Fleet::open(lane, kind, to, books).await.map(Self::Ws),
+            Kind::Churn => Crowd::open(lane, to, books).await.map(Self::Churn),
             Kind::Rest | Kind::SseStream | Kind::WebhookTelegram => {
                 Pool::open(lane, kind, to, books).await.map(Self::Http)
             }
@@ -154,6 +161,7 @@ impl Traffic {
         match self {
             Self::Ws(fleet) => fleet.submit(due),
             Self::Http(pool) => pool.submit(due),
+            Self::Churn(crowd) => crowd.submit(due),
         }
     }
 
@@ -161,8 +169,8 @@ impl Traffic {
     fn flush(&self) {
         match self {
             Self::Ws(fleet) => fleet.flush(),
-            // A request goes out as soon as there is a connection for it.
-            Self::Http(_) => {}
+            // A request goes out as soon as there is a connection for it, a client comes as soon as there is room.
+            Self::Http(_) | Self::Churn(_) => {}
         }
     }
 
@@ -170,7 +178,14 @@ impl Traffic {
         match self {
             Self::Ws(fleet) => fleet.hang_up(),
             // A request's connection is closed between two requests, without ceremony.
-            Self::Http(_) => {}
+            Self::Http(_) | Self::Churn(_) => {}
+        }
+    }
+
+    fn storms(&self) -> Vec<StormEnd> {
+        match self {
+            Self::Ws(fleet) => fleet.storms.ends.take(),
+            Self::Http(_) | Self::Churn(_) => Vec::new(),
         }
     }
 
@@ -179,6 +194,7 @@ impl Traffic {
         match self {
             Self::Ws(fleet) => fleet.is_sent(),
             Self::Http(pool) => pool.is_sent(),
+            Self::Churn(crowd) => crowd.is_sent(),
         }
     }
 }
@@ -199,6 +215,10 @@ pub(crate) enum Note {
 pub(crate) struct LaneEnd {
     /// The account of each part that was its own.
     pub(crate) tallies: Vec<Tally>,
+    /// The storms of each part.
+    pub(crate) storms: Vec<Vec<StormEnd>>,
+    /// The brownouts.
+    pub(crate) brownouts: Vec<BrownoutEnd>,
     /// Its share of the schedule's digest.
     pub(crate) digest: u64,
     /// Messages that were due in the measured window.
@@ -258,7 +278,8 @@ pub(crate) async fn main(settings: Arc<Settings>, number: u32, wires: Wires, bac
             Books::Shared(_) => Tally::default(),
         })
         .collect();
-    wires.notes.send(Note::Ended(pace.end(tallies))).ok();
+    let storms = traffic.iter().map(Traffic::storms).collect();
+    wires.notes.send(Note::Ended(pace.end(tallies, storms))).ok();
 }
 
 /// Takes the account out of the hands of the connections, which are still there, and closes it.
@@ -292,6 +313,7 @@ async fn open(lane: &Rc<Lane>, wires: &Wires) -> Result<(Vec<Traffic>, Vec<Books
 /// Waits for the answers that are still out.
 async fn drain(lane: &Lane, pace: &mut Pace<'_>, traffic: &[Traffic], books: &[Books]) {
     let sent_ns = lane.now();
+    lane.draining.set(true);
     for books in books {
         books.for_each(|ledger| ledger.end_of_sending(sent_ns));
     }
@@ -418,12 +440,14 @@ impl<'a> Pace<'a> {
         self.wires.notes.send(Note::Interval(self.boundary_ns / SECOND_NS - 1, interval)).ok();
     }
 
-    fn end(&self, tallies: Vec<Tally>) -> LaneEnd {
+    fn end(&self, tallies: Vec<Tally>, storms: Vec<Vec<StormEnd>>) -> LaneEnd {
         let now = sys::thread_cpu_ns();
         let [from, to] = self.cpu_at_window;
         let from = from.unwrap_or(self.cpu_at_start);
         LaneEnd {
             tallies,
+            storms,
+            brownouts: self.lane.recorder.borrow_mut().take_brownouts(),
             digest: self.digest,
             due_in_window: self.due_in_window,
             window_cpu_ns: to.unwrap_or(now).saturating_sub(from),

@@ -4,6 +4,7 @@
 //! and opened again; what was in flight on it stays in the account until it is answered or lost.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,11 +18,14 @@ use clawgate_wire::websocket::{
 };
 
 use crate::driver::{self, Socket};
+use crate::hazards::Ending;
 use crate::ledger::{Expect, Ledger};
 use crate::pipe::{Pipe, Read};
 use crate::protocol::{Addressing, Incoming, Said, Template, is_session_id, read_message_id};
 use crate::rng::{Rng, mix};
 use crate::run::lane::{Books, Lane};
+use crate::run::storm::{self, Dropped, Storms};
+use crate::run::wire::Wire;
 use crate::run::{CONNECT_TIMEOUT, Spread, read_token_stamp};
 use crate::scenario::Kind;
 use crate::schedule::Due;
@@ -38,11 +42,25 @@ const HEAD_LIMITS: HeadLimits =
 /// The first wait before a broken connection is opened again; it doubles up to a second.
 const BACKOFF: Duration = Duration::from_millis(50);
 
+/// How often a client that reads slowly reads.
+const SLOW_STEP: Duration = Duration::from_millis(50);
+
+/// What the kernel holds for a client that reads slowly, in bytes: the rest is the gateway's to hold.
+const SLOW_BUFFER: i32 = 4096;
+
+/// And for one that reads what it is owed at the end.
+const DRAIN_BUFFER: i32 = 1024 * 1024;
+
+/// The close code that a client gets that does not read.
+const CLOSE_SLOW: u16 = 4409;
+
 /// A message that has its place in the account and is not written yet.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     due: Due,
     seq: u32,
+    /// It was sent before, on a connection that was dropped.
+    again: bool,
 }
 
 /// One connection.
@@ -58,14 +76,23 @@ struct Conn {
     /// Messages that were due while it was not open.
     waiting: RefCell<Vec<Waiting>>,
     dirty: Cell<bool>,
+    /// It reads slowly on purpose.
+    slow: bool,
+    /// A storm dropped it, and its client is not back.
+    dropped: Cell<Option<Dropped>>,
+    /// When it was opened, in nanoseconds after the start of the run.
+    opened_ns: Cell<u64>,
+    /// What the gateway closed it with.
+    closed_with: Cell<Option<u16>>,
 }
 
 /// The connections of one lane, for one part of the scenario.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    lane: Rc<Lane>,
-    to: Addressing,
-    ledger: Rc<RefCell<Ledger>>,
+    pub(super) lane: Rc<Lane>,
+    pub(super) to: Addressing,
+    pub(super) ledger: Rc<RefCell<Ledger>>,
+    pub(super) storms: Storms,
     template: RefCell<Template>,
     conns: Vec<Conn>,
     dirty: RefCell<Vec<usize>>,
@@ -85,12 +112,16 @@ impl Fleet {
         };
         let settings = &lane.settings;
         let count = lane.own(settings.connections.min(settings.sessions));
+        let slow = settings.hazards.slow.map_or(0, |slow| slow.of(count));
+        let has_storms = settings.hazards.storm.is_some();
+        let conn = |at| Conn { slow: at < slow, ..Conn::default() };
         let fleet = Rc::new(Self {
             lane: Rc::clone(lane),
             ledger,
-            template: RefCell::new(Template::websocket(&to, kind.streams())),
+            storms: Storms::default(),
+            template: RefCell::new(Template::websocket(&to, kind.streams(), has_storms)),
             to,
-            conns: (0..count).map(|_| Conn::default()).collect(),
+            conns: (0..count).map(conn).collect(),
             dirty: RefCell::default(),
             streams: kind.streams(),
         });
@@ -117,6 +148,9 @@ impl Fleet {
             }
             driver::sleep(Duration::from_millis(1)).await;
         }
+        if let Some(storm) = settings.hazards.storm.clone() {
+            driver::spawn(storm::watch(Rc::clone(&fleet), storm));
+        }
         Ok(fleet)
     }
 
@@ -126,7 +160,12 @@ impl Fleet {
         let door = Door { target: settings.target, host: &self.to.host, key: &self.to.key };
         let (socket, decoder, rest) = door.open(&self.lane.rng).await?;
         let Some(conn) = self.conns.get(at) else { return Ok(()) };
+        if conn.slow {
+            socket.set_receive_buffer(SLOW_BUFFER).map_err(|error| format!("a receive buffer: {error}"))?;
+        }
         conn.fragments.take();
+        conn.closed_with.take();
+        conn.opened_ns.set(self.lane.now());
         conn.decoder.replace(Some(decoder));
         conn.pipe.replace(Some(Pipe::new(socket, rest, &self.lane.scratch)));
         Ok(())
@@ -139,27 +178,132 @@ impl Fleet {
         loop {
             let pipe = conn.pipe.borrow().clone();
             if let Some(pipe) = pipe {
+                if conn.slow {
+                    self.read_slowly(conn, at, &pipe).await;
+                    // With so little room what is left would take longer than the run; refused, it takes longer.
+                    pipe.socket().set_receive_buffer(DRAIN_BUFFER).ok();
+                }
                 self.read_to_end(conn, at, &pipe).await;
                 conn.pipe.take();
                 conn.unsent.borrow_mut().clear();
                 if self.lane.ending.get() {
                     return;
                 }
-                self.lane.recorder.borrow_mut().counts().disconnects += 1;
+                self.on_closed(conn, at);
             }
-            driver::sleep(backoff).await;
+            let is_dropped = conn.dropped.get().is_some() && backoff == BACKOFF;
+            driver::sleep(if is_dropped { self.jitter() } else { backoff }).await;
             backoff = (backoff * 2).min(Duration::from_secs(1));
             if self.lane.ending.get() {
                 return;
             }
             if self.connect(at).await.is_ok() {
                 backoff = BACKOFF;
-                self.send_waiting(conn, at);
+                self.on_opened_again(conn, at);
             }
         }
     }
 
-    async fn read_to_end(&self, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
+    /// A connection is gone. That of a client which does not read may be: with the code for it, or without one, which the
+    /// client did not come to read.
+    fn on_closed(&self, conn: &Conn, at: usize) {
+        if conn.dropped.get().is_some() {
+            return;
+        }
+        let mut recorder = self.lane.recorder.borrow_mut();
+        if !conn.slow || conn.closed_with.get().is_some_and(|code| code != CLOSE_SLOW) {
+            recorder.counts().disconnects += 1;
+            return;
+        }
+        recorder.counts().slow_closes += 1;
+        let mut ledger = self.ledger.borrow_mut();
+        self.sessions_of(at).for_each(|session| ledger.give_up(session));
+    }
+
+    /// The sessions that speak on a connection.
+    fn sessions_of(&self, at: usize) -> impl Iterator<Item = u32> {
+        let settings = &self.lane.settings;
+        let own = (self.lane.number..settings.sessions).step_by(settings.threads as usize);
+        own.filter(move |session| self.place_of(*session) == at)
+    }
+
+    /// Drops every connection that is open, and tells how many those were.
+    pub(super) fn drop_all(&self, storm: usize, now_ns: u64, ending: Ending) -> u64 {
+        let mut count = 0;
+        for conn in &self.conns {
+            let pipe = conn.pipe.borrow();
+            let Some(pipe) = pipe.as_ref() else { continue };
+            count += 1;
+            conn.dropped.set(Some(Dropped { storm, at_ns: now_ns }));
+            match ending {
+                Ending::Abort => {
+                    // Where that is refused, the peer sees an end instead: it is dropped all the same.
+                    pipe.socket().reset_on_close().ok();
+                    pipe.socket().stop_reading();
+                }
+                Ending::Polite => {
+                    write_close(&mut pipe.out(), Some(self.lane.mask()), 1000, "");
+                    pipe.flush().ok();
+                    pipe.socket().shut_down();
+                }
+            }
+        }
+        count
+    }
+
+    /// How long a client waits that was dropped.
+    fn jitter(&self) -> Duration {
+        let jitter_ns = self.lane.settings.hazards.storm.as_ref().map_or(0, |storm| storm.jitter_ns);
+        Duration::from_nanos((self.lane.rng.borrow_mut().unit() * jitter_ns as f64) as u64)
+    }
+
+    /// A client is back: after a storm it sends again what was not answered, in order and under the same ids.
+    fn on_opened_again(&self, conn: &Conn, at: usize) {
+        let Some(dropped) = conn.dropped.take() else { return self.send_waiting(conn, at) };
+        let nanos = self.storms.on_back(dropped, self.lane.now());
+        self.lane.recorder.borrow_mut().on_back(nanos);
+        let unsent: HashSet<(u32, u32)> =
+            conn.waiting.take().iter().map(|waiting| (waiting.due.session, waiting.seq)).collect();
+        for session in self.sessions_of(at) {
+            let unanswered = self.ledger.borrow_mut().begin_again(session);
+            for (seq, due_ns) in unanswered {
+                let due = Due { at_ns: due_ns, index: 0, part: 0, session };
+                self.write(at, Waiting { due, seq, again: !unsent.contains(&(session, seq)) });
+            }
+        }
+        self.flush();
+    }
+
+    /// Reads as slowly as the scenario wants it, until everything was sent or the gateway is seen to have left.
+    async fn read_slowly(self: &Rc<Self>, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
+        let pace = self.lane.settings.hazards.slow.map_or(0, |slow| slow.bytes_per_second);
+        let (mut allowance, mut since_ns) = (0.0, self.lane.now());
+        while !self.lane.draining.get() && !pipe.is_broken() {
+            driver::sleep(SLOW_STEP).await;
+            let now_ns = self.lane.now();
+            allowance += pace as f64 * now_ns.saturating_sub(since_ns) as f64 / 1e9;
+            // What was not there to be read is not saved up for more than a second.
+            allowance = allowance.min(pace as f64);
+            since_ns = now_ns;
+            if allowance < 1.0 {
+                continue;
+            }
+            match pipe.read_within(allowance as usize, |bytes| self.on_bytes(conn, pipe, bytes)) {
+                Ok(Read::Some(bytes)) => {
+                    allowance -= bytes as f64;
+                    let mut recorder = self.lane.recorder.borrow_mut();
+                    recorder.counts().reads += u64::from(bytes != 0);
+                    recorder.counts().bytes_in += bytes as u64;
+                }
+                Ok(Read::Closed) | Err(_) => return,
+            }
+            if pipe.has_output() {
+                self.flush_one(at);
+            }
+        }
+    }
+
+    async fn read_to_end(self: &Rc<Self>, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
         // What came with the handshake is looked at before anything new is waited for.
         loop {
             let read = pipe.read(|bytes| self.on_bytes(conn, pipe, bytes));
@@ -181,7 +325,7 @@ impl Fleet {
     }
 
     /// Takes every frame that is there.
-    fn on_bytes(&self, conn: &Conn, pipe: &Pipe, bytes: &mut [u8]) -> io::Result<usize> {
+    fn on_bytes(self: &Rc<Self>, conn: &Conn, pipe: &Pipe, bytes: &mut [u8]) -> io::Result<usize> {
         let now_ns = self.lane.now();
         let mut decoder = conn.decoder.borrow_mut();
         let Some(decoder) = decoder.as_mut() else { return Ok(0) };
@@ -203,7 +347,7 @@ impl Fleet {
     }
 
     #[inline]
-    fn on_item(&self, conn: &Conn, pipe: &Pipe, item: Item<'_>, now_ns: u64) -> io::Result<()> {
+    fn on_item(self: &Rc<Self>, conn: &Conn, pipe: &Pipe, item: Item<'_>, now_ns: u64) -> io::Result<()> {
         match item {
             Item::Text(message) | Item::Binary(message) => self.on_message(message, now_ns),
             Item::Fragment { payload, last, .. } => {
@@ -219,6 +363,7 @@ impl Fleet {
             }
             Item::Pong(_) => {}
             Item::Close { code, .. } => {
+                conn.closed_with.set(code);
                 if !self.lane.ending.get() {
                     let code = code.map_or("WS_CLOSE".to_owned(), |code| format!("WS_CLOSE_{code}"));
                     self.ledger.borrow_mut().tally_mut().count_code(&code);
@@ -230,15 +375,24 @@ impl Fleet {
     }
 
     #[inline]
-    fn on_message(&self, message: &[u8], now_ns: u64) {
+    fn on_message(self: &Rc<Self>, message: &[u8], now_ns: u64) {
         let Some(incoming) = Incoming::read(message) else {
             self.ledger.borrow_mut().on_garbled();
             return;
         };
         match incoming.said {
             Said::Chunk | Said::Message | Said::Done => self.on_answer(&incoming, now_ns),
-            Said::Error => self.on_error(&incoming),
+            Said::Error => self.on_error(&incoming, now_ns),
+            Said::Accepted if incoming.duplicate => self.on_known(&incoming),
             Said::AuthOk | Said::Accepted | Said::Pong | Said::Other => {}
+        }
+    }
+
+    /// A message that was sent again was answered to nobody: its answer is in its session's history.
+    #[cold]
+    fn on_known(self: &Rc<Self>, incoming: &Incoming<'_>) {
+        if let Some((session, seq)) = incoming.id.as_deref().and_then(|id| read_message_id(id, self.to.run)) {
+            storm::look_up(self, session, seq);
         }
     }
 
@@ -258,18 +412,21 @@ impl Fleet {
         }
         let mut recorder = self.lane.recorder.borrow_mut();
         if incoming.said == Said::Done {
-            if let Some(times) = ledger.on_done(session, seq, now_ns) {
-                recorder.on_done(times, now_ns);
+            match ledger.on_done(session, seq, now_ns) {
+                Some(times) if self.is_slow(session) => recorder.on_slow(times, now_ns),
+                Some(times) => recorder.on_done(times, now_ns),
+                None => {}
             }
             return;
         }
         recorder.counts().pieces += 1;
         let text = incoming.content.as_deref().unwrap_or(b"");
         let first = ledger.on_piece(session, seq, text);
-        if let Some(times) = first.filter(|_| self.streams) {
+        if let Some(times) = first.filter(|_| self.streams && !self.is_slow(session)) {
             recorder.on_first(times, now_ns);
         }
         if settings.expect == Expect::Anything
+            && !self.is_slow(session)
             && let Some(nanos) = read_token_stamp(text)
         {
             recorder.on_transit(nanos, now_ns);
@@ -277,14 +434,14 @@ impl Fleet {
     }
 
     #[cold]
-    fn on_error(&self, incoming: &Incoming<'_>) {
+    fn on_error(&self, incoming: &Incoming<'_>, now_ns: u64) {
         let code = String::from_utf8_lossy(incoming.code.as_deref().unwrap_or(b"(no code)")).into_owned();
         let run = self.to.run;
         let mut ledger = self.ledger.borrow_mut();
         match incoming.id.as_deref().and_then(|id| read_message_id(id, run)) {
             Some((session, seq)) => {
                 ledger.on_refused(session, seq, &code);
-                self.lane.recorder.borrow_mut().counts().refused += 1;
+                self.lane.recorder.borrow_mut().on_refused(now_ns);
             }
             None => ledger.tally_mut().count_code(&code),
         }
@@ -302,13 +459,24 @@ impl Fleet {
             }
             ledger.open(due.session, due.at_ns)
         };
-        let own = u64::from(due.session / settings.threads);
+        self.write(self.place_of(due.session), Waiting { due: *due, seq, again: false });
+    }
+
+    /// The connection of a session.
+    #[inline]
+    fn place_of(&self, session: u32) -> usize {
+        let settings = &self.lane.settings;
+        let own = u64::from(session / settings.threads);
         let place = match settings.spread {
             Spread::Even => own,
             Spread::Random => mix(own ^ settings.seed),
         };
-        let at = (place % self.conns.len() as u64) as usize;
-        self.write(at, Waiting { due: *due, seq });
+        (place % self.conns.len() as u64) as usize
+    }
+
+    #[inline]
+    fn is_slow(&self, session: u32) -> bool {
+        self.conns.get(self.place_of(session)).is_some_and(|conn| conn.slow)
     }
 
     #[inline]
@@ -319,11 +487,15 @@ impl Fleet {
             conn.waiting.borrow_mut().push(message);
             return;
         };
-        let Waiting { due, seq } = message;
+        let Waiting { due, seq, again } = message;
         let mut template = self.template.borrow_mut();
         let text = template.fill(due.session, seq, due.at_ns, due.index);
         write_frame(&mut pipe.out(), Opcode::Text, true, Some(self.lane.mask()), text);
-        conn.unsent.borrow_mut().push((due.session, seq));
+        if again {
+            self.lane.recorder.borrow_mut().counts().repeats += 1;
+        } else {
+            conn.unsent.borrow_mut().push((due.session, seq));
+        }
         if !conn.dirty.replace(true) {
             self.dirty.borrow_mut().push(at);
         }
@@ -356,9 +528,12 @@ impl Fleet {
         let mut ledger = self.ledger.borrow_mut();
         // What a peer does not read in time is its delay, not ours: sent is what was handed over to be sent.
         let now_ns = self.lane.now();
+        let has_storms = self.lane.settings.hazards.storm.is_some();
         for (session, seq) in conn.unsent.borrow_mut().drain(..) {
             let due_ns = ledger.on_sent(session, seq, now_ns);
-            recorder.on_sent(due_ns, due_ns, now_ns);
+            // What was due while a storm had it closed could not be sent before it was open.
+            let ready_ns = if has_storms { due_ns.max(conn.opened_ns.get()) } else { due_ns };
+            recorder.on_sent(due_ns, ready_ns, now_ns);
         }
         let counts = recorder.counts();
         counts.bytes_out += pipe.output_bytes() as u64;
@@ -395,11 +570,21 @@ pub(crate) struct Door<'a> {
 }
 
 impl Door<'_> {
-    /// Opens a connection, upgrades and authenticates it. What came behind the last answer is handed back.
+    /// Opens a connection without TLS, upgrades and authenticates it. What came behind the last answer is handed back.
     pub(crate) async fn open(&self, rng: &RefCell<Rng>) -> Result<(Socket, Decoder, Vec<u8>), String> {
+        let wire = Wire::open(self.target, None).await;
+        let mut wire = wire.map_err(|error| format!("cannot connect to {}: {error}", self.target))?;
+        let (decoder, input) = self.greet(&mut wire, rng).await?;
+        Ok((wire.into_socket(), decoder, input))
+    }
+
+    /// Upgrades and authenticates a connection. What came behind the last answer is handed back.
+    pub(crate) async fn greet(
+        &self,
+        wire: &mut Wire,
+        rng: &RefCell<Rng>,
+    ) -> Result<(Decoder, Vec<u8>), String> {
         let target = self.target;
-        let opened = driver::within(CONNECT_TIMEOUT, Socket::connect(target)).await;
-        let socket = opened.map_err(|error| format!("cannot connect to {target}: {error}"))?;
         let (nonce, mask) = {
             let mut rng = rng.borrow_mut();
             let mut nonce = [0; 16];
@@ -412,10 +597,10 @@ impl Door<'_> {
         let mut out = Vec::new();
         write_upgrade_request(&mut out, "/ws", self.host, key, &[]);
         let gone = |error: io::Error| format!("{target} hung up during the handshake: {error}");
-        socket.send_all(&out).await.map_err(gone)?;
+        wire.send_all(&out).await.map_err(gone)?;
         let mut input = Vec::new();
         loop {
-            receive_more(&socket, &mut input).await.map_err(gone)?;
+            receive_more(wire, &mut input).await.map_err(gone)?;
             let head = parse_response(&input, &HEAD_LIMITS, false)
                 .map_err(|refusal| format!("{target} does not answer in HTTP/1.1: {refusal}"))?;
             let Some(head) = head else { continue };
@@ -428,21 +613,21 @@ impl Door<'_> {
         }
         let mut decoder = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
         if !self.key.is_empty() {
-            self.authenticate(&socket, &mut decoder, &mut input, mask).await?;
+            self.authenticate(wire, &mut decoder, &mut input, mask).await?;
         }
-        Ok((socket, decoder, input))
+        Ok((decoder, input))
     }
 
     /// Sends the key and waits for the answer.
     async fn authenticate(
         &self,
-        socket: &Socket,
+        wire: &mut Wire,
         decoder: &mut Decoder,
         input: &mut Vec<u8>,
         mask: [u8; 4],
     ) -> Result<(), String> {
         let gone = |error: io::Error| format!("{} hung up during authentication: {error}", self.target);
-        socket.send_all(&auth_frame(self.key, mask)).await.map_err(gone)?;
+        wire.send_all(&auth_frame(self.key, mask)).await.map_err(gone)?;
         loop {
             let done = match decoder.decode(input) {
                 Ok(Step::NeedMore(_)) => None,
@@ -450,7 +635,7 @@ impl Door<'_> {
                 Err(violation) => return Err(format!("the gateway broke the protocol: {violation}")),
             };
             match done {
-                None => receive_more(socket, input).await.map_err(gone)?,
+                None => receive_more(wire, input).await.map_err(gone)?,
                 Some((consumed, accepted)) => {
                     input.drain(..consumed);
                     if accepted {
@@ -491,17 +676,9 @@ fn answer_to_auth(item: Item<'_>) -> Result<bool, String> {
 }
 
 /// Waits for bytes and appends them.
-async fn receive_more(socket: &Socket, input: &mut Vec<u8>) -> io::Result<()> {
-    let mut chunk = [0; 2048];
-    loop {
-        driver::within(CONNECT_TIMEOUT, socket.readable()).await?;
-        match socket.receive(&mut chunk)? {
-            Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(count) => {
-                input.extend_from_slice(&chunk[..count]);
-                return Ok(());
-            }
-            None => {}
-        }
+async fn receive_more(wire: &mut Wire, input: &mut Vec<u8>) -> io::Result<()> {
+    match wire.receive(input, CONNECT_TIMEOUT).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::rng::mix;
 use crate::slo::parse_duration;
 
 /// What a script may say; for `--help`.
@@ -26,7 +27,7 @@ starts with mock: or from --script.
   fault=huge|endless       after at=N tokens an event of bytes=N (100 MB), or a line of as many that has no end
   fault=gzip|redirect|html|head   compress the answer, send elsewhere, answer with a page, close after the head
   fault=reset|hang-up      reset or close the connection before any answer
-  every=N                  status or fault only in every nth request
+  every=N percent=N        status or fault only in every nth request, in so many of a hundred, drawn by their numbers
   then=close|close-on-next close the connection after the answer, or when the next request begins to come
   usage=asked|always|never|with-choices|null-choices|no-choices
   crlf no-space multi-line comments pings bom role-late split=N   legal framing that is rarely tested; split writes N
@@ -156,6 +157,7 @@ pub struct Script {
     /// Of what is too long.
     pub(super) bytes: u64,
     pub(super) every: u64,
+    pub(super) percent: u64,
     pub(super) then: Then,
     pub(super) usage: UsageStyle,
     pub(super) role_late: bool,
@@ -184,6 +186,7 @@ impl Default for Script {
             at: 0,
             bytes: 100_000_000,
             every: 1,
+            percent: 100,
             then: Then::Keep,
             usage: UsageStyle::Asked,
             role_late: false,
@@ -254,6 +257,7 @@ impl Script {
             "at" => self.at = value.parse().ok()?,
             "bytes" => self.bytes = value.parse().ok()?,
             "every" => self.every = value.parse().ok().filter(|every| 0 < *every)?,
+            "percent" => self.percent = value.parse().ok().filter(|percent| (1..=100).contains(percent))?,
             "split" => self.framing.split = value.parse().ok().filter(|bytes| 0 < *bytes)?,
             "fault" => self.fault = Some(one(value, &FAULTS)?),
             "then" => {
@@ -284,6 +288,11 @@ impl Script {
         };
         *flag = true;
         Some(())
+    }
+
+    /// Whether this request's status and fault are as the script says.
+    pub(super) const fn is_hit(&self, number: u64) -> bool {
+        number.is_multiple_of(self.every) && mix(number) % 100 < self.percent
     }
 
     /// Without what goes wrong: for the requests between every nth.
@@ -320,9 +329,27 @@ mod tests {
         };
         assert_eq!(script, expected);
         assert_eq!("".parse::<Script>().unwrap(), Script::default());
-        for bad in ["tokens=x", "fault=nap", "speed=9", "ttft=5", "every=0", "status=99", "slow", "crlf=1"] {
+        for bad in [
+            "tokens=x",
+            "fault=nap",
+            "speed=9",
+            "ttft=5",
+            "every=0",
+            "percent=0",
+            "status=99",
+            "slow",
+            "crlf=1",
+        ] {
             assert!(bad.parse::<Script>().unwrap_err().to_string().contains(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_share_of_the_requests_is_hit() {
+        let script: Script = "status=500,percent=30".parse().unwrap();
+        let hit = (1..=10_000).filter(|number| script.is_hit(*number)).count();
+        assert!((2_800..3_200).contains(&hit), "{hit}");
+        assert!((1..=100).all(|number| Script::default().is_hit(number)));
     }
 
     #[test]
@@ -343,6 +370,7 @@ mod tests {
             "at=",
             "bytes=",
             "every=",
+            "percent=",
             "then=",
             "usage=",
             "split=",

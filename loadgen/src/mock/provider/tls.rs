@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection};
 
@@ -26,7 +28,19 @@ pub struct TlsSettings {
 /// # Errors
 /// The system's, if nothing can listen there; or no certificate can be made.
 pub fn serve(address: SocketAddr, provider: SocketAddr, settings: TlsSettings) -> io::Result<SocketAddr> {
-    let config = config(&settings.name).map_err(io::Error::other)?;
+    serve_trusted(address, provider, settings).map(|(address, _)| address)
+}
+
+/// As [`serve`], and tells the certificate, in PEM, to whoever wants to trust it.
+///
+/// # Errors
+/// See [`serve`].
+pub fn serve_trusted(
+    address: SocketAddr,
+    provider: SocketAddr,
+    settings: TlsSettings,
+) -> io::Result<(SocketAddr, String)> {
+    let (config, certificate) = config(&settings.name).map_err(io::Error::other)?;
     let listener = Listener::bind(address)?;
     let address = listener.address()?;
     driver::spawn(async move {
@@ -43,10 +57,12 @@ pub fn serve(address: SocketAddr, provider: SocketAddr, settings: TlsSettings) -
             }
         }
     });
-    Ok(address)
+    Ok((address, certificate))
 }
 
-fn config(name: &str) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn config(name: &str) -> Result<(Arc<ServerConfig>, String), Failure> {
     let name = if name.is_empty() { "localhost" } else { name };
     let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
@@ -55,7 +71,14 @@ fn config(name: &str) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error + S
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)?;
-    Ok(Arc::new(config))
+    let lines: Vec<String> = STANDARD
+        .encode(made.cert.der())
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+    Ok((Arc::new(config), pem))
 }
 
 async fn relay(
