@@ -446,7 +446,7 @@ fn what_the_machine_does_not_allow_is_said_before_anything_is_sent() {
         let told = limited(subcommand);
         let words = String::from_utf8(told.stderr).unwrap();
         assert_eq!(told.status.code(), Some(7), "{words}");
-        assert!(words.contains("may open 200; set `ulimit -n 5"), "{words}");
+        assert!(words.contains("may open 200; set `ulimit -n "), "{words}");
     }
 }
 
