@@ -98,6 +98,9 @@ pub struct Destination<'a> {
     pub peer: &'a str,
     /// The same for every attempt at this turn's answer, and for no other turn.
     pub idempotency_key: u128,
+    /// The platform's id of the message whose text this replaces; empty where a new one is posted. Comes only where
+    /// [`Traits::edits`].
+    pub edits: &'a str,
 }
 
 /// What the core and the shell must know about a platform.
@@ -111,6 +114,9 @@ pub struct Traits {
     pub mode: Mode,
     /// Bytes of an inbound request's body.
     pub body_bytes_max: usize,
+    /// A message can be given another text, so that an answer can be shown while it is written. An edit that changes
+    /// nothing counts as [`Delivery::Confirmed`](clawgate_core::event::Delivery::Confirmed).
+    pub edits: bool,
 }
 
 /// A configured account on a platform. Closed: a new platform is a new variant, and the one match of [`Self::adapter`]
@@ -118,7 +124,7 @@ pub struct Traits {
 #[derive(Debug)]
 pub enum Platform {
     /// The Telegram Bot API.
-    Telegram(telegram::Telegram),
+    Telegram(Box<telegram::Telegram>),
     /// Any program that posts signed JSON.
     Webhook(Box<webhook::Webhook>),
 }
@@ -128,7 +134,7 @@ impl Platform {
     #[must_use]
     pub fn adapter(&self) -> &dyn Adapter {
         match self {
-            Self::Telegram(telegram) => telegram,
+            Self::Telegram(telegram) => &**telegram,
             Self::Webhook(webhook) => &**webhook,
         }
     }

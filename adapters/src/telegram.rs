@@ -1,7 +1,8 @@
-//! Telegram: Bot API updates by webhook to inbound events, answers to `sendMessage`.
+//! Telegram: Bot API updates by webhook to inbound events, answers to `sendMessage` and `editMessageText`.
 //!
 //! Owns the account, its secret token, and the API's replies; updates have a file of their own. Obeys the Bot API page
-//! (core.telegram.org/bots/api): "setWebhook", "Making requests", "sendMessage".
+//! (core.telegram.org/bots/api): "setWebhook", "Making requests", "sendMessage",
+//! "editMessageText".
 mod update;
 
 use crate::signature::same;
@@ -40,14 +41,20 @@ pub const API_ROOT: &str = "https://api.telegram.org";
 
 /// What holds for every bot. "Text of the message to be sent, 1-4096 characters after entities parsing", counted as
 /// offsets are: in UTF-16 code units.
-pub const TRAITS: Traits =
-    Traits { text_max: 4_096, unit: Unit::Utf16, mode: Mode::Deliver, body_bytes_max: 256 * 1024 };
+pub const TRAITS: Traits = Traits {
+    text_max: 4_096,
+    unit: Unit::Utf16,
+    mode: Mode::Deliver,
+    body_bytes_max: 256 * 1024,
+    edits: true,
+};
 
 /// A bot.
 pub struct Telegram {
     secret: Option<String>,
     me: Me,
     send_message: Uri,
+    edit_message: Uri,
 }
 
 impl fmt::Debug for Telegram {
@@ -78,13 +85,16 @@ impl Telegram {
             return unusable("secret", "the secret is 1 to 256 of A-Z a-z 0-9 _ -");
         }
         let root = settings.api_root.trim_end_matches('/');
-        let uri = format!("{root}/bot{}/sendMessage", settings.token).parse::<Uri>();
-        let Some(send_message) = uri.ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
+        let method = |name| {
+            let uri = format!("{root}/bot{}/{name}", settings.token).parse::<Uri>().ok();
+            uri.filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
+        };
+        let (Some(send_message), Some(edit_message)) = (method("sendMessage"), method("editMessageText"))
         else {
             return unusable("apiRoot", "the address of the API is not an absolute URL");
         };
         let username = settings.bot_username.trim_start_matches('@').to_owned();
-        Ok(Self { secret: settings.secret, me: Me { username, id }, send_message })
+        Ok(Self { secret: settings.secret, me: Me { username, id }, send_message, edit_message })
     }
 }
 
@@ -123,12 +133,15 @@ impl Adapter for Telegram {
         _unix_seconds: u64,
         body: &mut Vec<u8>,
     ) -> Result<http::Request<()>, Bad> {
-        let refused = Bad::new(Code::DeliveryFailed, "this is no id of a Telegram chat or topic");
+        let refused = Bad::new(Code::DeliveryFailed, "this is no id of a Telegram chat, topic or message");
         let number = |id: &str| id.parse::<i64>().map_err(|_| refused.clone());
         body.extend_from_slice(b"{\"chat_id\":");
         json::write_i64(body, number(if to.chat.is_empty() { to.peer } else { to.chat })?);
+        if !to.edits.is_empty() {
+            body.extend_from_slice(b",\"message_id\":");
+            json::write_i64(body, number(to.edits)?);
         // The topic "General" has the id 1, and is written to without it.
-        if !matches!(to.thread, "" | "1") {
+        } else if !matches!(to.thread, "" | "1") {
             body.extend_from_slice(b",\"message_thread_id\":");
             json::write_i64(body, number(to.thread)?);
         }
@@ -137,7 +150,8 @@ impl Adapter for Telegram {
         body.push(b'}');
         let mut request = http::Request::new(());
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.send_message.clone();
+        *request.uri_mut() =
+            if to.edits.is_empty() { self.send_message.clone() } else { self.edit_message.clone() };
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(request)
     }
@@ -150,9 +164,18 @@ impl Adapter for Telegram {
         json: &mut Json,
         detail: &'a mut String,
     ) -> Delivery<'a> {
-        // What every delivered message is answered with, whatever follows: nothing else of it is needed.
+        // What every delivered message is answered with, whatever follows, and the message's id most often comes first:
+        // nothing else of it is needed.
         if status == 200 && body.starts_with(b"{\"ok\":true") {
-            push_detail(detail, message_id(body));
+            match message_id(body) {
+                "" => {
+                    let parsed = json.parse(body);
+                    let root = parsed.as_ref().ok().map(|document| document.root());
+                    let id = root.and_then(|reply| reply.get("result")?.get("message_id")?.u64());
+                    push_detail(detail, &id.map_or_else(String::new, |id| id.to_string()));
+                }
+                id => push_detail(detail, id),
+            }
             return Delivery::Confirmed { message: detail };
         }
         let parsed = json.parse(body);
@@ -165,7 +188,12 @@ impl Adapter for Telegram {
         if reply.get("ok").and_then(Value::bool) == Some(true) {
             return Delivery::Confirmed { message: "" };
         }
-        push_detail(detail, reply.str_of("description").unwrap_or("refused without a description"));
+        let description = reply.str_of("description").unwrap_or("refused without a description");
+        // An edit that was made before: nobody sees the difference.
+        if status == 400 && description.contains("message is not modified") {
+            return Delivery::Confirmed { message: "" };
+        }
+        push_detail(detail, description);
         let parameter = |key| reply.get("parameters").and_then(|parameters| parameters.get(key));
         if let Some(chat) = parameter("migrate_to_chat_id").and_then(|id| id.i64()) {
             push_detail(detail, &format!("; the group is now the supergroup {chat}"));
@@ -183,7 +211,7 @@ impl Adapter for Telegram {
     }
 }
 
-/// The id of the message, which is the first thing that the Bot API says of one; empty where it is not.
+/// The id of the message, which is the first thing that the Bot API's own servers say of one; empty where it is not.
 fn message_id(body: &[u8]) -> &str {
     let digits = body.strip_prefix(b"{\"ok\":true,\"result\":{\"message_id\":").unwrap_or_default();
     let len = digits.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();

@@ -116,7 +116,13 @@ impl Webhook {
 
 impl Adapter for Webhook {
     fn traits(&self) -> Traits {
-        Traits { text_max: self.text_max, unit: Unit::Chars, mode: Mode::Deliver, body_bytes_max: 256 * 1024 }
+        Traits {
+            text_max: self.text_max,
+            unit: Unit::Chars,
+            mode: Mode::Deliver,
+            body_bytes_max: 256 * 1024,
+            edits: false,
+        }
     }
 
     fn verify(&self, request: &Request<'_>, body: &[u8]) -> Result<(), Bad> {
@@ -250,7 +256,7 @@ mod tests {
     #[test]
     fn our_answers_verify_as_requests() {
         let channel = Platform::Webhook(Box::new(Webhook::new(settings()).unwrap()));
-        let to = Destination { chat: "c", thread: "t", peer: "u", idempotency_key: u128::MAX };
+        let to = Destination { chat: "c", thread: "t", peer: "u", idempotency_key: u128::MAX, edits: "" };
         let mut body = Vec::new();
         let sent = channel.encode(&to, "Hi", u16::MAX, 1_710_000_000, &mut body).unwrap();
         let mut head = String::from("POST /reply HTTP/1.1\r\nHost: h\r\n");

@@ -39,7 +39,7 @@ fn platform(folder: &str) -> Platform {
         Platform::Webhook(Box::new(webhook::Webhook::new(settings).unwrap()))
     };
     match folder {
-        "telegram" => Platform::Telegram(telegram::Telegram::new(telegram).unwrap()),
+        "telegram" => Platform::Telegram(Box::new(telegram::Telegram::new(telegram).unwrap())),
         "webhook" => webhook(Scheme::Standard, Mapping::plain()),
         "webhook-github" => webhook(
             Scheme::Github,
@@ -123,6 +123,7 @@ fn run_reply(platform: &Platform, case: &Value) -> Vec<Value> {
         thread: text("thread"),
         peer: text("peer"),
         idempotency_key: u128::from_str_radix(text("key"), 16).unwrap(),
+        edits: case["edits"].as_str().unwrap_or_default(),
     };
     let part = u16::try_from(case["part"].as_u64().unwrap()).unwrap();
     let mut body = b"left over".to_vec();

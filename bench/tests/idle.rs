@@ -88,6 +88,7 @@ fn plan(sessions_max: usize) -> Plan {
         name: "api".into(),
         text_max: 65_536,
         unit: Unit::Bytes,
+        preview_every: Duration::ZERO,
         dm: DmPolicy::Open,
         groups: GroupPolicy::Disabled,
         allowed: std::collections::BTreeSet::new(),

@@ -1,5 +1,5 @@
-//! Answers posted to platforms: one part, one attempt, one request each. What the platform says goes to the shard,
-//! which decides whether to try again.
+//! Answers posted to platforms, and what is shown of them before: one part, one attempt, one request each. What the
+//! platform says goes to the shard, which decides whether to try again.
 use crate::clock::unix_seconds;
 use crate::driver;
 use crate::reload::Current;
@@ -25,7 +25,7 @@ pub(crate) fn begin(
     (turn, uid): (TurnId, Uid),
     channel: ChannelId,
     (part, attempt): (u16, u16),
-    text: &str,
+    (text, edits): (&str, &str),
 ) {
     let parcel = Parcel { turn, part, attempt };
     let (shared, gateway) = (&thread.shared, thread.gateway());
@@ -40,6 +40,7 @@ pub(crate) fn begin(
                 thread: address.thread,
                 peer: address.peer,
                 idempotency_key: shared.idempotency_key(uid),
+                edits,
             };
             platform.encode(&to, text, part, unix_seconds(), &mut body).map_err(|bad| bad.text.into_owned())
         }

@@ -50,8 +50,9 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         Effect::Fail { client, turn: _, seq, code, detail, retry_after_millis } => {
             reply(thread, client, Reply::Failed { seq, code, retry_after_millis }, effects.text(detail));
         }
-        Effect::Deliver { turn, channel, uid, part, attempt, text } => {
-            deliver::begin(thread, (turn, uid), channel, (part, attempt), effects.text(text));
+        Effect::Deliver { turn, channel, uid, part, attempt, text, edits } => {
+            let text = (effects.text(text), effects.text(edits));
+            deliver::begin(thread, (turn, uid), channel, (part, attempt), text);
         }
         Effect::Settled { turn, session, outcome } => settled(thread, turn, session, outcome),
         Effect::Publish { notice, session, turn: _, text } => {

@@ -186,6 +186,8 @@ fn channels(config: &Config, platforms: &[Option<Platform>], accounts: &[Account
         name: name.into(),
         text_max: u32::MAX,
         unit: Unit::Bytes,
+        // Clients have their own streams.
+        preview_every: Duration::ZERO,
         // Its people were let in by their keys.
         dm: DmPolicy::Open,
         groups: GroupPolicy::Disabled,
@@ -199,6 +201,7 @@ fn channels(config: &Config, platforms: &[Option<Platform>], accounts: &[Account
         name: channel.name.as_str().into(),
         text_max: traits.text_max,
         unit: traits.unit,
+        preview_every: if traits.edits { channel.preview_every } else { Duration::ZERO },
         dm: channel.dm,
         groups: channel.group,
         allowed: channel.allow_from.iter().chain(&channel.groups).map(|id| id.as_str().into()).collect(),
@@ -391,7 +394,7 @@ fn platform(channel: &config::channels::Channel) -> Result<Platform, String> {
                 bot_id: None,
                 api_root: settings.api_root.clone(),
             };
-            Platform::Telegram(telegram::Telegram::new(settings).map_err(unusable)?)
+            Platform::Telegram(Box::new(telegram::Telegram::new(settings).map_err(unusable)?))
         }
         config::channels::Platform::Webhook(settings) => {
             Platform::Webhook(Box::new(webhook::Webhook::new(webhook_settings(settings)).map_err(unusable)?))

@@ -44,6 +44,8 @@ mod models;
 mod overload;
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "e2e/previews.rs"]
+mod previews;
 #[path = "e2e/providers.rs"]
 mod providers;
 #[path = "e2e/rates.rs"]

@@ -31,7 +31,7 @@ fn bot() -> Platform {
         bot_id: None,
         api_root: API_ROOT.to_owned(),
     };
-    Platform::Telegram(Telegram::new(settings).expect("the settings are good"))
+    Platform::Telegram(Box::new(Telegram::new(settings).expect("the settings are good")))
 }
 
 fn telegram() -> Operation {

@@ -248,6 +248,7 @@ fn plan(sessions: usize) -> Plan {
         name: "api".into(),
         text_max: 65_536,
         unit: Unit::Bytes,
+        preview_every: Duration::ZERO,
         dm: DmPolicy::Open,
         groups: GroupPolicy::Disabled,
         allowed: Default::default(),

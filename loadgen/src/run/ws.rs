@@ -46,7 +46,7 @@ const BACKOFF: Duration = Duration::from_millis(50);
 const SLOW_STEP: Duration = Duration::from_millis(50);
 
 /// What the kernel holds for a client that reads slowly, in bytes: the rest is the gateway's to hold.
-const SLOW_BUFFER: i32 = 4096;
+const SLOW_BUFFER: i32 = 64 * 1024;
 
 /// And for one that reads what it is owed at the end.
 const DRAIN_BUFFER: i32 = 1024 * 1024;

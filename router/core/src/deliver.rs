@@ -4,6 +4,7 @@ use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Outcome};
 use crate::event::{Delivery, Mode};
 use crate::id::TurnId;
+use crate::preview::PREVIEW;
 use crate::shard::Shard;
 use crate::split::{self, Cursor};
 use crate::turn::{Delivering, Errand, State};
@@ -103,6 +104,12 @@ impl Shard {
 
     /// Sends the part that begins where the delivery is, or ends the turn if there is none.
     pub(crate) fn deliver_part(&mut self, slot: u32, out: &mut Effects) {
+        if let Some(until) = self.awaits_preview(slot) {
+            if let Some(turn) = self.turns.at_mut(slot) {
+                turn.until = until;
+            }
+            return self.arm(slot);
+        }
         let (id, now, channel) = (self.turn_id(slot), self.now, self.channel_of(slot));
         let Some(turn) = self.turns.at_mut(slot) else { return };
         let Some(channel) = channel else {
@@ -111,6 +118,7 @@ impl Shard {
             return;
         };
         let plan = self.plan.channel(channel);
+        let is_first = turn.delivering.part == 0;
         let Some((part, next)) = split::part(&turn.reply, plan.unit, plan.text_max, turn.delivering.at)
         else {
             let (verdict, session) = (turn.verdict, turn.session);
@@ -119,12 +127,13 @@ impl Shard {
             return;
         };
         let text = out.keep_written(|into| part.write(into));
+        let edits = out.keep(if is_first { turn.shown_message() } else { "" });
         let delivering = &mut turn.delivering;
         (delivering.next, delivering.in_flight) = (next, true);
         let (part, attempt) = (delivering.part, delivering.attempt);
         turn.until = now + self.plan.limits.delivery_age_max;
         let uid = turn.uid;
-        out.push(Effect::Deliver { turn: id, channel, uid, part, attempt, text });
+        out.push(Effect::Deliver { turn: id, channel, uid, part, attempt, text, edits });
         self.arm(slot);
     }
 
@@ -136,6 +145,9 @@ impl Shard {
         delivery: Delivery<'_>,
         out: &mut Effects,
     ) {
+        if part == PREVIEW {
+            return self.on_previewed(id, attempt, delivery, out);
+        }
         let Some(turn) = self.turns.get_mut(id.slot, id.generation) else { return };
         let delivering = &mut turn.delivering;
         let awaited = (delivering.in_flight, delivering.part, delivering.attempt) == (true, part, attempt);
@@ -147,6 +159,13 @@ impl Shard {
             Delivery::Retry { after, detail } => {
                 self.keep_why(id.slot, detail);
                 self.retry_part(id.slot, after, out);
+            }
+            Delivery::Refused { .. } if part == 0 && self.drop_preview(id.slot) => {
+                if let Some(turn) = self.turns.at_mut(id.slot) {
+                    turn.delivering.in_flight = false;
+                    turn.delivering.attempt = attempt.saturating_add(1);
+                }
+                self.deliver_part(id.slot, out);
             }
             Delivery::Refused { detail } => {
                 self.keep_why(id.slot, detail);

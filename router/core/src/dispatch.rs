@@ -136,6 +136,7 @@ impl Shard {
             self.counters.pass(Stage::Dispatch);
             self.publish_state(slot, out);
         }
+        self.begin_preview(slot);
         let call = self.call_id(slot);
         out.push(Effect::Start { call, agent, model });
         if pressed {

@@ -273,12 +273,14 @@ pub enum Effect {
         channel: ChannelId,
         /// The turn's name for ever: with `part` the same for all attempts, also those after a restart.
         uid: Uid,
-        /// Counts the parts from 0.
+        /// Counts the parts from 0; [`crate::preview::PREVIEW`] for the first one as far as it is known yet.
         part: u16,
         /// Counts the attempts at this part from 0.
         attempt: u16,
         /// The text of the part.
         text: Span,
+        /// The platform's id of the message that it takes the place of; empty where it is posted as a new one.
+        edits: Span,
     },
     /// The turn is over; its id is dead. Comes exactly once for each `Accepted`, after `Finish`, `Merged` (unless that
     /// waits for the disk), `Fail` or the last `Delivered`.

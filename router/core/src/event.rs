@@ -362,6 +362,8 @@ pub struct Restored<'a> {
     pub history: bool,
     /// Parts of the answer that the platform has confirmed.
     pub parts: u16,
+    /// The platform's id of the message that the answer was shown in while it was written; empty for none.
+    pub shown: &'a str,
 }
 
 /// What a store knows of a session.

@@ -68,6 +68,7 @@ pub mod past;
 mod places;
 pub mod plan;
 mod policy;
+pub mod preview;
 pub mod queue;
 mod quota;
 mod random;

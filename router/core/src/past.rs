@@ -79,6 +79,8 @@ pub struct Left {
     accepted: Box<[u8]>,
     reply: Box<[u8]>,
     parts: u16,
+    /// The message that its answer is shown in.
+    shown: Box<str>,
 }
 
 impl Left {
@@ -92,7 +94,7 @@ impl Left {
         };
         // Whoever comes after a crash finds no letter: that it was taken up is known, see `Fact::Revived`.
         let accepted = Accepted { replayed: false, ..accepted };
-        Some(Restored { accepted, reply, history, parts: self.parts })
+        Some(Restored { accepted, reply, history, parts: self.parts, shown: &self.shown })
     }
 
     /// Bytes of its message.
@@ -145,7 +147,7 @@ impl Past {
                 if accepted.replayed && !accepted.answered {
                     // An answer from before is that of a dead letter which is tried again, where a full journal left out
                     // how that had ended.
-                    (left.reply, left.parts) = (Box::default(), 0);
+                    (left.reply, left.parts, left.shown) = (Box::default(), 0, Box::default());
                 }
                 if accepted.replayed && left.is_whole() {
                     tell(Fact::Revived(accepted.uid));
@@ -153,7 +155,11 @@ impl Past {
                 // Their messages are part of this one: with it they are over, whether they were settled or not, and none is
                 // a dead letter any more.
                 for uid in accepted.took.iter() {
-                    self.left.remove(&uid);
+                    let shown = self.left.remove(&uid).map(|taken| taken.shown).unwrap_or_default();
+                    if let Some(left) = self.left.get_mut(&accepted.uid).filter(|left| left.shown.is_empty())
+                    {
+                        left.shown = shown;
+                    }
                     tell(Fact::Revived(uid));
                 }
             }
@@ -171,6 +177,7 @@ impl Past {
             Record::Delivered { uid, part, .. } => {
                 self.add(uid, |left| left.parts = left.parts.max(part.saturating_add(1)));
             }
+            Record::Shown { uid, message } => self.add(uid, |left| left.shown = message.into()),
             // Only the record that took it in ends it: that may have been lost where this one was not.
             Record::Settled { outcome: Outcome::Merged, .. } => {}
             Record::Settled { uid, outcome, attempts, detail } => match self.left.remove(&uid) {

@@ -135,6 +135,8 @@ pub struct Channel {
     pub text_max: u32,
     /// What `text_max` counts.
     pub unit: Unit,
+    /// An answer is shown while it is written, and its message edited this often; zero where it is posted when it is whole.
+    pub preview_every: Duration,
     /// Who may write directly.
     pub dm: DmPolicy,
     /// In which groups it answers.

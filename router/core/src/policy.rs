@@ -59,6 +59,7 @@ pub(crate) mod tests {
             name: "c".into(),
             text_max: 100,
             unit: Unit::Chars,
+            preview_every: core::time::Duration::ZERO,
             dm,
             groups,
             allowed: BTreeSet::from(["ann".into(), "room".into(), "".into()]),

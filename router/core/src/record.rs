@@ -129,6 +129,13 @@ pub enum Record<'a> {
         /// The platform's id of the message that it became; empty where it said none.
         message: &'a str,
     },
+    /// The platform shows what was said so far of the answer in this message.
+    Shown {
+        /// The turn.
+        uid: Uid,
+        /// The platform's id of the message.
+        message: &'a str,
+    },
     /// The turn is over.
     Settled {
         /// The turn.
@@ -202,6 +209,7 @@ const CURSOR: u8 = 5;
 const FORGOT: u8 = 6;
 const SEEN: u8 = 7;
 const DROPPED: u8 = 8;
+const SHOWN: u8 = 9;
 
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
@@ -220,6 +228,11 @@ impl<'a> Record<'a> {
                 out.push(DELIVERED);
                 put(out, &uid.0.to_le_bytes());
                 put(out, &part.to_le_bytes());
+                put_text(out, message);
+            }
+            Self::Shown { uid, message } => {
+                out.push(SHOWN);
+                put(out, &uid.0.to_le_bytes());
                 put_text(out, message);
             }
             Self::Settled { uid, outcome, attempts, detail } => {
@@ -269,6 +282,7 @@ impl<'a> Record<'a> {
             CURSOR => Self::Cursor { channel: from.text()?, value: from.text()? },
             FORGOT => Self::Forgot(decode_forgot(&mut from)?),
             SEEN => Self::Seen { mark: [from.long()?, from.long()?], unix_millis: from.long()? },
+            SHOWN => Self::Shown { uid: from.uid()?, message: from.text()? },
             DROPPED => Self::Dropped { uid: from.uid()? },
             _ => return None,
         };
@@ -486,7 +500,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn each() -> [Record<'static>; 14] {
+    fn each() -> [Record<'static>; 15] {
         let uid = Uid(0x0102_0304_0506_0708);
         let accepted = Accepted {
             uid,
@@ -524,6 +538,7 @@ mod tests {
                 text: "so",
             },
             Record::Delivered { uid, part: 258, message: "4711" },
+            Record::Shown { uid, message: "4711" },
             Record::Settled { uid, outcome: Outcome::Dead(Code::DeliveryFailed), attempts: 3, detail: "403" },
             Record::Settled { uid, outcome: Outcome::Cancelled, attempts: 0, detail: "" },
             Record::Cursor { channel: "telegram", value: "815" },

@@ -112,6 +112,7 @@ impl Shard {
             let marks: Vec<Mark> = accepted.seen.iter().map(Mark::from_words).collect();
             turn.take_in(&marks);
             turn.history = restored.history;
+            turn.goes_on_in(restored.shown);
             if accepted.mode != Mode::Deliver && !accepted.id.is_empty() {
                 turn.mark = mark;
             }

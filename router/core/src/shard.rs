@@ -262,6 +262,10 @@ impl Shard {
         match turn.state {
             State::Waiting | State::Ready => self.on_waited_too_long(id.slot, out),
             State::Loading => self.on_load_due(id.slot, out),
+            State::Running if self.now < turn.call.deadline(self.plan.limits.slow_client_age_max) => {
+                self.show(id.slot, out);
+                self.arm(id.slot);
+            }
             State::Running => self.on_call_due(id.slot, out),
             State::BackingOff => {
                 self.queue_up(id.slot);

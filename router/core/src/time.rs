@@ -12,6 +12,8 @@ pub struct Time(pub u64);
 impl Time {
     /// The start of the process.
     pub const ZERO: Self = Self(0);
+    /// Later than all others: what is due then never is.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// The time this many milliseconds after the start.
     #[must_use]

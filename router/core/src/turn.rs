@@ -8,6 +8,7 @@ use crate::id::{AccountId, Client, Uid};
 use crate::limits::Limits;
 use crate::links::Origin;
 use crate::list::{Link, Linked};
+use crate::preview::Preview;
 use crate::record::mark_bytes;
 use crate::split::Cursor;
 use crate::time::Time;
@@ -29,7 +30,7 @@ pub(crate) enum State {
     Loading,
     /// First of its session, in a queue of its agent (or, with an [`Errand`], about to run it).
     Ready,
-    /// Its call runs.
+    /// Its call runs; `until` is when its platform is shown more of its answer.
     Running,
     /// Its next attempt is due at `until`.
     BackingOff,
@@ -197,6 +198,8 @@ pub(crate) struct Rare {
     pub(crate) why: Box<str>,
     /// The account that its message came from, where its conversation is one of several accounts.
     pub(crate) origin: Option<Origin>,
+    /// What its platform sees of its answer while that is still being written.
+    pub(crate) preview: Option<Preview>,
 }
 
 /// One turn.
@@ -368,7 +371,7 @@ impl Turn {
             State::Waiting | State::Ready => {
                 self.holds.waiting.then(|| self.admitted + limits.waiting_age_max)
             }
-            State::Running => Some(self.call.deadline(limits.slow_client_age_max)),
+            State::Running => Some(self.call.deadline(limits.slow_client_age_max).min(self.until)),
             State::Loading | State::BackingOff => Some(self.until),
             // The journal has its own clocks.
             State::Delivering => (!self.delivering.unwritten).then_some(self.until),

@@ -306,11 +306,13 @@ impl Shard {
     fn merge(&mut self, run: &[u32], into: u32, out: &mut Effects) {
         let (words, name_len) = self.join_words(run);
         let (mut took, mut marks, mut written, mut class) = (Vec::new(), Vec::new(), false, None);
+        let mut shown = String::new();
         for &slot in run {
             let Some(turn) = self.turns.at(slot) else { continue };
             written |= turn.lsn != 0;
             class = class.max(Some(turn.class));
             if slot != into {
+                shown.push_str(if shown.is_empty() { turn.shown_message() } else { "" });
                 took.extend_from_slice(turn.joined());
                 took.push(uid_bytes(turn.uid));
                 marks.extend_from_slice(turn.took());
@@ -319,6 +321,7 @@ impl Shard {
         }
         let Some(turn) = self.turns.at_mut(into) else { return };
         turn.take_in(&marks);
+        turn.goes_on_in(&shown);
         turn.name_len = u32::try_from(name_len).unwrap_or(0);
         // One that stands in a queue stands in that of its class.
         turn.class = class.filter(|_| turn.state == State::Waiting).unwrap_or(turn.class);
@@ -330,6 +333,7 @@ impl Shard {
         }
         self.texts.give(before);
         let lsn = if written { self.write_accepted(into, &id, out) } else { 0 };
+        self.write_shown(into, out);
         for &slot in run.iter().filter(|&&slot| slot != into) {
             self.end_merged(slot, into, lsn, out);
         }

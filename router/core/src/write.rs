@@ -5,7 +5,8 @@
 //! the answer is, a dead letter once the turn's end is.
 //!
 //! Records of a turn: `Accepted`, then `Reply` once its answer is whole, `Delivered` for each part that a platform
-//! confirmed, `Settled`. A turn whose number of the first record is 0 is not written at all.
+//! confirmed, `Settled`; before `Reply` also `Shown`, see [`crate::preview`]. A turn whose number of the first record is 0
+//! is not written at all.
 use crate::codes::Code;
 use crate::dedup::At;
 use crate::effect::{Dead, Effect, Effects, Outcome, Saved};
@@ -389,6 +390,7 @@ impl Shard {
     pub(crate) fn write_again(&mut self, slot: u32, out: &mut Effects) {
         let id = self.turns.at(slot).map(|turn| Box::<str>::from(turn.id())).unwrap_or_default();
         self.write_accepted(slot, &id, out);
+        self.write_shown(slot, out);
         let Some(turn) = self.turns.at(slot) else { return };
         let (Some(verdict), part) = (turn.known_verdict(), turn.delivering.part) else { return };
         self.write_reply(slot, verdict, out);

@@ -198,7 +198,7 @@ fn carry_out(thread: &Rc<Thread>, client: Client, letter: &DeadLetter, replay: b
     };
     let reply = letter.reply.as_deref().map(|text| (Outcome::Answered, text));
     let parts = u16::try_from(letter.next_part).unwrap_or(u16::MAX);
-    let restored = Restored { accepted, reply, history: false, parts };
+    let restored = Restored { accepted, reply, history: false, parts, shown: "" };
     thread.handle(Event::Restore { client, restored: &restored });
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Channel {
     pub(crate) mention_gating: bool,
     /// The agent that answers, if the channel has its own.
     pub(crate) agent: Option<AgentId>,
+    /// How often the message is edited in which an answer is shown while it is written; zero for not at all.
+    pub(crate) preview_every: Duration,
     /// The priority of what comes by it.
     pub(crate) class: Class,
     /// Tools of this tier and below may be used for what comes by it.
@@ -193,6 +195,14 @@ pub(super) struct ChannelEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     tolerance_seconds: Option<Seconds>,
+    /// Only `telegram`: `partial` shows an answer while it is written, in a message that grows; `off` posts it when it is
+    /// whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streaming: Option<StreamingName>,
+    /// Only `telegram`: with `streaming`, milliseconds between two edits. Without it: 1000, as platforms ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 250, max = 60_000))]
+    streaming_millis: Option<u32>,
     /// Only `webhook`: where in the JSON is what.
     #[serde(skip_serializing_if = "Option::is_none")]
     mapping: Option<MappingSection>,
@@ -227,6 +237,8 @@ impl Default for ChannelEntry {
             secrets: Vec::new(),
             bot_username: None,
             api_root: None,
+            streaming: None,
+            streaming_millis: None,
             signature: None,
             header: None,
             tolerance_seconds: None,
@@ -272,6 +284,17 @@ impl PolicyName {
             Self::Disabled => GroupPolicy::Disabled,
         }
     }
+}
+
+/// What a platform shows of an answer while it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum StreamingName {
+    /// Nothing.
+    #[default]
+    Off,
+    /// What was said so far, in a message that is edited.
+    Partial,
 }
 
 /// How requests prove where they come from.
@@ -341,8 +364,11 @@ enum Kind {
 
 const KINDS: &[(&str, Kind)] = &[("telegram", Kind::Telegram), ("webhook", Kind::Webhook)];
 
+/// Time between two edits, where none is written: platforms ask for a second.
+const STREAMING_MILLIS: u32 = 1_000;
+
 // Of the keys of a channel, those that only one type has a use for.
-const TELEGRAM: &[&str] = &["token", "botUsername", "apiRoot"];
+const TELEGRAM: &[&str] = &["token", "botUsername", "apiRoot", "streaming", "streamingMillis"];
 const WEBHOOK: &[&str] = &[
     "secrets",
     "signature",
@@ -385,6 +411,12 @@ impl ChannelEntry {
             groups: self.groups.clone(),
             mention_gating: self.mention_gating.unwrap_or(kind == Kind::Telegram),
             agent,
+            preview_every: match self.streaming.unwrap_or_default() {
+                StreamingName::Off => Duration::ZERO,
+                StreamingName::Partial => {
+                    Duration::from_millis(self.streaming_millis.unwrap_or(STREAMING_MILLIS).into())
+                }
+            },
             class: self.class.resolve(),
             tier: self.tier,
             tiers: self.tiers.iter().map(|(peer, Tier(tier))| (peer.clone(), *tier)).collect(),

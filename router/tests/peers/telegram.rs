@@ -1,5 +1,5 @@
-//! A simulated Bot API: `sendMessage` as Telegram's servers answer it, and updates as they post them to a webhook.
-//! Obeys "Making requests", "sendMessage" and "Update" of core.telegram.org/bots/api.
+//! A simulated Bot API: `sendMessage` and `editMessageText` as Telegram's servers answer them, and updates as they post
+//! them to a webhook. Obeys "Making requests", "sendMessage", "editMessageText" and "Update" of core.telegram.org/bots/api.
 use super::Watched;
 use super::gateway::merge;
 use super::server::{After, Asked, Line, Server};
@@ -34,8 +34,10 @@ pub(crate) enum Verdict {
 /// What the API saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// What was sent, in order.
+    /// What was sent, in order, as it reads after all edits.
     pub(crate) posts: Vec<Post>,
+    /// Texts that took the place of another one, in order.
+    pub(crate) edits: Vec<String>,
     /// Every request, whatever became of it.
     pub(crate) attempts: Vec<Post>,
     attempts_to: HashMap<i64, u32>,
@@ -94,7 +96,8 @@ fn answer(
         line.answer(code, &[], &json!({ "ok": false, "error_code": code, "description": text }).to_string());
         After::Keep
     };
-    if asked.target != format!("/bot{TOKEN}/sendMessage") {
+    let is_edit = asked.target == format!("/bot{TOKEN}/editMessageText");
+    if !is_edit && asked.target != format!("/bot{TOKEN}/sendMessage") {
         return failed(line, 404, "Not Found");
     }
     let body = asked.json();
@@ -107,6 +110,15 @@ fn answer(
     }
     if 4_096 < text.encode_utf16().count() {
         return failed(line, 400, "Bad Request: message is too long");
+    }
+    if is_edit {
+        return match edit(&body, chat, &text, seen) {
+            Ok(result) => {
+                line.answer(200, &[], &json!({ "ok": true, "result": result }).to_string());
+                After::Keep
+            }
+            Err(why) => failed(line, 400, why),
+        };
     }
     let post = Post { chat, thread, text };
     let before = seen.with(|seen| {
@@ -139,6 +151,24 @@ fn answer(
         Verdict::Failed(code, text) => failed(line, code, text),
         Verdict::Broken => After::Close,
     }
+}
+
+/// Gives a message another text, as the API's own servers do it.
+fn edit(body: &Value, chat: i64, text: &str, seen: &Watched<Seen>) -> Result<Value, &'static str> {
+    let number = body["message_id"].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
+    seen.with(|seen| {
+        let post = number.checked_sub(1).and_then(|index| seen.posts.get_mut(index));
+        let post = post.filter(|post| post.chat == chat).ok_or("Bad Request: message to edit not found")?;
+        if post.text == text {
+            return Err(
+                "Bad Request: message is not modified: specified new message content and reply markup \
+                        are exactly the same as a current content and reply markup of the message",
+            );
+        }
+        text.clone_into(&mut post.text);
+        seen.edits.push(text.to_owned());
+        Ok(json!({ "message_id": number, "chat": { "id": chat, "type": "private" }, "text": text }))
+    })
 }
 
 /// A text message in a private chat, as Telegram posts it.

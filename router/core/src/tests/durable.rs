@@ -136,7 +136,7 @@ fn restore(scene: &mut Scene, restored: Restored<'_>) -> Vec<String> {
 #[test]
 fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
     let mut scene = keeps(plan(), false);
-    let asked = Restored { accepted: accepted(), reply: None, history: false, parts: 0 };
+    let asked = Restored { accepted: accepted(), reply: None, history: false, parts: 0, shown: "" };
     assert_eq!(
         restore(&mut scene, asked),
         ["accepted 0.1 ahead 0", "append 1 accepted  hi", "save 1 revived", "start 0.1#0 agent 0 model 0"],
@@ -144,7 +144,8 @@ fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
     );
     let text = "a long answer, and the rest of it";
     let accepted = Accepted { peer: "bob", uid: Uid(78 << Uid::SHARD_BITS), ..accepted() };
-    let replied = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
+    let replied =
+        Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1, shown: "" };
     assert_eq!(
         restore(&mut scene, replied),
         [
@@ -158,8 +159,13 @@ fn a_turn_of_the_last_run_goes_on_from_where_it_was() {
         "no model is asked, no part posted twice"
     );
     let behind = Accepted { uid: Uid(79 << Uid::SHARD_BITS), text: "more", ..accepted };
-    let behind =
-        Restored { accepted: behind, reply: Some((Outcome::Answered, "so")), history: false, parts: 0 };
+    let behind = Restored {
+        accepted: behind,
+        reply: Some((Outcome::Answered, "so")),
+        history: false,
+        parts: 0,
+        shown: "",
+    };
     assert_eq!(
         restore(&mut scene, behind),
         ["accepted 2.1 ahead 1", "append 5 accepted  more", "append 6 reply answered so", "save 3 revived"]
@@ -175,7 +181,8 @@ fn what_was_promised_is_kept_beyond_smaller_limits() {
     let mut scene = keeps(small, false);
     for (number, peer) in (1_u64..).zip(["ann", "bob", "cyd"]) {
         let accepted = Accepted { peer, uid: Uid(number), ..accepted() };
-        let lines = restore(&mut scene, Restored { accepted, reply: None, history: false, parts: 0 });
+        let lines =
+            restore(&mut scene, Restored { accepted, reply: None, history: false, parts: 0, shown: "" });
         assert!(lines[0].starts_with("accepted"), "{lines:?}");
     }
     assert_eq!(scene.send(posts("dan", "hi"))[0], "refused BUSY 1000");
@@ -209,7 +216,8 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
     assert_eq!(scene.shard().released(), 4);
     let text = "a long answer, and the rest of it";
     let accepted = Accepted { replayed: true, ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1 };
+    let restored =
+        Restored { accepted, reply: Some((Outcome::Answered, text)), history: false, parts: 1, shown: "" };
     let client = Client { ticket: 5, ..Client::default() };
     let lines = scene.event(Event::Restore { client, restored: &restored });
     assert_eq!(
@@ -242,7 +250,8 @@ fn what_no_platform_takes_is_a_dead_letter_and_can_be_tried_again() {
 fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
     let mut scene = keeps(plan(), false);
     let accepted = Accepted { replayed: true, ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, "so")), history: false, parts: 0 };
+    let restored =
+        Restored { accepted, reply: Some((Outcome::Answered, "so")), history: false, parts: 0, shown: "" };
     let client = Client { ticket: 5, ..Client::default() };
     scene.event(Event::Restore { client, restored: &restored });
     let session = scene.find("ann").unwrap();
@@ -264,7 +273,7 @@ fn a_letter_whose_turn_ends_before_that_is_on_disk_goes_once_it_is() {
 fn a_letter_that_is_being_tried_is_not_tried_twice_however_late_one_asks() {
     let mut scene = keeps(plan(), false);
     let accepted = Accepted { replayed: true, ..accepted() };
-    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0, shown: "" };
     let client = Client { ticket: 5, ..Client::default() };
     scene.event(Event::Restore { client, restored: &restored });
     assert_eq!(durable(&mut scene, 1), ["operated ok", "save 1 revived"]);
@@ -325,7 +334,7 @@ fn what_is_lost_on_the_way_to_the_disk_is_written_again_also_when_it_is_over() {
 fn what_is_left_of_a_channel_that_is_gone_ends_in_words() {
     let mut scene = keeps(plan(), false);
     let gone = Accepted { channel: "gone", ..accepted() };
-    let asked = Restored { accepted: gone, reply: None, history: false, parts: 0 };
+    let asked = Restored { accepted: gone, reply: None, history: false, parts: 0, shown: "" };
     assert_eq!(
         restore(&mut scene, asked),
         [
@@ -355,7 +364,7 @@ fn a_letter_that_nobody_is_left_to_answer_stays_a_letter() {
     plan.route = Strategy::Static(AgentId(9));
     let mut scene = keeps(plan, false);
     let accepted = Accepted { agent: "gone", ..accepted() };
-    let left = Restored { accepted, reply: None, history: false, parts: 0 };
+    let left = Restored { accepted, reply: None, history: false, parts: 0, shown: "" };
     let letter = Restored { accepted: Accepted { replayed: true, ..accepted }, ..left };
     let client = Client { ticket: 5, ..Client::default() };
     assert_eq!(scene.event(Event::Restore { client, restored: &letter }), ["operated NOT_FOUND"]);
@@ -633,7 +642,8 @@ fn an_answer_of_the_last_run_is_kept_for_who_asks_again() {
     let mut scene = keeps(plan(), false);
     let id = "e1";
     let accepted = Accepted { id, mode: Mode::Stream, chat: "", ..accepted() };
-    let restored = Restored { accepted, reply: Some((Outcome::Answered, "hello")), history: false, parts: 0 };
+    let restored =
+        Restored { accepted, reply: Some((Outcome::Answered, "hello")), history: false, parts: 0, shown: "" };
     let lines = restore(&mut scene, restored);
     assert_eq!(lines.last().unwrap(), "settled 0.1 answered");
     let asks = Inbound { id, receipt: true, mode: Mode::Whole, ..says("ann", "hi") };

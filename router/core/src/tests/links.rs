@@ -72,7 +72,7 @@ fn a_linked_message_is_written_down_as_it_came_and_taken_up_into_the_shared_conv
     assert_eq!((accepted.channel, accepted.peer, accepted.chat), ("tg", "7", "c7"));
     durable(&mut scene, 1);
     let mut later = keeps(linked(), false);
-    let restored = crate::event::Restored { accepted, reply: None, history: false, parts: 0 };
+    let restored = crate::event::Restored { accepted, reply: None, history: false, parts: 0, shown: "" };
     later.event(Event::Restore { client: Client::NOBODY, restored: &restored });
     let session = later.find("ann").unwrap();
     assert_eq!(later.shards[0].channel_name(session), "person");

@@ -14,6 +14,7 @@ mod lookups;
 mod operations;
 mod overload;
 mod places;
+mod previews;
 mod quotas;
 mod reload;
 mod requests;
@@ -35,6 +36,7 @@ use crate::links::Links;
 use crate::plan::{
     Agent, BreakerPlan, Channel, DmPolicy, Excerpt, GroupPolicy, Model, Plan, Unit, WhileRunning,
 };
+use crate::preview::PREVIEW;
 use crate::record::Record;
 use crate::route::Strategy;
 use crate::shard::Shard;
@@ -95,6 +97,7 @@ pub(crate) fn channel(name: &str) -> Channel {
         name: name.into(),
         text_max: 20,
         unit: Unit::Chars,
+        preview_every: Duration::ZERO,
         dm: DmPolicy::Open,
         groups: GroupPolicy::Open,
         allowed: BTreeSet::new(),
@@ -294,8 +297,10 @@ fn line(effect: &Effect, out: &Effects) -> String {
             format!("fail {} {seq} {} [{}] {retry_after_millis}", of(turn), code.name(), out.text(detail))
         }
         Effect::Merged { turn, seq, into, .. } => format!("merged {} {seq} into {}", of(turn), of(into)),
-        Effect::Deliver { turn, part, attempt, text, .. } => {
-            format!("deliver {} part {part} attempt {attempt} [{}]", of(turn), out.text(text))
+        Effect::Deliver { turn, part, attempt, text, edits, .. } => {
+            let part = if part == PREVIEW { "preview".to_string() } else { format!("part {part}") };
+            let edits = if out.text(edits).is_empty() { "" } else { &format!(" into {}", out.text(edits)) };
+            format!("deliver {} {part} attempt {attempt} [{}]{edits}", of(turn), out.text(text))
         }
         Effect::Settled { turn, outcome: how, .. } => format!("settled {} {}", of(turn), outcome(how)),
         Effect::Publish { notice, text, .. } => publish(notice, out.text(text)),
@@ -326,6 +331,7 @@ fn written(bytes: &[u8]) -> String {
         }
         Some(Record::Reply { verdict, text, .. }) => format!("reply {} {text}", outcome(verdict)),
         Some(Record::Delivered { part, message, .. }) => format!("delivered {part} {message}"),
+        Some(Record::Shown { message, .. }) => format!("shown in {message}"),
         Some(Record::Settled { outcome: how, attempts, detail, .. }) => {
             format!("settled {} {attempts} {detail}", outcome(how))
         }

@@ -437,7 +437,7 @@ fn a_dead_letter_that_took_a_message_in_and_failed_again_is_another_letter() {
         text: "one",
         ..Accepted::default()
     };
-    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0, shown: "" };
     let client = Client { ticket: 5, ..Client::default() };
     scene.event(Event::Restore { client, restored: &restored });
     let lines = scene.send(posts("ann", "two"));
@@ -485,7 +485,7 @@ fn a_turn_that_is_taken_up_again_has_the_ids_of_its_messages_and_no_other() {
         seen: Marks::new(&marks),
         ..Accepted::default()
     };
-    let restored = Restored { accepted, reply: None, history: false, parts: 0 };
+    let restored = Restored { accepted, reply: None, history: false, parts: 0, shown: "" };
     let lines = scene.event(Event::Restore { client: Client::NOBODY, restored: &restored });
     assert_eq!(lines[1], "append 1 accepted  one\ntwo with 1 id");
 }

@@ -14,6 +14,7 @@ use clawgate_core::journal::format::Name;
 use clawgate_core::journal::writer::{Deed, State, Writer};
 use clawgate_core::log::JournalState;
 use clawgate_core::plan::{Plan, RunningMode};
+use clawgate_core::preview::PREVIEW;
 use clawgate_core::record::{Accepted, Record};
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
@@ -54,7 +55,7 @@ pub(crate) enum Input {
     Finished { call: CallId },
     Failed { call: CallId, retry: Retry },
     Left { turn: TurnId },
-    Delivered { turn: TurnId, uid: Uid, part: u16, attempt: u16, word: Word },
+    Delivered { turn: TurnId, uid: Uid, part: u16, attempt: u16, word: Word, message: String },
     Operate { client: Client, place: usize, wish: Wish, number: usize },
     Restore { client: Client, uid: Uid, letter: Letter },
     DropLetter { client: Client, uid: Uid },
@@ -143,8 +144,8 @@ impl World {
                 self.handle(shard, Event::Ended { call: *call, end: End::Failed(failure) });
             }
             Input::Left { turn } => self.handle(shard, Event::Left { turn: *turn }),
-            Input::Delivered { turn, uid, part, attempt, word } => {
-                self.feed_delivered(shard, (*turn, *uid), (*part, *attempt), *word);
+            Input::Delivered { turn, uid, part, attempt, word, message } => {
+                self.feed_delivered(shard, (*turn, *uid), (*part, *attempt), *word, message);
             }
             Input::Operate { client, place, wish, number } => {
                 self.feed_wish(shard, *client, *place, *wish, *number);
@@ -172,17 +173,27 @@ impl World {
         }
     }
 
-    fn feed_delivered(&mut self, shard: usize, (turn, uid): (TurnId, Uid), at: (u16, u16), word: Word) {
+    fn feed_delivered(
+        &mut self,
+        shard: usize,
+        (turn, uid): (TurnId, Uid),
+        at: (u16, u16),
+        word: Word,
+        message: &str,
+    ) {
         let (part, attempt) = at;
         let delivery = match word {
             Word::Taken => {
                 self.ledger.on_told(uid, part);
-                Delivery::Confirmed { message: "p" }
+                Delivery::Confirmed { message }
             }
             Word::Later(after) => Delivery::Retry { after, detail: "later" },
             Word::Refused => Delivery::Refused { detail: "no" },
         };
         self.handle(shard, Event::Delivered { turn, part, attempt, delivery });
+        if part == PREVIEW && !self.life.is_dead {
+            self.ledger.on_show_told(message);
+        }
     }
 
     fn feed_wish(&mut self, shard: usize, client: Client, at: usize, wish: Wish, number: usize) {
@@ -228,7 +239,7 @@ impl World {
         };
         let reply = letter.reply.as_deref().map(|reply| (Outcome::Answered, reply));
         self.life.about = Some(self.ledger.own_number(uid, &letter.text));
-        let restored = Restored { accepted, reply, history: false, parts: letter.parts };
+        let restored = Restored { accepted, reply, history: false, parts: letter.parts, shown: "" };
         self.handle(shard, Event::Restore { client, restored: &restored });
     }
 
@@ -287,10 +298,15 @@ impl World {
             Effect::Save { save, session, needed, saved } => {
                 self.save(shard, save, needed, (session, saved), out);
             }
-            Effect::Deliver { turn, uid, part, attempt, text, .. } => {
-                self.ledger.on_deliver(uid, part, out.text(text));
+            Effect::Deliver { turn, uid, part, attempt, text, edits, .. } => {
+                let edits = out.text(edits);
+                if part == PREVIEW {
+                    self.ledger.on_show(uid, out.text(text), edits);
+                } else {
+                    self.ledger.on_deliver(uid, part, out.text(text), edits);
+                }
                 self.check_destination(shard, turn, uid);
-                self.post(shard, turn, uid, (part, attempt));
+                self.post(shard, (turn, uid), (part, attempt), edits);
             }
             Effect::Accepted { client, turn, durable, again, .. } => {
                 self.on_accepted(shard, client, turn, (durable, again));
@@ -434,7 +450,7 @@ impl World {
         self.later(self.now + pause, Act::Input(shard, Input::Sighted { lookup, mark }));
     }
 
-    fn post(&mut self, shard: usize, turn: TurnId, uid: Uid, (part, attempt): (u16, u16)) {
+    fn post(&mut self, shard: usize, (turn, uid): (TurnId, Uid), (part, attempt): (u16, u16), edits: &str) {
         let word = match self.dice.weighted(&[80, 4, 5, 3, 4]) {
             0 => Some(Word::Taken),
             1 => Some(Word::Refused),
@@ -442,17 +458,35 @@ impl World {
             // It is taken and the answer gets lost; or nothing arrives.
             3 => {
                 self.marks.hit("answers that were lost");
-                self.ledger.on_taken(uid, part, false);
+                self.taken(uid, part, false, edits);
                 None
             }
             _ => None,
         };
         let Some(word) = word else { return };
-        if matches!(word, Word::Taken) {
-            self.ledger.on_taken(uid, part, true);
+        let mut message = String::new();
+        match word {
+            Word::Taken => message = self.taken(uid, part, true, edits),
+            Word::Refused if part != PREVIEW => self.ledger.on_edit_refused(edits),
+            Word::Refused | Word::Later(_) => {}
         }
         let at = self.now + self.dice.millis(0, 60);
-        self.later(at, Act::Input(shard, Input::Delivered { turn, uid, part, attempt, word }));
+        self.later(at, Act::Input(shard, Input::Delivered { turn, uid, part, attempt, word, message }));
+    }
+
+    /// The platform takes a part, or what is shown before; the message that it is in.
+    fn taken(&mut self, uid: Uid, part: u16, heard: bool, edits: &str) -> String {
+        self.marks.hit(match (part == PREVIEW, edits.is_empty()) {
+            (true, true) => "previews",
+            (true, false) => "previews that grow",
+            (false, false) => "previews that become the answer",
+            (false, true) => "parts",
+        });
+        if part == PREVIEW {
+            return self.ledger.on_show_taken(uid, edits, heard);
+        }
+        self.ledger.on_taken(uid, part, heard, edits);
+        edits.to_owned()
     }
 
     fn ask_model(&mut self, shard: usize, call: CallId) {

@@ -101,6 +101,8 @@ pub(crate) struct Turn {
     pub(crate) reply: Option<(Outcome, String)>,
     /// Parts whose confirmation is on disk.
     parts: u16,
+    /// The message that shows its answer, as that is on disk.
+    pub(crate) shown: Option<String>,
     /// How it ended, on disk.
     pub(crate) settled: Option<Outcome>,
     /// How it ended, by the word of a shard that may have died since.
@@ -116,6 +118,16 @@ impl Turn {
     /// Is nothing more to be done for it?
     pub(crate) fn is_over(&self) -> bool {
         self.over.is_some() || self.settled.is_some() && !self.reviving
+    }
+
+    /// A dead letter was taken up again, and that is not known to be on disk.
+    pub(crate) const fn reviving(&self) -> bool {
+        self.reviving
+    }
+
+    /// The turn that answers it together with its own.
+    pub(crate) const fn into(&self) -> Option<Uid> {
+        self.into
     }
 
     pub(crate) fn is_merged(&self) -> bool {
@@ -158,6 +170,7 @@ enum Written {
     /// And to what.
     Reply(Outcome, String, Vec<usize>),
     Delivered(u16),
+    Shown(String),
     Settled(Outcome),
 }
 
@@ -175,12 +188,14 @@ struct Open {
 pub(crate) struct Found {
     pub(crate) reply: Option<(Outcome, String)>,
     pub(crate) parts: u16,
+    pub(crate) shown: Option<String>,
     pub(crate) numbers: Vec<usize>,
 }
 
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    pub(crate) previews: super::previews::Previews,
     pub(crate) messages: Vec<Message>,
     pub(crate) turns: BTreeMap<Uid, Turn>,
     open: Vec<Open>,
@@ -271,6 +286,10 @@ impl Ledger {
                 (uid, Written::Reply(verdict, text.to_owned(), numbers))
             }
             Record::Delivered { uid, part, .. } => (uid, Written::Delivered(part)),
+            Record::Shown { uid, message } => {
+                self.on_shown(&record);
+                (uid, Written::Shown(message.to_owned()))
+            }
             Record::Settled { uid, outcome, .. } => (uid, Written::Settled(outcome)),
             Record::Cursor { .. } => panic!("nobody polls here"),
             Record::Seen { mark, .. } => return self.seen.push((shard, lsn, mark)),
@@ -367,6 +386,7 @@ impl Ledger {
                 turn.awaits_reply = *revives && *answered;
                 if *revives && !answered {
                     turn.revive();
+                    turn.shown = None;
                 }
                 for taken in took {
                     if let Some(turn) = self.turns.get_mut(taken) {
@@ -384,9 +404,10 @@ impl Ledger {
                 }
             }
             Written::Delivered(part) => turn.parts = turn.parts.max(part + 1),
+            Written::Shown(message) => turn.shown = Some(message.clone()),
             // That it is answered with another one says that one's record.
             Written::Settled(Outcome::Merged) => {}
-            Written::Settled(outcome) => turn.settled = Some(*outcome),
+            Written::Settled(outcome) => (turn.settled, turn.shown) = (Some(*outcome), None),
         }
     }
 
@@ -436,7 +457,13 @@ impl Ledger {
     }
 
     /// A shard asks to post a part.
-    pub(crate) fn on_deliver(&self, uid: Uid, part: u16, text: &str) {
+    pub(crate) fn on_deliver(&mut self, uid: Uid, part: u16, text: &str, edits: &str) {
+        assert!(part == 0 || edits.is_empty(), "only the first part takes the place of what was shown");
+        assert!(
+            part != 0 || !edits.is_empty() || self.may_post(uid),
+            "{uid:?} is answered beside what it shows"
+        );
+        self.check_edits(uid, edits);
         let Some(turn) = self.turns.get(&uid) else { panic!("a part of a turn that nobody admitted") };
         let number = turn.number;
         assert!(turn.reply.is_some(), "a part of {number} goes out, and the answer is not on disk");
@@ -455,10 +482,11 @@ impl Ledger {
     }
 
     /// The platform takes a part; `heard` if the shard will hear of that.
-    pub(crate) fn on_taken(&mut self, uid: Uid, part: u16, heard: bool) {
+    pub(crate) fn on_taken(&mut self, uid: Uid, part: u16, heard: bool, edits: &str) {
+        let is_read = self.on_edit_taken(edits);
         let Some(turn) = self.turns.get_mut(&uid) else { return };
         let post = turn.posts.entry(part).or_default();
-        post.taken += 1;
+        post.taken += u32::from(!is_read || post.taken == 0);
         assert!(post.taken <= 1 + post.excuses, "people read part {part} of {} twice", turn.number);
         if !heard {
             post.excuses += 1;
@@ -475,6 +503,9 @@ impl Ledger {
     /// A shard says that a turn is over.
     pub(crate) fn on_settled(&mut self, number: usize, outcome: Outcome) {
         let Some(uid) = self.messages[number].uid else { return };
+        if outcome == Outcome::Answered {
+            self.check_left_over(uid);
+        }
         let Some(turn) = self.turns.get_mut(&uid) else { return };
         assert!(!turn.is_over(), "{number} is over twice");
         if turn.is_delivered && outcome == Outcome::Answered {
@@ -544,6 +575,12 @@ impl Ledger {
                         "the answer of {number} is another one after the start"
                     );
                     assert_eq!(found.parts, turn.parts, "{number} goes on from another part");
+                    // One that people deleted need not be known any more.
+                    let is_gone = turn.shown.as_ref().is_some_and(|name| self.previews.is_excused(name));
+                    if !(is_gone && found.shown.is_none()) {
+                        assert_eq!(found.shown, turn.shown, "{number} goes on in another message");
+                    }
+                    turn.shown.clone_from(&found.shown);
                     assert_eq!(found.numbers, turn.numbers, "{number} answers others after the start");
                 }
                 (Some(_), false) if turn.accepted => panic!("{number} was over, and comes back"),

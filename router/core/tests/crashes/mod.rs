@@ -12,6 +12,7 @@ mod ledger;
 mod links;
 mod marks;
 mod people;
+mod previews;
 mod rest;
 mod restart;
 mod store;

@@ -101,11 +101,12 @@ fn agent(dice: &mut Dice, name: &str, history: bool) -> Agent {
     }
 }
 
-fn channel(name: &str, agent: Option<AgentId>) -> Channel {
+fn channel(dice: &mut Dice, name: &str, agent: Option<AgentId>) -> Channel {
     Channel {
         name: name.into(),
         text_max: PART_CHARS,
         unit: Unit::Chars,
+        preview_every: Duration::from_millis(*dice.pick(&[0, 5, 10, 30])),
         dm: DmPolicy::Open,
         groups: GroupPolicy::Open,
         allowed: BTreeSet::new(),
@@ -120,16 +121,16 @@ fn channel(name: &str, agent: Option<AgentId>) -> Channel {
 pub(crate) fn plan(dice: &mut Dice, is_whole: bool, (kinship, places): (&Kinship, &[Place])) -> Plan {
     let (has_app, has_bob) = (is_whole || dice.chance(850), is_whole || dice.chance(850));
     let bob = has_bob.then_some(AgentId(1));
-    let mut channels = vec![channel("web", None)];
+    let mut channels = vec![channel(dice, "web", None)];
     let mut agents = vec![agent(dice, "ada", true)];
     if has_app || kinship.is_there() {
-        channels.insert(0, channel("app", bob));
+        channels.insert(0, channel(dice, "app", bob));
     }
     if has_bob {
         agents.push(agent(dice, "bob", false));
     }
     if kinship.is_there() {
-        channels.push(channel(CHANNEL, None));
+        channels.push(channel(dice, CHANNEL, None));
     }
     let links = kinship.links(places, &channels);
     Plan {
@@ -263,9 +264,18 @@ impl World {
             let restored = left.restored().unwrap();
             let reply = restored.reply.map(|(verdict, text)| (verdict, text.to_owned()));
             let numbers = numbers_of(restored.accepted.text);
-            (restored.accepted.uid, Found { reply, parts: restored.parts, numbers })
+            (
+                restored.accepted.uid,
+                Found {
+                    reply,
+                    parts: restored.parts,
+                    shown: Some(restored.shown.to_owned()).filter(|shown| !shown.is_empty()),
+                    numbers,
+                },
+            )
         });
         self.ledger.on_recovered(&present, &found.collect());
+        self.ledger.forget_previews();
         // The system's clock may have been set back meanwhile.
         let back = if self.dice.chance(200) { self.dice.below(4_000_000) } else { 0 };
         let unix_micros = self.clock_micros + self.now.0 / 1_000 - back;

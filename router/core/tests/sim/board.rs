@@ -439,7 +439,8 @@ impl Board {
                 let detail = step.effects.text(detail);
                 self.on_fail(step, turn, &Fail { client, seq, code, detail, retry_after_millis });
             }
-            Effect::Deliver { turn, channel, uid: _, part, attempt, text } => {
+            Effect::Deliver { turn, channel, uid: _, part, attempt, text, edits } => {
+                assert_eq!(step.effects.text(edits), "", "{turn:?}: no message was shown before the answer");
                 let text = step.effects.text(text);
                 self.on_deliver(step, turn, &Deliver { channel, part, attempt, text });
             }

@@ -224,6 +224,8 @@ impl Draft {
             name: draft.name.into(),
             text_max: draft.text_max,
             unit: draft.unit,
+            // What a platform sees before an answer is whole is judged by the simulator of crashes.
+            preview_every: Duration::ZERO,
             dm: draft.dm,
             groups: draft.groups,
             allowed: draft.allowed.iter().map(|name| name.as_str().into()).collect(),
