@@ -147,7 +147,7 @@ impl Past {
                 if accepted.replayed && !accepted.answered {
                     // An answer from before is that of a dead letter which is tried again, where a full journal left out
                     // how that had ended.
-                    (left.reply, left.parts, left.shown) = (Box::default(), 0, Box::default());
+                    (left.reply, left.parts) = (Box::default(), 0);
                 }
                 if accepted.replayed && left.is_whole() {
                     tell(Fact::Revived(accepted.uid));

@@ -125,6 +125,11 @@ impl Turn {
         self.reviving
     }
 
+    /// It is a dead letter that is tried again: that knows nothing of what was shown the first time.
+    pub(crate) const fn is_replayed(&self) -> bool {
+        self.is_replayed
+    }
+
     /// The turn that answers it together with its own.
     pub(crate) const fn into(&self) -> Option<Uid> {
         self.into
@@ -352,6 +357,7 @@ impl Ledger {
             let ended = turn.over.or(turn.settled);
             assert!(matches!(ended, Some(Outcome::Dead(_))), "{number} is no dead letter and tried again");
             (turn.over, turn.is_replayed, turn.reviving) = (None, true, true);
+            self.previews.excuse(uid);
         }
         assert!(!turn.is_over(), "message {number} is over and admitted again");
         turn.reviving
@@ -386,7 +392,6 @@ impl Ledger {
                 turn.awaits_reply = *revives && *answered;
                 if *revives && !answered {
                     turn.revive();
-                    turn.shown = None;
                 }
                 for taken in took {
                     if let Some(turn) = self.turns.get_mut(taken) {
@@ -635,8 +640,11 @@ impl Ledger {
         let may = |number: usize| self.places(number).into_iter().any(|place| of(place).0);
         let must = |number: usize| self.places(number).into_iter().all(|place| of(place).1);
         let own = || self.turns.iter().filter(|(_, turn)| may(turn.number));
-        // A letter that is tried again keeps its name: what was said after it would have to go without it.
-        let is_mixed = !is_closed && own().any(|(_, turn)| turn.is_replayed && !turn.is_over());
+        // A letter that is tried again keeps its name, and so does a turn that came from another conversation with the
+        // links: what was said after it would have to go without it.
+        let is_older =
+            |turn: &Turn| turn.is_replayed || self.places(turn.number).into_iter().any(|place| !of(place).1);
+        let is_mixed = !is_closed && own().any(|(_, turn)| is_older(turn) && !turn.is_over());
         let said = own().filter(|(_, turn)| turn.is_answered() && !is_mixed && must(turn.number));
         self.forgetting.push((client, said.map(|(uid, _)| *uid).collect()));
         let turns = &self.turns;

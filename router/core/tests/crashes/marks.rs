@@ -28,7 +28,7 @@ pub(crate) const WANTED: Wanted = &[
     ("answered", 14_000),
     ("failed", 100),
     ("cancelled", 500),
-    ("dead letter", 700),
+    ("dead letter", 600),
     ("replayed", 100),
     ("dropped", 50),
     ("repeated", 300),

@@ -1,6 +1,6 @@
 //! What people see of an answer while it is written: messages on the platform, which of them a turn may edit, and that
 //! none is left over beside the answer but for a reason.
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Turn};
 use clawgate_core::id::Uid;
 use clawgate_core::record::Record;
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 /// A message on the platform that showed an answer before it was whole.
 #[derive(Clone, Copy, Debug)]
 struct Draft {
-    /// The turn that shows its answer in it.
+    /// The turn that posted it, and the one that shows its answer in it now.
+    from: Uid,
     uid: Uid,
     /// The shard knows its name.
     is_known: bool,
@@ -27,6 +28,11 @@ impl Previews {
     pub(crate) fn is_excused(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|draft| draft.is_excused)
     }
+
+    /// What was shown of a turn may be left over.
+    pub(crate) fn excuse(&mut self, uid: Uid) {
+        self.0.values_mut().filter(|draft| draft.uid == uid).for_each(|draft| draft.is_excused = true);
+    }
 }
 
 impl Ledger {
@@ -40,9 +46,18 @@ impl Ledger {
             "{number} is answered, and shows what was said before"
         );
         assert!(!turn.is_over(), "{number} is over, and shows something");
-        let is_one = !edits.is_empty() || turn.shown.is_none();
+        let is_one = !edits.is_empty() || turn.shown.is_none() || turn.is_replayed();
         assert!(is_one, "{number} shows its answer in {:?}, and posts another message", turn.shown);
         self.check_edits(uid, edits);
+    }
+
+    /// Is this turn the other one, or part of it by now?
+    fn became(&self, mut turn: Uid, other: Uid) -> bool {
+        while turn != other {
+            let Some(into) = self.turns.get(&turn).and_then(Turn::into) else { return false };
+            turn = into;
+        }
+        true
     }
 
     /// What is edited is a message of the turn's own, or of one that became part of it.
@@ -51,9 +66,9 @@ impl Ledger {
             return;
         }
         let Some(draft) = self.previews.0.get_mut(edits) else { panic!("{edits} was never posted") };
-        let owner = std::mem::replace(&mut draft.uid, uid);
-        let is_own = owner == uid || self.turns.get(&owner).is_some_and(|turn| turn.into() == Some(uid));
-        assert!(is_own, "{uid:?} edits {edits}, which shows the answer of {owner:?}");
+        let owner = draft.from;
+        draft.uid = uid;
+        assert!(self.became(owner, uid), "{uid:?} edits {edits}, which shows the answer of {owner:?}");
     }
 
     /// The platform takes a preview; the name of its message.
@@ -62,7 +77,7 @@ impl Ledger {
             return edits.to_owned();
         }
         let name = format!("p{}", self.previews.0.len() + 1);
-        let draft = Draft { uid, is_known: false, is_answer: false, is_excused: !heard };
+        let draft = Draft { from: uid, uid, is_known: false, is_answer: false, is_excused: !heard };
         self.previews.0.insert(name.clone(), draft);
         name
     }
@@ -77,12 +92,10 @@ impl Ledger {
     /// The name of a message is written down.
     pub(crate) fn on_shown(&mut self, record: &Record<'_>) {
         let Record::Shown { uid, message } = *record else { return };
-        if let Some(draft) = self.previews.0.get_mut(message) {
-            assert!(
-                draft.uid == uid || self.turns.get(&draft.uid).is_some_and(|turn| turn.into() == Some(uid))
-            );
-            (draft.uid, draft.is_known) = (uid, true);
-        }
+        let Some(draft) = self.previews.0.get_mut(message) else { panic!("{message} was never posted") };
+        let owner = draft.from;
+        (draft.uid, draft.is_known) = (uid, true);
+        assert!(self.became(owner, uid), "{uid:?} shows its answer where {owner:?} did");
     }
 
     /// The answer's first part takes the place of a message. True if it had done so before: people read it once.
@@ -99,8 +112,8 @@ impl Ledger {
 
     /// May the first part of an answer be posted as a new message?
     pub(crate) fn may_post(&self, uid: Uid) -> bool {
-        let shown = self.turns.get(&uid).and_then(|turn| turn.shown.as_ref());
-        shown.is_none_or(|name| self.previews.is_excused(name))
+        let Some(turn) = self.turns.get(&uid).filter(|turn| !turn.is_replayed()) else { return true };
+        turn.shown.as_ref().is_none_or(|name| self.previews.is_excused(name))
     }
 
     /// A turn is answered: nothing else of its answer is left to be seen.
