@@ -115,7 +115,7 @@ pub struct Traits {
     /// Bytes of an inbound request's body.
     pub body_bytes_max: usize,
     /// A message can be given another text, so that an answer can be shown while it is written. An edit that changes
-    /// nothing counts as [`Delivery::Confirmed`](clawgate_core::event::Delivery::Confirmed).
+    /// nothing counts as [`Delivery::Confirmed`].
     pub edits: bool,
 }
 
