@@ -9,6 +9,7 @@ mod run;
 mod search;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
@@ -19,7 +20,7 @@ use crate::mock::provider::tls::TlsSettings;
 use crate::mock::telegram::BotSettings;
 use crate::mock::{gateway, provider, telegram};
 use crate::report::{EXIT_INVALID, EXIT_LACKING, EXIT_USAGE};
-use crate::{abuse, driver, self_test, sys};
+use crate::{abuse, doctor, driver, self_test, sys};
 
 /// Open-loop load for a chat gateway, with an exact account of every message.
 ///
@@ -54,6 +55,8 @@ enum Command {
     Mock(Mock),
     /// Show that the measuring itself is right, and how much this machine can generate
     SelfTest(SelfTestArgs),
+    /// What this machine is worth as a place to measure, and the smallest change that can be proved on it
+    Doctor(DoctorArgs),
     /// Bad input from thousands of connections, while good traffic beside it has to stay exact
     Abuse(AbuseArgs),
     /// Kill the gateway again and again under load, and hold what it acknowledged against what it answered
@@ -163,6 +166,13 @@ struct SelfTestArgs {
 }
 
 #[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Write what was found as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct AbuseArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = run::parse_url)]
@@ -208,6 +218,7 @@ pub fn main() -> ExitCode {
         Command::Scenarios(args) => plan::run(&args),
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
+        Command::Doctor(args) => examine(&args),
         Command::Abuse(args) => {
             args.url.check_abused(args.i_own_this).and_then(|()| abuse::main(&args.into(), &mut print))
         }
@@ -224,6 +235,18 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Examines the machine, and tells what was found.
+fn examine(args: &DoctorArgs) -> Result<u8, Failure> {
+    let found = doctor::examine(&mut complain)?;
+    print(&found.to_table());
+    if let Some(place) = &args.json {
+        let failed = |error: std::io::Error| Failure::invalid(format!("{}: {error}", place.display()));
+        let json = found.to_json().map_err(|error| failed(error.into()))?;
+        std::fs::write(place, json).map_err(failed)?;
+    }
+    Ok(0)
 }
 
 /// Whether an option of the subcommand stands on the command line.

@@ -15,6 +15,7 @@ use crate::ledger::Tally;
 use crate::measure::{BrownoutEnd, Counts, Interval, Metric, Times64};
 use crate::run::{Observer, Outcome, Settings, StormEnd};
 use crate::slo::Held;
+use crate::steady::Steady;
 use crate::verdict::{Verdict, Word};
 
 /// The version of the JSON document. It grows by one when a field changes its meaning or goes.
@@ -294,6 +295,23 @@ impl From<&Counts> for Traffic {
     }
 }
 
+/// Whether the run was steady, as it is written.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SteadyTold {
+    seconds: usize,
+    cut_seconds: usize,
+    from_second: u64,
+    trend_share: f64,
+    p: f64,
+}
+
+impl From<&Steady> for SteadyTold {
+    fn from(steady: &Steady) -> Self {
+        let Steady { seconds, cut, from_second, trend, p, .. } = *steady;
+        Self { seconds, cut_seconds: cut, from_second, trend_share: trend, p }
+    }
+}
+
 /// A storm, as it is written.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct StormTold {
@@ -401,6 +419,7 @@ pub struct Report {
     account: Account,
     parts: Vec<Account>,
     rates: Rates,
+    steady: SteadyTold,
     times_ns: std::collections::BTreeMap<&'static str, Distribution>,
     traffic: Traffic,
     /// When all connections were dropped at once, and how long their clients took to be back.
@@ -465,6 +484,7 @@ impl Report {
                 .collect(),
             account: Account { scenario, tally },
             rates: rates(settings, outcome),
+            steady: SteadyTold::from(&outcome.steady),
             times_ns: times.collect(),
             traffic: Traffic::from(&outcome.sum.counts),
             brownouts: outcome.brownouts.iter().map(BrownoutTold::from).collect(),
@@ -622,6 +642,10 @@ impl Report {
         for (code, count) in &account.codes {
             line(table, &format!("  {code} {count}"));
         }
+        if self.steady.cut_seconds != 0 {
+            let cut = self.steady.cut_seconds;
+            line(table, &format!("  the first {cut} s of the window were not steady yet and are not timed"));
+        }
         for storm in &self.storms {
             line(table, &format!("  {}", storm.told()));
         }
@@ -645,10 +669,10 @@ impl Report {
         match self.verdict.word {
             _ if !self.exact => EXIT_NOT_EXACT,
             Word::GeneratorLimited | Word::Interrupted => EXIT_INVALID,
-            // On a noisy machine an objective can be neither met nor breached.
-            Word::Noisy if !self.slo.is_empty() => EXIT_INVALID,
+            // On a noisy machine, or while times drift, an objective can be neither met nor breached.
+            Word::Noisy | Word::NotSteady if !self.slo.is_empty() => EXIT_INVALID,
             Word::Valid if is_breached => EXIT_BREACHED,
-            Word::Noisy | Word::Valid => 0,
+            Word::Noisy | Word::NotSteady | Word::Valid => 0,
         }
     }
 }

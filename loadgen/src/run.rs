@@ -33,6 +33,7 @@ use crate::run::brownout::Station;
 use crate::run::lane::{Books, LaneEnd, Note, Wires};
 use crate::scenario::{Kind, Scenario};
 use crate::schedule::Share;
+use crate::steady::{Hold, Steady};
 use crate::{stamp, sys};
 
 pub use storm::StormEnd;
@@ -50,6 +51,8 @@ const BROWNOUTS_MAX: usize = 1000;
 
 /// Messages a second that can be asked for.
 pub const RATE_MAX: f64 = 1e8;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// From when all connections are open to the first message.
 const START_DELAY_NS: u64 = 50_000_000;
@@ -134,6 +137,19 @@ impl Settings {
     #[must_use]
     pub const fn window(&self) -> Range<u64> {
         self.warmup_ns..self.warmup_ns + self.duration_ns
+    }
+
+    /// The whole seconds of the window, if the load in them is meant to be even.
+    fn steady_seconds(&self) -> Range<u64> {
+        let is_even = match self.arrivals {
+            Arrivals::Constant | Arrivals::Poisson | Arrivals::Burst(_) => true,
+            Arrivals::Bursty { .. } | Arrivals::Ramp { .. } | Arrivals::Trace(_) => false,
+        };
+        if !is_even || self.hazards.storm.is_some() || self.hazards.brownout.is_some() {
+            return 0..0;
+        }
+        let window = self.window();
+        window.start.div_ceil(SECOND_NS)..window.end / SECOND_NS
     }
 
     fn has_websockets(&self) -> bool {
@@ -263,6 +279,8 @@ pub struct Outcome {
     pub digest: u64,
     /// The lanes.
     pub lanes: Vec<LaneUse>,
+    /// Whether it came to a steady state.
+    pub steady: Steady,
     /// The storms, in order.
     pub storms: Vec<StormEnd>,
     /// The provider's brownouts, in order.
@@ -355,7 +373,7 @@ struct Conductor<'a> {
     spares: Vec<Sender<Interval>>,
     /// The seconds that not all lanes have handed over.
     seconds: BTreeMap<u64, (Interval, usize)>,
-    sum: Interval,
+    hold: Hold,
     ends: Vec<LaneEnd>,
     backend: Option<Backend>,
     busy: Vec<Busy>,
@@ -369,7 +387,7 @@ impl<'a> Conductor<'a> {
             notes,
             spares,
             seconds: BTreeMap::new(),
-            sum: Interval::default(),
+            hold: Hold::new(settings.steady_seconds()),
             ends: Vec::new(),
             backend: None,
             busy: Vec::new(),
@@ -409,8 +427,8 @@ impl<'a> Conductor<'a> {
             self.look();
         }
         for (second, (interval, _)) in std::mem::take(&mut self.seconds) {
-            self.sum.add(&interval);
             observer.on_second(second, &interval);
+            self.hold.add(second, interval);
         }
         Ok(())
     }
@@ -448,13 +466,13 @@ impl<'a> Conductor<'a> {
             && self.settings.threads as usize <= first.get().1
         {
             let (second, (interval, _)) = first.remove_entry();
-            self.sum.add(&interval);
             observer.on_second(second, &interval);
+            self.hold.add(second, interval);
         }
     }
 
     fn into_outcome(
-        mut self,
+        self,
         shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>,
         asked: &[u64],
     ) -> Result<Outcome, String> {
@@ -471,11 +489,12 @@ impl<'a> Conductor<'a> {
                 sum.add(&std::mem::replace(&mut *ledger, empty).close());
             }
         }
+        let (mut sum, steady) = self.hold.close();
         let storms = add_storms(&self.ends);
         let brownouts = add_brownouts(&self.ends, asked);
         for brownout in &brownouts {
             // What did not recover took longer than anybody can tell.
-            self.sum.on_recovery(brownout.recovery_ns().unwrap_or(TIME_MAX_NS));
+            sum.on_recovery(brownout.recovery_ns().unwrap_or(TIME_MAX_NS));
         }
         let [Some(from), Some(to)] = [self.busy.first().copied(), self.busy.last().copied()] else {
             return Err("the run ended before it began".to_owned());
@@ -487,7 +506,8 @@ impl<'a> Conductor<'a> {
         Ok(Outcome {
             backend: self.backend.unwrap_or(Backend::Epoll),
             tallies,
-            sum: self.sum,
+            sum,
+            steady,
             due_in_window: self.ends.iter().map(|end| end.due_in_window).sum(),
             digest: self.ends.iter().fold(0, |sum, end| sum ^ end.digest),
             lanes: self

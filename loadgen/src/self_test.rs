@@ -187,6 +187,21 @@ pub fn main(quick: bool, print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
     ceiling(print)
 }
 
+/// A run over an echo in this process: its median response, and the generator's processor time a message.
+///
+/// # Errors
+/// The run could not be made, or was not exact.
+pub(crate) fn echo_run(rate: f64, duration_ns: u64) -> Result<(f64, f64), String> {
+    let server = EchoThread::start(echo(Faults::default()))?;
+    let settings = Settings { warmup_ns: 100_000_000, ..settings(server.address, rate, duration_ns) };
+    let outcome = drive(settings.clone(), &mut Unwatched)?;
+    if !outcome.tally().is_exact() {
+        return Err(format!("an echo in this process was not exact: {:?}", outcome.tally()));
+    }
+    let step = Step::of(&settings, &outcome);
+    Ok((step.response_ns as f64, step.cpu_ns))
+}
+
 /// Raises the rate until the generator cannot keep it.
 fn ceiling(print: &mut dyn FnMut(&str)) -> Result<u8, Failure> {
     print("ceiling: one generator thread, one echo thread, answers verified");

@@ -1,10 +1,11 @@
-//! Whether a run's figures mean anything: not if the generator was slow, the machine was busy with other things, or
-//! somebody broke it off.
+//! Whether a run's figures mean anything: not if the generator was slow, the machine was busy with other things, the times
+//! drifted all the while, or somebody broke it off.
 
 use serde::Serialize;
 
 use crate::measure::Metric;
 use crate::run::Outcome;
+use crate::steady::Steady;
 
 /// What a run is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -15,6 +16,9 @@ pub enum Word {
     /// The machine was too busy: exactness holds, times do not.
     #[serde(rename = "NOISY")]
     Noisy,
+    /// The times rose or fell to the end: no figure stands for the run.
+    #[serde(rename = "NOT-STEADY")]
+    NotSteady,
     /// The generator did not keep to its schedule: its figures are about itself.
     #[serde(rename = "GENERATOR-LIMITED")]
     GeneratorLimited,
@@ -30,6 +34,7 @@ impl Word {
         match self {
             Self::Valid => "VALID",
             Self::Noisy => "NOISY",
+            Self::NotSteady => "NOT-STEADY",
             Self::GeneratorLimited => "GENERATOR-LIMITED",
             Self::Interrupted => "INTERRUPTED",
         }
@@ -69,6 +74,11 @@ pub fn judge(outcome: &Outcome, window_ns: u64, spin: bool) -> Verdict {
     }
     judge_generator(outcome, window_ns, spin, &mut found);
     judge_machine(outcome, &mut found);
+    let Steady { trend, is_drifting, seconds, cut, .. } = outcome.steady;
+    if is_drifting {
+        let reason = format!("its median changed by {:+.0} % over {} s", trend * 100.0, seconds - cut);
+        found.push((Word::NotSteady, reason));
+    }
     let word = found.iter().map(|(word, _)| *word).max().unwrap_or(Word::Valid);
     Verdict { word, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
 }
@@ -146,6 +156,7 @@ pub(crate) mod tests {
             due_in_window: 100,
             digest: 0,
             lanes: vec![LaneUse { window_cpu_ns: WINDOW_NS / 2, cpu_ns: WINDOW_NS }],
+            steady: Steady::default(),
             storms: vec![],
             brownouts: vec![],
             complete: true,
@@ -198,6 +209,9 @@ pub(crate) mod tests {
         noisy.busy[1].pressure_us = None;
         noisy.busy[1].stolen_ticks = 5;
         assert_eq!(word(&noisy), Word::Noisy);
+        noisy.steady = Steady { seconds: 20, cut: 2, trend: 0.5, is_drifting: true, ..Steady::default() };
+        assert_eq!(word(&noisy), Word::NotSteady);
+        assert!(judge(&noisy, WINDOW_NS, false).reasons.join(" ").contains("+50 % over 18 s"));
         noisy.complete = false;
         assert_eq!(word(&noisy), Word::Interrupted);
     }

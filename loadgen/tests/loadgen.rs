@@ -451,6 +451,20 @@ fn what_the_machine_does_not_allow_is_said_before_anything_is_sent() {
 }
 
 #[test]
+fn the_doctor_tells_what_can_be_proved_here() {
+    let file = std::env::temp_dir().join(format!("loadgen-doctor-{}.json", std::process::id()));
+    let told = loadgen(&["doctor", "--json", file.to_str().unwrap()]);
+    let table = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.status.code(), Some(0), "{table}");
+    assert!(table.contains("the smallest change") && table.contains("descriptors"), "{table}");
+    let found: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(found["schema"], "clawgate.loadgen.doctor/1");
+    let detectable = found["detectable"].as_array().unwrap();
+    assert!(detectable.iter().all(|of| 0.01 <= of["response"].as_f64().unwrap()), "{detectable:?}");
+}
+
+#[test]
 fn the_binary_writes_its_results_and_ends_with_the_code_of_what_it_found() {
     let gateway = Running::gateway(Faults { lose_every: 50, ..Faults::default() });
     let url = format!("ws://{}", gateway.address);

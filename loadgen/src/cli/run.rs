@@ -39,7 +39,7 @@ anything. Sessions are laid onto connections, many to one; messages of one sessi
 reordered. Over HTTP a session has one request in flight, and what waits for a connection is late: raise --connections \
 until the lag is small.
 
-Verdicts: VALID; NOISY (the machine was busy); GENERATOR-LIMITED (lag at p99 above 1 ms and half of the median response, \
+Verdicts: VALID; NOISY (the machine was busy); NOT-STEADY (the times rose or fell to the end); GENERATOR-LIMITED (lag at p99 above 1 ms and half of the median response, \
 less than 99 % sent in time, a thread above 90 % of a core with a lag at p99 above 0.5 ms); INTERRUPTED.";
 
 /// Options of `loadgen run`.

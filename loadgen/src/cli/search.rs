@@ -243,6 +243,9 @@ impl Told {
         if kept + refused < KEPT_UP_SHARE {
             missed.push(format!("answered {:.0} % of what was due", kept * 100.0));
         }
+        if outcome.steady.is_drifting && 0.0 < outcome.steady.trend {
+            missed.push("times that do not rise to the end".to_owned());
+        }
         let quantile =
             |at| outcome.sum.times(Metric::Response).map_or(0, |times| times.value_at_quantile(at));
         let limited = verdict.word == Word::GeneratorLimited;
@@ -255,8 +258,8 @@ impl Told {
         sight.pressure_share = from.pressure_share(to);
         let fate = match verdict.word {
             Word::GeneratorLimited | Word::Interrupted => Fate::Limited,
-            Word::Valid | Word::Noisy if missed.is_empty() => Fate::Met,
-            Word::Valid | Word::Noisy => Fate::Missed,
+            Word::Valid | Word::Noisy | Word::NotSteady if missed.is_empty() => Fate::Met,
+            Word::Valid | Word::Noisy | Word::NotSteady => Fate::Missed,
         };
         let cores = |[from, to]: [crate::host::ProcessUse; 2]| {
             to.cpu_ns.saturating_sub(from.cpu_ns) as f64 / to.at_ns.saturating_sub(from.at_ns).max(1) as f64

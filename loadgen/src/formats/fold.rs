@@ -112,11 +112,11 @@ impl Folder {
     }
 }
 
-/// Folds a log.
+/// Folds a log, from this second on: what was before it was not steady yet.
 ///
 /// # Errors
 /// It is none, or damaged.
-pub(super) fn fold_log(bytes: &[u8]) -> Result<Folded, String> {
+pub(super) fn fold_log(bytes: &[u8], from_second: u64) -> Result<Folded, String> {
     let mut folder = Folder::default();
     let mut deserializer = Deserializer::new();
     for entry in IntervalLogIterator::new(bytes) {
@@ -125,6 +125,9 @@ pub(super) fn fold_log(bytes: &[u8]) -> Result<Folded, String> {
         else {
             continue;
         };
+        if interval.start_timestamp().as_secs() < from_second {
+            continue;
+        }
         let tag = interval.tag().map_or("", |tag| tag.as_str());
         let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.name() == tag) else { continue };
         let encoded = base64::engine::general_purpose::STANDARD
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_damaged_log_is_told() {
-        assert!(fold_log(b"Tag=response,1.0,1.0,5.0,!!!\n").is_err());
-        assert_eq!(fold_log(b"#[a comment]\n").unwrap(), Folded::default());
+        assert!(fold_log(b"Tag=response,1.0,1.0,5.0,!!!\n", 0).is_err());
+        assert_eq!(fold_log(b"#[a comment]\n", 0).unwrap(), Folded::default());
     }
 }

@@ -70,6 +70,13 @@ pub(crate) struct RunGenerator {
     pub(crate) backend: String,
 }
 
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RunSteady {
+    /// The first second that was timed; 0 if nothing was cut.
+    pub(crate) from_second: u64,
+}
+
 /// A stored result.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -95,6 +102,7 @@ pub struct Run {
     /// The same for each part of a mixture.
     pub parts: Vec<Account>,
     pub(crate) rates: Option<Rates>,
+    pub(crate) steady: RunSteady,
     /// The times by metric, in nanoseconds.
     pub times_ns: BTreeMap<String, Distribution>,
     pub(crate) gateway: Option<GatewayCost>,
@@ -125,7 +133,8 @@ impl Run {
         run.name = named.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let log = named.join("latency.hlog");
         if let Ok(bytes) = fs::read(&log) {
-            run.log = fold_log(&bytes).map_err(|error| Unreadable(format!("{}: {error}", log.display())))?;
+            run.log = fold_log(&bytes, run.steady.from_second)
+                .map_err(|error| Unreadable(format!("{}: {error}", log.display())))?;
         }
         Ok(run)
     }
