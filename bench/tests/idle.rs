@@ -3,24 +3,18 @@
 //! says which byte is whose.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use clawgate_bench::paths::shard::plan;
 use clawgate_core::bounds::Bounds;
 use clawgate_core::effect::{Effect, Effects};
-use clawgate_core::event::{Class, End, Event, Inbound, Mode, Operation, Piece, Stop, Stored};
+use clawgate_core::event::{End, Event, Inbound, Mode, Operation, Piece, Stop, Stored};
 use clawgate_core::home::Secret;
-use clawgate_core::id::{AgentId, ChannelId, Client, ModelId, ShardId, Uid};
-use clawgate_core::limits::Limits;
-use clawgate_core::links::Links;
+use clawgate_core::id::{ChannelId, Client, ShardId, Uid};
 use clawgate_core::log::Start;
-use clawgate_core::plan::{
-    Agent, BreakerPlan, Channel, DmPolicy, Excerpt, GroupPolicy, Model, Plan, Unit, WhileRunning,
-};
-use clawgate_core::route::Strategy;
 use clawgate_core::shard::Shard;
 use clawgate_core::time::Time;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
 
 const SESSIONS: usize = 16_000;
 /// Messages of a client in each session; each is answered with as much.
@@ -75,70 +69,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn plan(sessions_max: usize) -> Plan {
-    let limits = Limits {
-        sessions_max: u32::try_from(sessions_max).unwrap(),
-        history_messages_max: 40,
-        history_bytes_max: 64 << 10,
-        context_bytes_max: 8 << 10,
-        session_idle_max: Duration::from_secs(86_400),
-        ..Limits::TEST
-    };
-    let channel = Channel {
-        name: "api".into(),
-        text_max: 65_536,
-        unit: Unit::Bytes,
-        preview_every: Duration::ZERO,
-        dm: DmPolicy::Open,
-        groups: GroupPolicy::Disabled,
-        allowed: std::collections::BTreeSet::new(),
-        mention_gating: false,
-        agent: None,
-        class: Class::Normal,
-    };
-    let age_max = Duration::from_secs(60);
-    let model = Model {
-        name: "echo".into(),
-        running_max: 0,
-        requests_per_minute: 0,
-        tokens_per_minute: 0,
-        header_age_max: age_max,
-        first_piece_age_max: age_max,
-        silence_max: age_max,
-        call_age_max: age_max,
-        retry: None,
-        fallback: None,
-        breaker: BreakerPlan {
-            calls_min: 20,
-            failed_percent: 50,
-            slow_after: age_max,
-            slow_percent: 0,
-            window: age_max,
-            open_min: age_max,
-            open_max: age_max,
-            probes: 3,
-        },
-    };
-    let agent = Agent {
-        name: "main".into(),
-        models: vec![ModelId(0)],
-        running_max: 0,
-        waiting_max: 0,
-        attempts_max: 1,
-        fallback: None,
-        history: true,
-        excerpt: Excerpt::ALL,
-        needs_history: true,
-        while_running: WhileRunning::default(),
-        wait_target: Duration::ZERO,
-        failure_text: None,
-    };
-    let (channels, agents, models) = (vec![channel], vec![agent], vec![model]);
-    Plan { limits, channels, agents, models, route: Strategy::Static(AgentId(0)), links: Links::default() }
-}
-
 fn shard(sessions_max: usize) -> Shard {
-    let plan = Arc::new(plan(sessions_max));
+    let mut plan = plan(sessions_max);
+    let agent = &mut plan.agents[0];
+    (agent.history, agent.needs_history) = (true, true);
+    let plan = Arc::new(plan);
     let bounds = Arc::new(Bounds::new(&plan, 1));
     Shard::new(ShardId(0), 1, plan, bounds, 1)
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::arrivals::Arrivals;
+use crate::formats::Unreadable;
 use crate::hazards::{Ending, parse_span};
 use crate::mock::provider::Script;
 use crate::run::RATE_MAX;
@@ -173,31 +174,19 @@ fn parts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Scenario>, D::Erro
     Ok(Some(Scenario::from_parts(parts.collect())))
 }
 
-/// What is wrong with a file: where, what, and what can be written instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPlan(String);
-
-impl fmt::Display for BadPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadPlan {}
-
 impl Plan {
     /// Reads a file's text; `name` is what the file is called when something is wrong with it.
     ///
     /// # Errors
     /// What is wrong and where, as `file:line:column`.
-    pub fn parse(name: &str, text: &str) -> Result<Self, BadPlan> {
+    pub fn parse(name: &str, text: &str) -> Result<Self, Unreadable> {
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = text.get(..at).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             let source = text.lines().nth(line - 1).unwrap_or_default();
-            BadPlan(format!("{name}:{line}:{column}: {}\n  {source}", error.message()))
+            Unreadable(format!("{name}:{line}:{column}: {}\n  {source}", error.message()))
         })
     }
 }
@@ -235,7 +224,7 @@ impl BuiltIn {
     ///
     /// # Errors
     /// None: those that come with the program are tested to be right.
-    pub fn plan(self) -> Result<Plan, BadPlan> {
+    pub fn plan(self) -> Result<Plan, Unreadable> {
         Plan::parse(self.name, self.text)
     }
 }

@@ -64,7 +64,7 @@ impl Routing {
     /// A shard in which each of so many sessions has had two messages, so that all memory is there.
     #[must_use]
     pub fn new(sessions: usize, message: Message) -> Self {
-        let plan = Arc::new(plan(sessions));
+        let plan = Arc::new(plan(sessions.saturating_mul(2)));
         let bounds = Arc::new(Bounds::new(&plan, 1));
         let mut routing = Self {
             shard: Shard::new(ShardId(0), 1, plan, bounds, 1),
@@ -215,10 +215,11 @@ fn write_decimal(digits: &mut [u8; 20], mut number: u64) -> &str {
 /// Event ids that are remembered: so many that the tables of them soon have the size that they keep.
 const DEDUP_IDS: u32 = 1_536;
 
-/// What the gateway has without a configuration, with room for so many sessions.
-fn plan(sessions: usize) -> Plan {
+/// What a gateway without a configuration does, with room for so many sessions.
+#[must_use]
+pub fn plan(sessions_max: usize) -> Plan {
     let limits = Limits {
-        sessions_max: u32::try_from(sessions).unwrap_or(u32::MAX).saturating_mul(2),
+        sessions_max: u32::try_from(sessions_max).unwrap_or(u32::MAX),
         turns_max: 20_000,
         session_waiting_max: 32,
         text_bytes_max: 64 << 10,

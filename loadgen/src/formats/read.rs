@@ -13,9 +13,9 @@ use crate::host::Fingerprint;
 use crate::measure::Metric;
 use crate::report::{Account, Distribution, GatewayCost, Noise, Rates, Row, SCHEMA};
 
-/// Why a result cannot be shown.
+/// What is wrong with a file, and where: a result, or a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable(String);
+pub struct Unreadable(pub(crate) String);
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -150,9 +150,7 @@ impl Crowd {
             if count == 0 {
                 return Err("the gateway hung up".to_owned());
             }
-            let mut recorder = self.lane.recorder.borrow_mut();
-            recorder.counts().reads += 1;
-            recorder.counts().bytes_in += count as u64;
+            self.lane.note_read(count);
         }
         self.leave(&mut wire).await;
         Ok(())

@@ -176,11 +176,7 @@ impl Pool {
                 return;
             }
             match pipe.read(|bytes| self.on_bytes(conn, at, bytes)) {
-                Ok(Read::Some(bytes)) => {
-                    let mut recorder = self.lane.recorder.borrow_mut();
-                    recorder.counts().reads += u64::from(bytes != 0);
-                    recorder.counts().bytes_in += bytes as u64;
-                }
+                Ok(Read::Some(bytes)) => self.lane.note_read(bytes),
                 Ok(Read::Closed) | Err(_) => return,
             }
         }

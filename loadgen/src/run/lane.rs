@@ -131,6 +131,14 @@ impl Lane {
         total.saturating_sub(self.number).div_ceil(self.settings.threads)
     }
 
+    /// So many bytes were read at once; none is no read.
+    #[inline]
+    pub(crate) fn note_read(&self, bytes: usize) {
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.counts().reads += u64::from(bytes != 0);
+        recorder.counts().bytes_in += bytes as u64;
+    }
+
     /// A key for one frame.
     #[inline]
     pub(crate) fn mask(&self) -> [u8; 4] {

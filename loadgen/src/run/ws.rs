@@ -291,9 +291,7 @@ impl Fleet {
             match pipe.read_within(allowance as usize, |bytes| self.on_bytes(conn, pipe, bytes)) {
                 Ok(Read::Some(bytes)) => {
                     allowance -= bytes as f64;
-                    let mut recorder = self.lane.recorder.borrow_mut();
-                    recorder.counts().reads += u64::from(bytes != 0);
-                    recorder.counts().bytes_in += bytes as u64;
+                    self.lane.note_read(bytes);
                 }
                 Ok(Read::Closed) | Err(_) => return,
             }
@@ -308,11 +306,7 @@ impl Fleet {
         loop {
             let read = pipe.read(|bytes| self.on_bytes(conn, pipe, bytes));
             match read {
-                Ok(Read::Some(bytes)) => {
-                    let mut recorder = self.lane.recorder.borrow_mut();
-                    recorder.counts().reads += u64::from(bytes != 0);
-                    recorder.counts().bytes_in += bytes as u64;
-                }
+                Ok(Read::Some(bytes)) => self.lane.note_read(bytes),
                 Ok(Read::Closed) | Err(_) => return,
             }
             if pipe.has_output() {
