@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ use crate::ledger::{Expect, Ledger, Tally};
 use crate::measure::{BrownoutEnd, Interval, TIME_MAX_NS};
 use crate::protocol::Addressing;
 use crate::run::brownout::Station;
-use crate::run::lane::{Books, LaneEnd, Note, Wires};
+use crate::run::lane::{Books, LaneEnd, Note, Shared, Wires};
+use crate::run::telegram::Platform;
 use crate::scenario::{Kind, Scenario};
 use crate::schedule::Share;
 use crate::steady::{Hold, Steady};
@@ -320,7 +321,8 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
         .iter()
         .enumerate()
         .map(|(number, part)| {
-            (part.kind == Kind::WebhookTelegram).then(|| Books::shared(&settings, number as u8))
+            let telegram = settings.telegram.as_ref().filter(|_| part.kind == Kind::WebhookTelegram)?;
+            Some(Shared { stripes: Books::shared(&settings, number as u8), platform: Platform::new(telegram) })
         })
         .collect();
     let mut spares = Vec::new();
@@ -473,7 +475,7 @@ impl<'a> Conductor<'a> {
 
     fn into_outcome(
         self,
-        shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>,
+        shared: Vec<Option<Shared>>,
         asked: &[u64],
     ) -> Result<Outcome, String> {
         let mut tallies = vec![Tally::default(); shared.len()];
@@ -482,8 +484,10 @@ impl<'a> Conductor<'a> {
                 sum.add(tally);
             }
         }
-        for (sum, stripes) in tallies.iter_mut().zip(shared) {
-            for stripe in stripes.iter().flat_map(|stripes| stripes.iter()) {
+        for (sum, shared) in tallies.iter_mut().zip(shared) {
+            let Some(Shared { stripes, platform }) = shared else { continue };
+            platform.close(&Books::Shared(Arc::clone(&stripes)));
+            for stripe in stripes.iter() {
                 let mut ledger = stripe.lock().unwrap_or_else(PoisonError::into_inner);
                 let empty = Ledger::new(0, Expect::Anything, 0, 0, 1);
                 sum.add(&std::mem::replace(&mut *ledger, empty).close());

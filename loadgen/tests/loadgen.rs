@@ -229,7 +229,7 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn telegram_run(faults: Faults, forgets: bool) -> Outcome {
+fn telegram_run(faults: Faults, forgets: bool, previews: bool) -> Outcome {
     let api_root = free_address();
     let channel = ChannelSettings {
         name: "tg".to_owned(),
@@ -237,6 +237,7 @@ fn telegram_run(faults: Faults, forgets: bool) -> Outcome {
         token: "1:abc".to_owned(),
         api_root,
         forgets,
+        previews,
     };
     let of_gateway = GatewaySettings {
         key: KEY.to_owned(),
@@ -259,7 +260,7 @@ fn telegram_run(faults: Faults, forgets: bool) -> Outcome {
 
 #[test]
 fn a_telegram_run_is_timed_end_to_end_and_repeated_deliveries_are_answered_once() {
-    let outcome = telegram_run(Faults::default(), false);
+    let outcome = telegram_run(Faults::default(), false, false);
     assert_exact(&outcome);
     assert!(0 < outcome.sum.counts.repeats);
     assert_eq!(outcome.sum.times(Metric::Ack).unwrap().len(), outcome.due_in_window);
@@ -267,11 +268,24 @@ fn a_telegram_run_is_timed_end_to_end_and_repeated_deliveries_are_answered_once(
 
 #[test]
 fn a_gateway_that_answers_repeated_deliveries_again_is_found_out() {
-    let outcome = telegram_run(Faults::default(), true);
+    let outcome = telegram_run(Faults::default(), true, false);
     let tally = outcome.tally();
     assert_eq!(tally.doubled, outcome.sum.counts.repeats, "{tally:?}");
     assert!(0 < tally.doubled);
     assert_eq!((tally.lost, tally.corrupted), (0, 0));
+}
+
+#[test]
+fn an_answer_that_is_edited_while_it_is_written_is_judged_by_its_last_text() {
+    let outcome = telegram_run(Faults::default(), false, true);
+    assert_exact(&outcome);
+    // A first part and an edit for each.
+    assert_eq!(outcome.sum.counts.pieces, 2 * outcome.tally().answered);
+    let faults = Faults { corrupt_every: 50, ..Faults::default() };
+    let outcome = telegram_run(faults, false, true);
+    let tally = outcome.tally();
+    assert_eq!(tally.corrupted, tally.opened / 50, "{tally:?}");
+    assert_eq!((tally.lost, tally.doubled, tally.answered), (0, 0, tally.opened), "{tally:?}");
 }
 
 #[test]

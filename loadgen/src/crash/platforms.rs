@@ -48,9 +48,9 @@ async fn serve_bot(world: Rc<World>, mut peer: Peer, bot: Rc<RefCell<Bot>>) {
     loop {
         let taken = peer.next(|head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>| {
             let mut taken = None;
-            bot.borrow_mut().answer(head.target, body, sys::now_ns(), out, &mut |chat, text| {
-                let chat = u64::try_from(chat).ok().and_then(|chat| chat.checked_sub(CHAT_BASE));
-                taken = take(&world, Door::Telegram, chat, text, (life, sys::now_ns()));
+            bot.borrow_mut().answer(head.target, body, sys::now_ns(), out, &mut |shown| {
+                let chat = u64::try_from(shown.chat).ok().and_then(|chat| chat.checked_sub(CHAT_BASE));
+                taken = take(&world, Door::Telegram, chat, shown.text, (life, sys::now_ns()));
             });
             taken
         });

@@ -81,6 +81,18 @@ pub struct ChannelSettings {
     pub api_root: SocketAddr,
     /// Whether updates that were seen are answered again: a fault.
     pub forgets: bool,
+    /// Whether an answer is shown while it is written: its first half is sent, and edited into the whole.
+    pub previews: bool,
+}
+
+/// What is to be said to the Bot API.
+#[derive(Clone, Debug)]
+struct Post {
+    /// Chat and text, as they were quoted.
+    chat: Vec<u8>,
+    text: Vec<u8>,
+    /// It takes the place of the text before it.
+    edits: bool,
 }
 
 /// What becomes of a message.
@@ -104,8 +116,8 @@ struct Gateway {
     seen_ids: RefCell<HashSet<Vec<u8>>>,
     /// The answers of each session to messages with a receipt, as they were quoted.
     histories: RefCell<HashMap<Vec<u8>, Vec<Vec<u8>>>>,
-    /// Answers for the Bot API: chat and text, as they were quoted.
-    deliveries: RefCell<VecDeque<(Vec<u8>, Vec<u8>)>>,
+    /// Answers for the Bot API.
+    deliveries: RefCell<VecDeque<Post>>,
 }
 
 /// Serves an address on the calling thread, for as long as it runs. Tells where it listens.
@@ -334,38 +346,56 @@ impl Gateway {
             && (self.seen_updates.borrow_mut().insert(update) || channel.forgets)
         {
             let mut text = text.to_vec();
-            let mut deliveries = self.deliveries.borrow_mut();
             match self.next_fate() {
                 Fate::Refuse => return write_error(out, 503, "AGENT_BUSY"),
                 Fate::Lose | Fate::HangUp => {}
                 Fate::Double => {
-                    deliveries.push_back((chat.to_vec(), text.clone()));
-                    deliveries.push_back((chat.to_vec(), text));
+                    self.post(channel, chat, &text);
+                    self.post(channel, chat, &text);
                 }
                 Fate::Corrupt => {
                     corrupt(&mut text);
-                    deliveries.push_back((chat.to_vec(), text));
+                    self.post(channel, chat, &text);
                 }
-                Fate::Answer | Fate::Swap => deliveries.push_back((chat.to_vec(), text)),
+                Fate::Answer | Fate::Swap => self.post(channel, chat, &text),
             }
         }
         write_json(out, 200, b"{}");
     }
 
+    fn post(&self, channel: &ChannelSettings, chat: &[u8], text: &[u8]) {
+        let mut deliveries = self.deliveries.borrow_mut();
+        let mut post =
+            |text: Vec<u8>, edits| deliveries.push_back(Post { chat: chat.to_vec(), text, edits });
+        if channel.previews {
+            // What is echoed is ASCII that needs no escapes: any part of it is a text.
+            let half = [&text[..text.len() / 2], b"\""].concat();
+            post(half, false);
+        }
+        post(text.to_vec(), channel.previews);
+    }
+
     /// Sends answers to the Bot API, one after another.
     async fn deliver(self: Rc<Self>) {
         let Some(channel) = self.settings.telegram.clone() else { return };
-        let target = format!("/bot{}/sendMessage", channel.token);
         let host = channel.api_root.to_string();
         let mut connection: Option<(Socket, Vec<u8>)> = None;
+        // The number of the message that was sent last.
+        let mut shown = Vec::new();
         loop {
             let next = self.deliveries.borrow().front().cloned();
-            let Some((chat, text)) = next else {
+            let Some(Post { chat, text, edits }) = next else {
                 driver::sleep(Duration::from_millis(1)).await;
                 continue;
             };
+            let method = if edits { "editMessageText" } else { "sendMessage" };
+            let target = format!("/bot{}/{method}", channel.token);
             let mut body = br#"{"chat_id":"#.to_vec();
             body.extend_from_slice(&chat);
+            if edits {
+                body.extend_from_slice(br#","message_id":"#);
+                body.extend_from_slice(&shown);
+            }
             body.extend_from_slice(br#","text":"#);
             body.extend_from_slice(&text);
             body.push(b'}');
@@ -384,12 +414,17 @@ impl Gateway {
                     Err(error) => Err(error),
                 },
             };
-            if delivered.is_ok() {
-                self.deliveries.borrow_mut().pop_front();
-            } else {
+            let Ok(answer) = delivered else {
                 connection = None;
                 driver::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            if let Some(Value::Nested(message)) = find(&answer, b"result")
+                && let Some(Value::Plain(number)) = find(message, b"message_id")
+            {
+                shown = number.to_vec();
             }
+            self.deliveries.borrow_mut().pop_front();
         }
     }
 
@@ -677,7 +712,7 @@ fn write_error(out: &mut Vec<u8>, status: u16, code: &str) {
 }
 
 /// Sends a request and waits for the whole answer, whatever it says.
-async fn exchange(socket: &Socket, input: &mut Vec<u8>, request: &[u8]) -> io::Result<()> {
+async fn exchange(socket: &Socket, input: &mut Vec<u8>, request: &[u8]) -> io::Result<Vec<u8>> {
     const LIMITS: HeadLimits = HeadLimits { head_bytes_max: 8192, headers_max: 64, target_bytes_max: 1 };
     socket.send_all(request).await?;
     let mut chunk = [0; 4096];
@@ -688,8 +723,8 @@ async fn exchange(socket: &Socket, input: &mut Vec<u8>, request: &[u8]) -> io::R
             && head.bytes + body as usize <= input.len()
         {
             let end = head.bytes + body as usize;
-            input.drain(..end);
-            return Ok(());
+            let start = head.bytes;
+            return Ok(input.drain(..end).skip(start).collect());
         }
         socket.readable().await?;
         match socket.receive(&mut chunk)? {

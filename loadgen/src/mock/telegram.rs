@@ -1,14 +1,16 @@
-//! Telegram's Bot API as a bot's server sees it: `sendMessage`, `getMe`, `setWebhook`, `sendChatAction` and the like.
-//! <https://core.telegram.org/bots/api>
+//! Telegram's Bot API as a bot's server sees it: `sendMessage`, `editMessageText`, `getMe`, `setWebhook`, `sendChatAction`
+//! and the like. <https://core.telegram.org/bots/api>
 //!
-//! Checks what Telegram checks (token, chat, length in UTF-16 units, optionally rates) and answers in its words. Owns
-//! no socket but in [`serve`]; the same [`Bot`] answers inside a run, where every message is held against the account.
+//! Checks what Telegram checks (token, chat, length in UTF-16 units, that an edit changes a message that is there, optionally
+//! rates) and answers in its words. Owns no socket but in [`serve`]; the same [`Bot`] answers inside a run, where every message
+//! is held against the account.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clawgate_wire::http1::RequestHead;
 use clawgate_wire::json;
@@ -26,16 +28,19 @@ pub const TEXT_UNITS_MAX: usize = 4096;
 /// Chats that are kept account of; messages of more are answered but not recorded.
 const CHATS_MAX: usize = 1_000_000;
 
+/// The newest messages of a chat, which can be edited. Telegram sets no such bound; an answer that is written has one message.
+const EDITABLE_MAX: usize = 32;
+
 /// How the simulated platform behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BotSettings {
     /// The bot's token; any is taken if it is empty.
     pub token: String,
-    /// Every so many `sendMessage` calls are answered with 429; 0 for none.
+    /// Every so many messages and edits are answered with 429; 0 for none.
     pub busy_every: u64,
     /// What such an answer tells to wait, in seconds.
     pub retry_after_seconds: u32,
-    /// Messages a second that one chat takes before it is 429; 0 for any number.
+    /// Messages and edits a second that one chat takes before it is 429; 0 for any number.
     pub chat_rate_max: u32,
     /// Messages that are remembered of each chat, for `GET /sent`.
     pub kept_per_chat: usize,
@@ -46,6 +51,8 @@ pub struct BotSettings {
 pub struct BotStats {
     /// `sendMessage` calls that were taken.
     pub sent: u64,
+    /// `editMessageText` calls that were taken.
+    pub edited: u64,
     /// Calls by method.
     pub calls: HashMap<String, u64>,
     /// Calls that were refused, by what Telegram says of them.
@@ -65,8 +72,31 @@ pub struct Sent {
     pub message_id: u64,
     /// Its chat.
     pub chat_id: i64,
-    /// Its text.
+    /// Its text, after all edits.
     pub text: String,
+}
+
+/// What a chat sees: a new message, or another text of one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// The chat.
+    pub chat: i64,
+    /// The message; no other has its number, whatever its chat.
+    pub message: u64,
+    /// The text.
+    pub text: &'a [u8],
+    /// It took the place of another one.
+    pub is_edit: bool,
+}
+
+/// A message that can be edited.
+#[derive(Clone, Copy, Debug)]
+struct Editable {
+    message: u64,
+    /// The hash of its text.
+    text: u64,
+    /// Its stamp was seen, and its place in the chat's order is known.
+    is_placed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +106,7 @@ struct Chat {
     /// The second that is being counted for the rate, and its messages.
     second: u64,
     in_second: u32,
+    editable: VecDeque<Editable>,
     kept: VecDeque<Sent>,
 }
 
@@ -85,6 +116,7 @@ pub struct Bot {
     settings: BotSettings,
     stats: BotStats,
     messages: u64,
+    attempts: u64,
     chats: HashMap<i64, Chat>,
 }
 
@@ -103,7 +135,7 @@ impl Bot {
     /// A platform that has seen nothing yet.
     #[must_use]
     pub fn new(settings: BotSettings) -> Self {
-        Self { settings, stats: BotStats::default(), messages: 0, chats: HashMap::new() }
+        Self { settings, stats: BotStats::default(), messages: 0, attempts: 0, chats: HashMap::new() }
     }
 
     /// What was counted so far.
@@ -118,14 +150,14 @@ impl Bot {
         self.chats.get(&chat_id).map(|chat| chat.kept.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// Answers one call. `on_message` gets every message that is taken: chat and text.
+    /// Answers one call. `on_shown` gets every message and every edit that is taken.
     pub fn answer(
         &mut self,
         target: &str,
         body: &[u8],
         now_ns: u64,
         out: &mut Vec<u8>,
-        on_message: &mut dyn FnMut(i64, &[u8]),
+        on_shown: &mut dyn FnMut(Shown<'_>),
     ) {
         if target.starts_with("/stats") {
             return write_json(out, 200, &serde_json::to_vec(&self.stats()).unwrap_or_default());
@@ -135,7 +167,7 @@ impl Bot {
             return write_json(out, 200, &serde_json::to_vec(&self.sent(chat)).unwrap_or_default());
         }
         let mut result = Vec::new();
-        match self.call(target, body, now_ns, &mut result, on_message) {
+        match self.call(target, body, now_ns, &mut result, on_shown) {
             Ok(()) => {
                 let mut answer = br#"{"ok":true,"result":"#.to_vec();
                 answer.extend_from_slice(&result);
@@ -155,7 +187,7 @@ impl Bot {
         body: &[u8],
         now_ns: u64,
         result: &mut Vec<u8>,
-        on_message: &mut dyn FnMut(i64, &[u8]),
+        on_shown: &mut dyn FnMut(Shown<'_>),
     ) -> Result<(), Refused> {
         let path = target.split('?').next().unwrap_or_default();
         let (token, method) = path
@@ -172,7 +204,8 @@ impl Bot {
             }
         }
         match method.to_ascii_lowercase().as_str() {
-            "sendmessage" => self.send_message(body, now_ns, result, on_message),
+            "sendmessage" => self.send_message(body, now_ns, result, on_shown),
+            "editmessagetext" => self.edit_message(body, now_ns, result, on_shown),
             "getme" => {
                 result.extend_from_slice(
                     br#"{"id":1,"is_bot":true,"first_name":"Simulated","username":"simulated_bot"}"#,
@@ -198,74 +231,105 @@ impl Bot {
         body: &[u8],
         now_ns: u64,
         result: &mut Vec<u8>,
-        on_message: &mut dyn FnMut(i64, &[u8]),
+        on_shown: &mut dyn FnMut(Shown<'_>),
     ) -> Result<(), Refused> {
-        let chat_id = find(body, b"chat_id").as_ref().and_then(read_chat_id);
-        let chat_id = chat_id.ok_or(refused(400, "Bad Request: chat_id is empty"))?;
-        let value = find(body, b"text").ok_or(refused(400, "Bad Request: message text is empty"))?;
-        let text = value.text().ok_or(refused(400, "Bad Request: can't parse message text"))?;
-        let units = core::str::from_utf8(&text)
-            .map_err(|_| refused(400, "Bad Request: strings must be encoded in UTF-8"))?
-            .encode_utf16()
-            .count();
-        if units == 0 {
-            return Err(refused(400, "Bad Request: message text is empty"));
-        }
-        if TEXT_UNITS_MAX < units {
-            return Err(refused(400, "Bad Request: message is too long"));
-        }
+        let written = Written::read(body)?;
+        self.on_attempt()?;
+        let Written { chat_id, text, value } = &written;
         self.messages += 1;
-        if self.settings.busy_every != 0 && self.messages.is_multiple_of(self.settings.busy_every) {
-            return Err(self.too_many_requests());
+        let message = self.messages;
+        if let Some(chat) = self.chat(*chat_id, now_ns)? {
+            let placed = place(&mut chat.newest, text);
+            if EDITABLE_MAX <= chat.editable.len() {
+                chat.editable.pop_front();
+            }
+            chat.editable.push_back(Editable { message, text: hash(text), is_placed: placed.is_some() });
+            self.count(placed);
+            self.keep(message, *chat_id, text);
         }
-        self.record(chat_id, &text, now_ns)?;
         self.stats.sent += 1;
-        on_message(chat_id, &text);
-        result.extend_from_slice(br#"{"message_id":"#);
-        json::write_u64(result, self.messages);
-        result.extend_from_slice(
-            br#","from":{"id":1,"is_bot":true,"first_name":"Simulated","username":"simulated_bot"},"chat":{"id":"#,
-        );
-        json::write_i64(result, chat_id);
-        result.extend_from_slice(br#","type":"private"},"date":1710000000,"text":"#);
-        if let Value::Text { quoted, .. } = value {
-            result.extend_from_slice(quoted);
-        }
-        result.push(b'}');
+        on_shown(Shown { chat: *chat_id, message, text, is_edit: false });
+        write_message(result, message, *chat_id, value);
         Ok(())
     }
 
-    /// Keeps account of a message by its chat.
-    fn record(&mut self, chat_id: i64, text: &[u8], now_ns: u64) -> Result<(), Refused> {
-        if CHATS_MAX <= self.chats.len() && !self.chats.contains_key(&chat_id) {
-            return Ok(());
+    fn edit_message(
+        &mut self,
+        body: &[u8],
+        now_ns: u64,
+        result: &mut Vec<u8>,
+        on_shown: &mut dyn FnMut(Shown<'_>),
+    ) -> Result<(), Refused> {
+        let written = Written::read(body)?;
+        self.on_attempt()?;
+        let Written { chat_id, text, value } = &written;
+        let message = find(body, b"message_id").as_ref().and_then(read_id);
+        let message = message.and_then(|message| u64::try_from(message).ok());
+        let message = message.ok_or(refused(400, "Bad Request: message identifier is not specified"))?;
+        let missing = refused(400, "Bad Request: message to edit not found");
+        if !self.chats.contains_key(chat_id) {
+            return Err(missing);
         }
-        let message_id = self.messages;
+        let Some(chat) = self.chat(*chat_id, now_ns)? else { return Err(missing) };
+        let editable = chat.editable.iter_mut().find(|editable| editable.message == message).ok_or(missing)?;
+        if std::mem::replace(&mut editable.text, hash(text)) == hash(text) {
+            return Err(refused(400, NOT_MODIFIED));
+        }
+        // A message has one place in its chat, from when its stamp can be read on.
+        let placed = if editable.is_placed { None } else { place(&mut chat.newest, text) };
+        editable.is_placed |= placed.is_some();
+        if let Some(kept) = chat.kept.iter_mut().find(|kept| kept.message_id == message) {
+            kept.text = String::from_utf8_lossy(text).into_owned();
+        }
+        self.count(placed);
+        self.stats.edited += 1;
+        on_shown(Shown { chat: *chat_id, message, text, is_edit: true });
+        write_message(result, message, *chat_id, value);
+        Ok(())
+    }
+
+    /// A message or an edit that can be taken, unless it is the one that is refused.
+    fn on_attempt(&mut self) -> Result<(), Refused> {
+        self.attempts += 1;
+        let every = self.settings.busy_every;
+        if every != 0 && self.attempts.is_multiple_of(every) {
+            return Err(self.too_many_requests());
+        }
+        Ok(())
+    }
+
+    /// The account of a chat, if one is kept of it and it is not written to too often.
+    fn chat(&mut self, chat_id: i64, now_ns: u64) -> Result<Option<&mut Chat>, Refused> {
+        if CHATS_MAX <= self.chats.len() && !self.chats.contains_key(&chat_id) {
+            return Ok(None);
+        }
+        let busy = self.too_many_requests();
+        let rate_max = self.settings.chat_rate_max;
         let chat = self.chats.entry(chat_id).or_default();
         let second = now_ns / 1_000_000_000;
         if chat.second != second {
             (chat.second, chat.in_second) = (second, 0);
         }
         chat.in_second += 1;
-        if self.settings.chat_rate_max != 0 && self.settings.chat_rate_max < chat.in_second {
-            return Err(self.too_many_requests());
+        if rate_max != 0 && rate_max < chat.in_second {
+            return Err(busy);
         }
-        if let Some(stamp) = stamp::peek(text) {
-            let place = (stamp.run, stamp.seq);
-            match chat.newest {
-                Some(newest) if newest == place => self.stats.doubled += 1,
-                Some((run, seq)) if run == stamp.run && stamp.seq < seq => self.stats.reordered += 1,
-                Some(_) | None => chat.newest = Some(place),
-            }
+        Ok(Some(chat))
+    }
+
+    fn count(&mut self, placed: Option<Placed>) {
+        self.stats.doubled += u64::from(placed == Some(Placed::Again));
+        self.stats.reordered += u64::from(placed == Some(Placed::Before));
+    }
+
+    fn keep(&mut self, message_id: u64, chat_id: i64, text: &[u8]) {
+        let kept_max = self.settings.kept_per_chat;
+        let Some(chat) = self.chats.get_mut(&chat_id).filter(|_| kept_max != 0) else { return };
+        if kept_max <= chat.kept.len() {
+            chat.kept.pop_front();
         }
-        if self.settings.kept_per_chat != 0 {
-            if self.settings.kept_per_chat <= chat.kept.len() {
-                chat.kept.pop_front();
-            }
-            let text = String::from_utf8_lossy(text).into_owned();
-            chat.kept.push_back(Sent { message_id, chat_id, text });
-        }
-        Ok(())
+        let text = String::from_utf8_lossy(text).into_owned();
+        chat.kept.push_back(Sent { message_id, chat_id, text });
     }
 
     const fn too_many_requests(&self) -> Refused {
@@ -275,6 +339,77 @@ impl Bot {
             retry_after_seconds: Some(self.settings.retry_after_seconds),
         }
     }
+}
+
+const NOT_MODIFIED: &str = "Bad Request: message is not modified: specified new message content and reply markup are exactly \
+                            the same as a current content and reply markup of the message";
+
+/// What a message or an edit says.
+struct Written<'a> {
+    chat_id: i64,
+    text: Cow<'a, [u8]>,
+    value: Value<'a>,
+}
+
+impl<'a> Written<'a> {
+    /// Reads it, and checks what Telegram checks of every text.
+    fn read(body: &'a [u8]) -> Result<Self, Refused> {
+        let chat_id = find(body, b"chat_id").as_ref().and_then(read_id);
+        let chat_id = chat_id.ok_or(refused(400, "Bad Request: chat_id is empty"))?;
+        let value = find(body, b"text").ok_or(refused(400, "Bad Request: message text is empty"))?;
+        let text = value.text().ok_or(refused(400, "Bad Request: can't parse message text"))?;
+        let units = core::str::from_utf8(&text)
+            .map_err(|_| refused(400, "Bad Request: strings must be encoded in UTF-8"))?
+            .encode_utf16()
+            .count();
+        match units {
+            0 => Err(refused(400, "Bad Request: message text is empty")),
+            1..=TEXT_UNITS_MAX => Ok(Self { chat_id, text, value }),
+            _ => Err(refused(400, "Bad Request: message is too long")),
+        }
+    }
+}
+
+/// Where a stamped message stands among those of its chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placed {
+    After,
+    Again,
+    Before,
+}
+
+/// Takes a message's place by its stamp; `None` if it has none that can be read.
+fn place(newest: &mut Option<(u32, u32)>, text: &[u8]) -> Option<Placed> {
+    let stamp = stamp::peek(text)?;
+    let place = (stamp.run, stamp.seq);
+    Some(match *newest {
+        Some(newest) if newest == place => Placed::Again,
+        Some((run, seq)) if run == stamp.run && stamp.seq < seq => Placed::Before,
+        Some(_) | None => {
+            *newest = Some(place);
+            Placed::After
+        }
+    })
+}
+
+fn hash(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn write_message(out: &mut Vec<u8>, message: u64, chat_id: i64, text: &Value<'_>) {
+    out.extend_from_slice(br#"{"message_id":"#);
+    json::write_u64(out, message);
+    out.extend_from_slice(
+        br#","from":{"id":1,"is_bot":true,"first_name":"Simulated","username":"simulated_bot"},"chat":{"id":"#,
+    );
+    json::write_i64(out, chat_id);
+    out.extend_from_slice(br#","type":"private"},"date":1710000000,"text":"#);
+    if let Value::Text { quoted, .. } = text {
+        out.extend_from_slice(quoted);
+    }
+    out.push(b'}');
 }
 
 impl Refused {
@@ -293,8 +428,8 @@ impl Refused {
     }
 }
 
-/// A chat's id, as a number or as the text of one.
-fn read_chat_id(value: &Value<'_>) -> Option<i64> {
+/// An id, as a number or as the text of one.
+fn read_id(value: &Value<'_>) -> Option<i64> {
     match value {
         Value::Plain(_) => value.number(),
         Value::Text { .. } => core::str::from_utf8(&value.text()?).ok()?.parse().ok(),
@@ -302,10 +437,11 @@ fn read_chat_id(value: &Value<'_>) -> Option<i64> {
     }
 }
 
-/// Serves one connection. `on_message` gets every message that is taken.
-pub async fn serve_peer(mut peer: Peer, bot: Rc<RefCell<Bot>>, mut on_message: impl FnMut(i64, &[u8])) {
+/// Serves one connection. `on_shown` gets every message and every edit that is taken.
+pub async fn serve_peer(mut peer: Peer, bot: Arc<Mutex<Bot>>, mut on_shown: impl FnMut(Shown<'_>)) {
     let mut answer = |head: &RequestHead<'_>, body: &[u8], out: &mut Vec<u8>| {
-        bot.borrow_mut().answer(head.target, body, sys::now_ns(), out, &mut on_message);
+        let mut bot = bot.lock().unwrap_or_else(PoisonError::into_inner);
+        bot.answer(head.target, body, sys::now_ns(), out, &mut on_shown);
     };
     // A connection that breaks is the gateway's to open again.
     while let Ok(Some(())) = peer.next(&mut answer).await {}
@@ -316,8 +452,8 @@ pub async fn serve_peer(mut peer: Peer, bot: Rc<RefCell<Bot>>, mut on_message: i
 /// # Errors
 /// The system's, if nothing can listen there.
 pub fn serve(address: SocketAddr, settings: BotSettings) -> io::Result<SocketAddr> {
-    let bot = Rc::new(RefCell::new(Bot::new(settings)));
-    peer::listen(address, move |peer| serve_peer(peer, Rc::clone(&bot), |_, _| {}))
+    let bot = Arc::new(Mutex::new(Bot::new(settings)));
+    peer::listen(address, move |peer| serve_peer(peer, Arc::clone(&bot), |_| {}))
 }
 
 #[cfg(test)]
@@ -335,8 +471,8 @@ mod tests {
     fn call(bot: &mut Bot, target: &str, body: &str) -> (u16, serde_json::Value, Vec<(i64, String)>) {
         let mut out = Vec::new();
         let mut taken = Vec::new();
-        bot.answer(target, body.as_bytes(), 0, &mut out, &mut |chat, text| {
-            taken.push((chat, String::from_utf8(text.to_vec()).unwrap()));
+        bot.answer(target, body.as_bytes(), 0, &mut out, &mut |shown| {
+            taken.push((shown.chat, String::from_utf8(shown.text.to_vec()).unwrap()));
         });
         let text = String::from_utf8(out).unwrap();
         let (head, json) = text.split_once("\r\n\r\n").unwrap();
@@ -394,6 +530,40 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_changes_a_message_that_is_there_and_nothing_else_is_one() {
+        let mut bot = bot();
+        let edit = |bot: &mut Bot, chat: i64, message: u64, text: &str| {
+            let body = format!(r#"{{"chat_id":{chat},"message_id":{message},"text":"{text}"}}"#);
+            let (status, json, taken) = call(bot, "/bot1:abc/editMessageText", &body);
+            assert_eq!(taken.len(), usize::from(status == 200));
+            (status, json["description"].as_str().unwrap_or_default().to_owned(), json)
+        };
+        let sent = call(&mut bot, "/bot1:abc/sendMessage", r#"{"chat_id":7,"text":"Hel"}"#).1;
+        let message = sent["result"]["message_id"].as_u64().unwrap();
+        let (status, _, json) = edit(&mut bot, 7, message, "Hello");
+        assert_eq!((status, json["result"]["message_id"].as_u64()), (200, Some(message)));
+        assert_eq!(json["result"]["text"], "Hello");
+        let texts: Vec<String> = bot.sent(7).into_iter().map(|sent| sent.text).collect();
+        assert_eq!(texts, ["Hello"]);
+        let (status, words, _) = edit(&mut bot, 7, message, "Hello");
+        assert!(status == 400 && words.starts_with("Bad Request: message is not modified"), "{words}");
+        for (chat, message) in [(7, message + 1), (8, message)] {
+            let (status, words, _) = edit(&mut bot, chat, message, "Hello you");
+            assert_eq!((status, words.as_str()), (400, "Bad Request: message to edit not found"));
+        }
+        let long = "x".repeat(TEXT_UNITS_MAX + 1);
+        assert_eq!(edit(&mut bot, 7, message, &long).1, "Bad Request: message is too long");
+        assert_eq!(edit(&mut bot, 7, message, "").1, "Bad Request: message text is empty");
+        let (_, json, _) = call(&mut bot, "/bot1:abc/editMessageText", r#"{"chat_id":7,"text":"x"}"#);
+        assert_eq!(json["description"], "Bad Request: message identifier is not specified");
+        assert_eq!((bot.stats().sent, bot.stats().edited), (1, 1));
+        for _ in 0..EDITABLE_MAX {
+            call(&mut bot, "/bot1:abc/sendMessage", r#"{"chat_id":7,"text":"more"}"#);
+        }
+        assert_eq!(edit(&mut bot, 7, message, "too late").0, 400);
+    }
+
+    #[test]
     fn the_other_methods_answer_what_a_bot_expects() {
         let mut bot = bot();
         assert_eq!(call(&mut bot, "/bot1:abc/getMe", "").1["result"]["is_bot"], true);
@@ -426,6 +596,17 @@ mod tests {
             call(&mut bot, "/bot1:abc/sendMessage", &format!(r#"{{"chat_id":1,"text":"{text}"}}"#));
         };
         [0, 1, 1, 3, 2].into_iter().for_each(&mut send);
+        assert_eq!((bot.stats().doubled, bot.stats().reordered), (1, 1));
+        // A message whose stamp is seen by an edit has its place then, and once.
+        let begun = call(&mut bot, "/bot1:abc/sendMessage", r#"{"chat_id":1,"text":"lg1."}"#).1;
+        let message = &begun["result"]["message_id"];
+        for (seq, padding) in [(4, 80), (4, 90), (4, 100)] {
+            let mut text = vec![0; padding];
+            stamp::write(&mut text, &Stamp { run: 1, session: 0, seq, due_ns: 0 });
+            let text = String::from_utf8(text).unwrap();
+            let body = format!(r#"{{"chat_id":1,"message_id":{message},"text":"{text}"}}"#);
+            assert_eq!(call(&mut bot, "/bot1:abc/editMessageText", &body).0, 200);
+        }
         assert_eq!((bot.stats().doubled, bot.stats().reordered), (1, 1));
     }
 }

@@ -18,7 +18,7 @@ use crate::protocol::Addressing;
 use crate::rng::{Rng, mix};
 use crate::run::churn::Crowd;
 use crate::run::http::Pool;
-use crate::run::telegram;
+use crate::run::telegram::Platform;
 use crate::run::ws::Fleet;
 use crate::run::{Settings, StormEnd, shares};
 use crate::scenario::Kind;
@@ -247,7 +247,16 @@ pub(crate) struct Wires {
     /// Emptied intervals come back here.
     pub(crate) spares: Receiver<Interval>,
     /// The accounts that lanes share, by part.
-    pub(crate) shared: Vec<Option<Arc<Vec<Mutex<Ledger>>>>>,
+    pub(crate) shared: Vec<Option<Shared>>,
+}
+
+/// What lanes share of a part whose answers may come to any of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    /// The account.
+    pub(crate) stripes: Arc<Vec<Mutex<Ledger>>>,
+    /// The far end.
+    pub(crate) platform: Arc<Platform>,
 }
 
 /// Runs a lane to its end.
@@ -302,15 +311,15 @@ async fn open(lane: &Rc<Lane>, wires: &Wires) -> Result<(Vec<Traffic>, Vec<Books
     for (number, (part, shared)) in settings.scenario.parts().iter().zip(&wires.shared).enumerate() {
         let to = settings.to.for_part(number as u8);
         let own = match shared {
-            Some(stripes) => Books::Shared(Arc::clone(stripes)),
+            Some(shared) => Books::Shared(Arc::clone(&shared.stripes)),
             None => {
                 let sessions = settings.sessions;
                 let ledger = Ledger::new(to.run, settings.expect, sessions, lane.number, settings.threads);
                 Books::Own(Rc::new(RefCell::new(ledger)))
             }
         };
-        if part.kind == Kind::WebhookTelegram {
-            telegram::listen(lane, to.run, &own)?;
+        if let Some(shared) = shared {
+            shared.platform.listen(lane, to.run, &own)?;
         }
         traffic.push(Traffic::open(lane, part.kind, to, own.clone()).await?);
         books.push(own);
