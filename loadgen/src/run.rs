@@ -322,7 +322,10 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
         .enumerate()
         .map(|(number, part)| {
             let telegram = settings.telegram.as_ref().filter(|_| part.kind == Kind::WebhookTelegram)?;
-            Some(Shared { stripes: Books::shared(&settings, number as u8), platform: Platform::new(telegram) })
+            Some(Shared {
+                stripes: Books::shared(&settings, number as u8),
+                platform: Platform::new(telegram),
+            })
         })
         .collect();
     let mut spares = Vec::new();
@@ -473,11 +476,7 @@ impl<'a> Conductor<'a> {
         }
     }
 
-    fn into_outcome(
-        self,
-        shared: Vec<Option<Shared>>,
-        asked: &[u64],
-    ) -> Result<Outcome, String> {
+    fn into_outcome(self, shared: Vec<Option<Shared>>, asked: &[u64]) -> Result<Outcome, String> {
         let mut tallies = vec![Tally::default(); shared.len()];
         for end in &self.ends {
             for (sum, tally) in tallies.iter_mut().zip(&end.tallies) {

@@ -365,8 +365,7 @@ impl Gateway {
 
     fn post(&self, channel: &ChannelSettings, chat: &[u8], text: &[u8]) {
         let mut deliveries = self.deliveries.borrow_mut();
-        let mut post =
-            |text: Vec<u8>, edits| deliveries.push_back(Post { chat: chat.to_vec(), text, edits });
+        let mut post = |text: Vec<u8>, edits| deliveries.push_back(Post { chat: chat.to_vec(), text, edits });
         if channel.previews {
             // What is echoed is ASCII that needs no escapes: any part of it is a text.
             let half = [&text[..text.len() / 2], b"\""].concat();

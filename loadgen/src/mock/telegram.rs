@@ -271,7 +271,8 @@ impl Bot {
             return Err(missing);
         }
         let Some(chat) = self.chat(*chat_id, now_ns)? else { return Err(missing) };
-        let editable = chat.editable.iter_mut().find(|editable| editable.message == message).ok_or(missing)?;
+        let editable =
+            chat.editable.iter_mut().find(|editable| editable.message == message).ok_or(missing)?;
         if std::mem::replace(&mut editable.text, hash(text)) == hash(text) {
             return Err(refused(400, NOT_MODIFIED));
         }
