@@ -1,5 +1,5 @@
-//! What this machine is worth as a place to measure: what it is, what it is set to, how much it does the same work twice in a
-//! different time, and so the smallest change that a comparison of so many pairs can prove here.
+//! What this machine is worth as a place to measure: what it is, what it is set to, how much it does the same work twice in
+//! a different time, and so the smallest change that a comparison of so many pairs can prove here.
 //!
 //! Reads `/proc` and `/sys`, works for some seconds, changes nothing.
 
@@ -34,8 +34,8 @@ const RUN_RATE: f64 = 2_000.0;
 /// Pairs that are told of.
 const PAIRS: [u64; 4] = [12, 24, 48, 96];
 
-/// As `compare` judges by default: a false alarm in one comparison of two hundred, over four metrics; and the change is to be
-/// seen four times of five.
+/// As `compare` judges by default: a false alarm in one comparison of two hundred, over four metrics; and the change is to
+/// be seen four times of five.
 const ALARMS: f64 = 0.005 / 4.0;
 const POWER: f64 = 0.8;
 /// What signed ranks see of a normal shift, beside what a mean would: Pitman's efficiency, 3 / pi.

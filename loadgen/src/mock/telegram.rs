@@ -1,9 +1,9 @@
 //! Telegram's Bot API as a bot's server sees it: `sendMessage`, `editMessageText`, `getMe`, `setWebhook`, `sendChatAction`
 //! and the like. <https://core.telegram.org/bots/api>
 //!
-//! Checks what Telegram checks (token, chat, length in UTF-16 units, that an edit changes a message that is there, optionally
-//! rates) and answers in its words. Owns no socket but in [`serve`]; the same [`Bot`] answers inside a run, where every message
-//! is held against the account.
+//! Checks what Telegram checks (token, chat, length in UTF-16 units, that an edit changes a message that is there,
+//! optionally rates) and answers in its words. Owns no socket but in [`serve`]; the same [`Bot`] answers inside a run, where
+//! every message is held against the account.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -28,7 +28,7 @@ pub const TEXT_UNITS_MAX: usize = 4096;
 /// Chats that are kept account of; messages of more are answered but not recorded.
 const CHATS_MAX: usize = 1_000_000;
 
-/// The newest messages of a chat, which can be edited. Telegram sets no such bound; an answer that is written has one message.
+/// The newest messages of a chat, which can be edited. Telegram sets no such bound; an answer has one message.
 const EDITABLE_MAX: usize = 32;
 
 /// How the simulated platform behaves.
