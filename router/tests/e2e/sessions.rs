@@ -46,6 +46,34 @@ fn list(gateway: &Gateway, query: &str) -> (Vec<String>, Option<String>) {
     (ids.collect(), data["next"].as_str().map(str::to_owned))
 }
 
+/// "history policy": two agents of one session, each of which is sent its own share of what was said.
+#[test]
+fn each_agent_is_sent_as_much_of_the_history_as_it_is_said() {
+    let model = Model::saying(&["Of course."]);
+    let gateway = Gateway::start(json!({
+        "models": { "sim": model.config(json!({})) },
+        "agents": {
+            "all": {}, "none": { "historyMessagesMax": 0 }, "three": { "historyMessagesMax": 3 },
+            // "Of course." is ten characters, "canary 0" eight: the last two messages, which make five tokens.
+            "short": { "historyTokensMax": 6 },
+        },
+        "route": "all",
+    }));
+    let asked = [("all", 0), ("all", 2), ("none", 0), ("three", 3), ("short", 2), ("all", 10)];
+    for (said, (agent, past)) in asked.into_iter().enumerate() {
+        let message = format!("canary {said}");
+        let body = json!({ "message": message, "sessionId": "s", "agent": agent });
+        assert_eq!(gateway.post("/api/chat", &body).status, 200);
+        let sent = model.bodies().pop().unwrap()["messages"].take();
+        let sent = sent.as_array().unwrap();
+        assert_eq!(sent.len(), past + 1, "{agent}: {sent:?}");
+        assert_eq!(sent.last().unwrap()["content"], message.as_str());
+        if let Some(before) = past.checked_sub(1) {
+            assert_eq!(sent[before]["content"], "Of course.", "the last of what was said: {sent:?}");
+        }
+    }
+}
+
 #[test]
 fn sessions_are_listed_a_page_at_a_time() {
     let gateway = with_history();
