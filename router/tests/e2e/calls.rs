@@ -74,6 +74,47 @@ fn what_is_read_together_leaves_together() {
     assert!(writes <= 20, "{writes} writes for {WORDS} pieces");
 }
 
+/// "explicit criteria (status, error, timeout, truncated)", of each model: what is tried again on it, and what leads on.
+#[test]
+fn a_model_says_which_of_its_failures_are_tried_again_or_lead_on() {
+    let model =
+        Model::start(|asked, speech| match asked.json()["messages"][0]["content"].as_str().unwrap() {
+            "cut" => {
+                speech.begin();
+                After::Close
+            }
+            status => speech.error(status.parse().unwrap(), &[], "canary_error", "the canary is moody"),
+        });
+    let spare = Model::saying(&["The spare."]);
+    let moody = |retry: Value, fallback: Value| {
+        model.config(json!({ "retryOn": retry, "fallbackOn": fallback, "breaker": { "failedPercent": 0 } }))
+    };
+    let agent = |name: &str| json!({ "models": [name, "spare"], "attemptsMax": 2 });
+    let gateway = Gateway::start(json!({
+        "models": {
+            "stubborn": moody(json!(["4xx", "truncated"]), json!([])), "hasty": moody(json!([]), json!(["500", "400"])),
+            "spare": spare.config(json!({})),
+        },
+        "agents": { "stubborn": agent("stubborn"), "hasty": agent("hasty") },
+        "route": "hasty",
+        "limits": { "backoffMinMillis": 1, "backoffMaxMillis": 5 },
+    }));
+    for (agent, text, calls, leads_on) in [
+        ("stubborn", "400", 2, false),
+        ("stubborn", "cut", 2, false),
+        ("stubborn", "500", 1, false),
+        ("hasty", "400", 1, true),
+        ("hasty", "500", 1, true),
+        ("hasty", "503", 1, false),
+        ("hasty", "cut", 1, false),
+    ] {
+        let before = model.bodies().len();
+        let answer = gateway.post("/api/chat", &json!({ "message": text, "agent": agent }));
+        let seen = (model.bodies().len() - before, answer.status == 200);
+        assert_eq!(seen, (calls, leads_on), "{agent} {text}: {answer:?}");
+    }
+}
+
 #[test]
 fn more_tool_calls_than_the_limit_are_no_answer() {
     let model = Model::start(|_, speech| {
