@@ -209,7 +209,7 @@ pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) calls: usize,
     /// Per model of its configuration: what its breaker lets pass.
-    pub(crate) breakers: Vec<(String, clawgate_core::breaker::State)>,
+    pub(crate) models: Vec<(String, clawgate_core::view::ModelStanding)>,
     /// Per agent of its configuration.
     pub(crate) agents: Vec<(String, AgentLoad)>,
     pub(crate) journal: Option<crate::journal::Report>,
@@ -584,10 +584,10 @@ impl Reports {
         gauges(encoder, "upstream_calls", "Calls to models under way", rows(&|r| r.calls as u64))?;
         let mut breakers = Rows::new();
         for (labels, report) in self.shards() {
-            for (model, state) in &report.breakers {
+            for (model, standing) in &report.models {
                 let mut labels = labels.clone();
                 labels.push(("model", model.clone()));
-                breakers.push((labels, *state as u64));
+                breakers.push((labels, standing.breaker as u64));
             }
         }
         gauges(

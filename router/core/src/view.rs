@@ -10,6 +10,7 @@ use crate::shard::Shard;
 use crate::time::Time;
 use crate::turn;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// Who said a message of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +93,17 @@ pub struct Prompt<'a> {
     pub name: &'a str,
     /// The message.
     pub text: &'a str,
+}
+
+/// How a model stands on one shard: each learns for itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelStanding {
+    /// What its breaker lets pass.
+    pub breaker: breaker::State,
+    /// How long until a call may find out whether it is well again; zero where its breaker is not open, or one may now.
+    pub open: Duration,
+    /// How long others of a chain are preferred, because it asked for calm.
+    pub calm: Duration,
 }
 
 /// What a session remembers.
@@ -358,6 +370,16 @@ impl Shard {
     #[must_use]
     pub fn breaker(&self, model: ModelId) -> breaker::State {
         self.places.line_of(model).map_or(breaker::State::Closed, |line| line.breaker.state())
+    }
+
+    /// How a model stands on this shard.
+    #[must_use]
+    pub fn model_standing(&self, model: ModelId, now: Time) -> ModelStanding {
+        self.places.line_of(model).map_or_else(ModelStanding::default, |line| ModelStanding {
+            breaker: line.breaker.state(),
+            open: line.breaker.wait(now),
+            calm: line.calm_until.since(now),
+        })
     }
 
     /// How much there is to do. Counts everything: for metrics, not for the message path.

@@ -18,10 +18,12 @@ use clawgate_core::codes::Code;
 use clawgate_core::id::{AgentId, ChannelId, ModelId};
 use clawgate_core::links::CHANNEL;
 use clawgate_core::time::Time;
+use clawgate_core::view::ModelStanding;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The description of this API, served as it is.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
@@ -54,7 +56,7 @@ pub(super) fn openapi(call: &mut Call<'_>) {
 fn report(thread: &Rc<Thread>) -> Report {
     let shard = thread.shard.borrow();
     let gateway = thread.gateway();
-    let load = shard.load();
+    let (now, load) = (thread.now(), shard.load());
     let models = gateway.plan.models.iter().zip(0..).map(|(model, id)| (&model.name, ModelId(id)));
     let agents = gateway.plan.agents.iter().zip(&load.agents);
     Report {
@@ -63,7 +65,7 @@ fn report(thread: &Rc<Thread>) -> Report {
         counts: thread.counts(),
         connections: thread.connection_count(),
         calls: thread.upstreams.running(),
-        breakers: models.map(|(name, id)| (name.to_string(), shard.breaker(id))).collect(),
+        models: models.map(|(name, id)| (name.to_string(), shard.model_standing(id, now))).collect(),
         agents: agents.map(|(agent, load)| (agent.name.to_string(), *load)).collect(),
         load,
         journal: thread.journal.get().map(Journal::report),
@@ -84,11 +86,16 @@ fn with_reports(call: &Call<'_>, write: impl FnOnce(&Rc<Thread>, &Rc<Connection>
     });
 }
 
+/// How a model stands on each shard that knows it.
+fn standings_of<'a>(reports: &'a [Report], model: &'a str) -> impl Iterator<Item = (u16, &'a ModelStanding)> {
+    let all = reports.iter().flat_map(|report| report.models.iter().map(|known| (report.shard, known)));
+    all.filter(move |(_, (name, _))| name == model).map(|(shard, (_, standing))| (shard, standing))
+}
+
 /// The worst of a model's breakers over all shards.
 fn breaker_of(reports: &[Report], model: &str) -> State {
-    let breakers = reports.iter().flat_map(|report| &report.breakers);
-    let states = breakers.filter(|(name, _)| name == model).map(|(_, state)| *state);
-    states
+    standings_of(reports, model)
+        .map(|(_, standing)| standing.breaker)
         .max_by_key(|state| match state {
             State::Closed => 0,
             State::HalfOpen => 1,
@@ -281,10 +288,26 @@ pub(super) fn scaling(call: &mut Call<'_>) {
     });
 }
 
-/// The models, and what their breakers let pass.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The models, and what their breakers let pass: the worst of each, and that of every shard.
 pub(super) fn models(call: &mut Call<'_>) {
     with_reports(call, |thread, connection, reports| {
-        let body = json!({ "models": models_of(thread, &reports) });
+        let mut models = models_of(thread, &reports);
+        for (shown, model) in models.iter_mut().zip(&thread.gateway().plan.models) {
+            let standings = standings_of(&reports, &model.name).map(|(shard, standing)| {
+                json!({
+                    "shard": shard,
+                    "breaker": breaker_name(standing.breaker),
+                    "openMillis": millis(standing.open),
+                    "coolingMillis": millis(standing.calm),
+                })
+            });
+            shown["shards"] = standings.collect();
+        }
+        let body = json!({ "models": models });
         respond_data(thread, connection, &body.to_string());
     });
 }

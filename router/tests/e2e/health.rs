@@ -105,7 +105,7 @@ fn a_model_is_reset_by_api_and_command() {
     });
     let breaker = json!({ "callsMin": 3, "failedPercent": 50, "openSeconds": 600, "openMaxSeconds": 600 });
     let gateway = Gateway::start(json!({
-        "server": { "shards": 1 },
+        "server": { "shards": 2 },
         "models": { "sim": model.config(json!({ "breaker": breaker })) },
         "agents": { "main": { "models": ["sim"], "attemptsMax": 1 } },
         "keys": [{ "id": "root", "key": "canary-key-of-an-admin", "scopes": ["chat", "read", "admin"] }],
@@ -113,14 +113,35 @@ fn a_model_is_reset_by_api_and_command() {
     let bearer = ("authorization", "Bearer canary-key-of-an-admin");
     let ask = || {
         let headers = [bearer, ("content-type", "application/json")];
-        gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary"}"#)
+        // One session: one shard learns of it.
+        gateway.call("POST", "/api/chat", &headers, br#"{"message":"canary","sessionId":"s"}"#)
     };
+    // The breaker of all shards, and those of each: how many are open, and for how long at least.
+    let breakers = || {
+        let all = gateway.call("GET", "/api/models", &[bearer], b"").json();
+        let model = all["data"]["models"][0].clone();
+        let shards = model["shards"].as_array().unwrap();
+        let numbers: Vec<u64> = shards.iter().map(|shard| shard["shard"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, [0, 1]);
+        let open = shards.iter().filter(|shard| shard["breaker"] == "open").count();
+        for shard in shards {
+            let is_open = 300_000 < shard["openMillis"].as_u64().unwrap();
+            assert_eq!(
+                (is_open, &shard["coolingMillis"]),
+                (shard["breaker"] == "open", &json!(0)),
+                "{shard}"
+            );
+        }
+        (model["breaker"].as_str().unwrap().to_owned(), open)
+    };
+    assert_eq!(breakers(), ("closed".to_owned(), 0));
     for by_command in [false, true] {
         model.seen.with(|seen| seen.released = 0);
         for _ in 0..3 {
             ask();
         }
         assert_eq!(ask().refusal(), (503, "UPSTREAM_UNAVAILABLE".to_owned()));
+        assert_eq!(breakers(), ("open".to_owned(), 1));
         model.release(1);
         if by_command {
             let url = format!("http://{}", gateway.address);
@@ -131,6 +152,7 @@ fn a_model_is_reset_by_api_and_command() {
             let answer = gateway.call("POST", "/api/models/sim/reset", &[bearer], b"");
             assert_eq!((answer.status, &answer.json()["data"]["breaker"]), (200, &json!("closed")));
         }
+        assert_eq!(breakers(), ("closed".to_owned(), 0));
         assert_eq!(ask().json()["data"]["message"], "canary");
     }
     let unknown = gateway.call("POST", "/api/models/none/reset", &[bearer], b"");

@@ -267,7 +267,10 @@ fn status_models_and_channels_say_what_there_is() {
             json!([{ "name": "main", "models": ["a", "b"], "running": 0, "waiting": 0 }])
         );
         let models = gateway.get(&format!("{prefix}/models")).json();
-        let closed = |name: &str| json!({ "name": name, "provider": "echo", "breaker": "closed" });
+        let shard = |n| json!({ "shard": n, "breaker": "closed", "openMillis": 0, "coolingMillis": 0 });
+        let shards = json!([shard(0), shard(1)]);
+        let closed =
+            |name: &str| json!({ "name": name, "provider": "echo", "breaker": "closed", "shards": shards });
         assert_eq!(models["data"]["models"], json!([closed("a"), closed("b")]));
         let channels = gateway.get(&format!("{prefix}/channels"));
         let text = channels.text();
