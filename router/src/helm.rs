@@ -9,12 +9,14 @@ use crate::config::mcp::Way;
 use crate::config::models::Provider;
 use crate::config::tools::Kind;
 use crate::config::{Config, Overrides};
+use crate::data::Folder;
 use crate::drain::{self, Parting};
 use crate::gateway::{Gateway, Shared};
 use crate::reload::{Asker, Verdict};
 use crate::sockets::INHERITED_VARIABLE;
 use crate::takeover::{self, Door, Heard, Line, Listener, READY};
 use crate::thread::Thread;
+use crate::tools::audit::Audit;
 use crate::watch::Watch;
 use clawgate_core::id::ShardId;
 use clawgate_core::time::Time;
@@ -250,7 +252,12 @@ impl Helm {
             return Verdict::Draining;
         }
         let reloads = &self.shared.reloads;
-        match self.source.read(self.taken.file.as_deref(), &self.gateway) {
+        let read = self.source.read(self.taken.file.as_deref(), &self.gateway);
+        let kept = read.and_then(|(config, gateway)| {
+            self.source.audit(&self.shared, &config).map_err(|why| vec![why])?;
+            Ok((config, gateway))
+        });
+        match kept {
             Ok((config, gateway)) => {
                 let needs_restart = needs_restart(&self.source.started, &config);
                 tracing::info!(why, generation = gateway.generation, "the configuration was read again");
@@ -418,6 +425,22 @@ impl Source {
         let gateway = Gateway::compile(&config, Some(before)).map_err(|problem| vec![problem])?;
         Ok((config, Arc::new(gateway)))
     }
+
+    /// Lets the audit log go on as this configuration has it; it is opened where it was not needed before. One that is off
+    /// stays open: calls that run still write to it.
+    fn audit(&self, shared: &Shared, config: &Config) -> Result<(), String> {
+        let Some(plan) = &config.audit else { return Ok(()) };
+        if let Some(audit) = shared.audit.get() {
+            audit.follow(plan);
+            return Ok(());
+        }
+        // One that was not there at the start waits for a restart, and until then tools are refused.
+        let Some(path) = &self.started.data.folder else { return Ok(()) };
+        let audit = Audit::start(&Folder::open(path)?, plan)?;
+        // Nobody else sets it.
+        let _ = shared.audit.set(Arc::new(audit));
+        Ok(())
+    }
 }
 
 /// The configuration was checked against the addresses that it names: we may still listen on others.
@@ -445,7 +468,6 @@ fn needs_restart(started: &Config, config: &Config) -> Vec<&'static str> {
         ("data.folder", started.data != config.data),
         ("journal", started.journal != config.journal),
         ("store", started.store != config.store),
-        ("audit", started.audit != config.audit),
         ("server.watch", old.watch != new.watch),
         ("limits.addressesMax", started.limits.addresses_max != config.limits.addresses_max),
         ("limits.usageRowsMax", started.limits.usage_rows_max != config.limits.usage_rows_max),

@@ -12,6 +12,7 @@ use crate::scaling::Scaling;
 use crate::serve::worst_case;
 use crate::store;
 use crate::thread::Thread;
+use crate::tools::audit::Audit;
 use crate::tools::mcp::{Phase, Server};
 use clawgate_core::breaker::State;
 use clawgate_core::codes::Code;
@@ -131,7 +132,7 @@ pub(super) fn detailed(call: &mut Call<'_>) {
         let degraded = models.any(|model| breaker_of(&reports, &model.name) != State::Closed)
             || shown::trouble(journals.iter().copied()).is_some()
             || store.is_some_and(|store| store.health() != store::Health::Ok)
-            || thread.shared.audit.get().is_some_and(|audit| audit.is_failing())
+            || audit_of(thread).is_some_and(|audit| audit.is_failing())
             || gateway.tools.servers().any(|server| matches!(server.standing.phase(), Phase::Down(_)));
         let status = match (thread.draining.get().is_some(), degraded) {
             (true, _) => "draining",
@@ -158,9 +159,14 @@ pub(super) fn detailed(call: &mut Call<'_>) {
     });
 }
 
+/// The audit log, while tools write to it.
+fn audit_of(thread: &Thread) -> Option<&Arc<Audit>> {
+    thread.shared.audit.get().filter(|_| thread.gateway().tools.audited)
+}
+
 /// What tools need.
 fn tools_of(thread: &Thread) -> Value {
-    let audit = match thread.shared.audit.get() {
+    let audit = match audit_of(thread) {
         None => "off",
         Some(audit) if audit.is_failing() => "failing",
         Some(_) => "ok",

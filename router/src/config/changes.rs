@@ -11,6 +11,7 @@ pub(crate) fn changes(before: &Config, after: &Config) -> Vec<String> {
         ("keys", before.keys != after.keys),
         ("rate", before.rates != after.rates),
         ("limits", before.limits != after.limits),
+        ("audit", before.audit != after.audit),
         ("route", before.route != after.route),
         ("session", before.accounts != after.accounts),
         ("logging", before.logging != after.logging),
@@ -20,6 +21,7 @@ pub(crate) fn changes(before: &Config, after: &Config) -> Vec<String> {
     named(&mut changes, "models", (&before.models, &after.models), |model| &model.name);
     named(&mut changes, "agents", (&before.agents, &after.agents), |agent| &agent.name);
     named(&mut changes, "channels", (&before.channels, &after.channels), |channel| &channel.name);
+    named(&mut changes, "tools", (&before.tools, &after.tools), |tool| &tool.name);
     changes
 }
 

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ enum Order {
 
 /// The way to the log.
 pub(crate) struct Audit {
-    orders: SyncSender<Order>,
+    /// What waits in it is bounded by the room that [`State`] counts, which a reload may change.
+    orders: Sender<Order>,
     state: Arc<State>,
     ended: Mutex<Receiver<()>>,
 }
@@ -57,9 +58,24 @@ impl std::fmt::Debug for Audit {
 
 #[derive(Debug)]
 struct State {
-    /// Lines that there is room for.
-    room: AtomicUsize,
+    /// Lines that wait, or have been promised room.
+    taken: AtomicUsize,
+    waiting_max: AtomicUsize,
+    file_bytes_max: AtomicU64,
+    files_max: AtomicU16,
     failing: AtomicBool,
+}
+
+impl State {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            waiting_max: AtomicUsize::new(plan.waiting_max),
+            file_bytes_max: AtomicU64::new(plan.file_bytes_max),
+            files_max: AtomicU16::new(plan.files_max),
+            failing: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Audit {
@@ -73,11 +89,9 @@ impl Audit {
 
     fn start_in(path: PathBuf, plan: &Plan) -> Result<Self, String> {
         let bad = |why: io::Error| format!("the audit log in {} cannot be written: {why}", path.display());
-        let file = LogFile::open(&path, plan.clone()).map_err(bad)?;
-        let state =
-            Arc::new(State { room: AtomicUsize::new(plan.waiting_max), failing: AtomicBool::new(false) });
-        // One more than there is room for lines: the word to stop.
-        let (orders, coming) = sync_channel(plan.waiting_max + 1);
+        let state = Arc::new(State::new(plan));
+        let file = LogFile::open(&path, state.clone()).map_err(bad)?;
+        let (orders, coming) = channel();
         let (end, ended) = sync_channel(1);
         let shared = state.clone();
         let write = move || {
@@ -88,10 +102,18 @@ impl Audit {
         Ok(Self { orders, state, ended: Mutex::new(ended) })
     }
 
+    /// Goes on by other bounds. Lines that wait beyond them are written all the same.
+    pub(crate) fn follow(&self, plan: &Plan) {
+        self.state.waiting_max.store(plan.waiting_max, Ordering::Relaxed);
+        self.state.file_bytes_max.store(plan.file_bytes_max, Ordering::Relaxed);
+        self.state.files_max.store(plan.files_max, Ordering::Relaxed);
+    }
+
     /// Room for the two lines of a call; `None` if there is none.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Permit> {
-        let fits = |room: usize| room.checked_sub(2);
-        self.state.room.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
+        let most = self.state.waiting_max.load(Ordering::Relaxed);
+        let fits = |taken: usize| Some(taken + 2).filter(|taken| *taken <= most);
+        self.state.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
         Some(Permit { audit: self.clone(), left: 2 })
     }
 
@@ -102,7 +124,7 @@ impl Audit {
 
     /// Writes what waits, within bounds.
     pub(crate) fn close(&self) {
-        let _ = self.orders.try_send(Order::Stop);
+        let _ = self.orders.send(Order::Stop);
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(ended.recv_timeout(CLOSE_AGE_MAX), Err(RecvTimeoutError::Timeout)) {
             tracing::error!("the audit log could not be written to its end");
@@ -123,13 +145,13 @@ impl Permit {
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
         // There is room for it. A thread that is gone takes nothing: the process ends.
-        let _ = self.audit.orders.try_send(Order::Line(line));
+        let _ = self.audit.orders.send(Order::Line(line));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.audit.state.room.fetch_add(self.left, Ordering::AcqRel);
+        self.audit.state.taken.fetch_sub(self.left, Ordering::AcqRel);
     }
 }
 
@@ -161,7 +183,7 @@ fn write_lines(mut file: LogFile, coming: &Receiver<Order>, state: &State) {
         if state.failing.swap(false, Ordering::AcqRel) {
             tracing::info!("the audit log takes lines again");
         }
-        state.room.fetch_add(lines, Ordering::AcqRel);
+        state.taken.fetch_sub(lines, Ordering::AcqRel);
         if stop {
             return;
         }
@@ -171,16 +193,16 @@ fn write_lines(mut file: LogFile, coming: &Receiver<Order>, state: &State) {
 /// The file that is written, and where the older ones lie.
 struct LogFile {
     folder: PathBuf,
-    plan: Plan,
+    state: Arc<State>,
     file: File,
     /// Its length, up to where it is whole.
     length: u64,
 }
 
 impl LogFile {
-    fn open(folder: &Path, plan: Plan) -> io::Result<Self> {
+    fn open(folder: &Path, state: Arc<State>) -> io::Result<Self> {
         let (file, length) = open_file(folder)?;
-        let mut log = Self { folder: folder.to_path_buf(), plan, file, length };
+        let mut log = Self { folder: folder.to_path_buf(), state, file, length };
         // What a crash cut off stays as it is, on a line of its own.
         let mut last = [b'\n'];
         if let Some(at) = length.checked_sub(1) {
@@ -195,7 +217,8 @@ impl LogFile {
     /// Appends whole lines, and takes away those that are on the disk. What could not be written is not there at all.
     fn append(&mut self, lines: &mut Vec<u8>) -> io::Result<()> {
         while !lines.is_empty() {
-            let room = self.plan.file_bytes_max.saturating_sub(self.length);
+            let bytes_max = self.state.file_bytes_max.load(Ordering::Relaxed);
+            let room = bytes_max.saturating_sub(self.length);
             let fitting = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
             if fitting == 0 && self.length != 0 {
                 self.rotate()?;
@@ -224,7 +247,8 @@ impl LogFile {
         let number = older.last().map_or(1, |(number, _)| number + 1);
         std::fs::rename(self.folder.join(FILE), self.folder.join(format!("{OLDER}{number:010}.jsonl")))?;
         (self.file, self.length) = open_file(&self.folder)?;
-        let spare = (older.len() + 2).saturating_sub(usize::from(self.plan.files_max));
+        let files_max = self.state.files_max.load(Ordering::Relaxed);
+        let spare = (older.len() + 2).saturating_sub(usize::from(files_max));
         for (_, path) in older.drain(..spare.min(older.len())) {
             std::fs::remove_file(path)?;
         }
@@ -345,6 +369,24 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_at_once() {
+        let path = folder("followed");
+        let audit = Arc::new(Audit::start_in(path.clone(), &PLAN).unwrap());
+        let held = [audit.admit().unwrap(), audit.admit().unwrap()];
+        audit.follow(&Plan { waiting_max: 6, ..PLAN });
+        let more = audit.admit().unwrap();
+        audit.follow(&Plan { waiting_max: 2, file_bytes_max: 1_000, ..PLAN });
+        assert!(audit.admit().is_none(), "there is less room than is taken");
+        for mut permit in held.into_iter().chain([more]) {
+            permit.write("a line that has the length of half a file".to_owned());
+        }
+        audit.close();
+        assert_eq!(lines(&path, FILE).len(), 3, "all in one file, and none is lost");
+        assert!(audit.admit().is_some());
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
     fn what_a_crash_cut_off_spoils_no_other_line() {
         let path = folder("torn");
         std::fs::write(path.join(FILE), "{\"whole\":1}\n{\"to").unwrap();
@@ -358,7 +400,7 @@ mod tests {
     #[test]
     fn a_disk_that_takes_nothing_is_tried_again() {
         let path = folder("full");
-        let mut log = LogFile::open(&path, PLAN).unwrap();
+        let mut log = LogFile::open(&path, Arc::new(State::new(&PLAN))).unwrap();
         // A file that cannot be written.
         log.file = File::open(path.join(FILE)).unwrap();
         let mut offered = b"line\n".to_vec();

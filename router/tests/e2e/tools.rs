@@ -6,6 +6,7 @@ use crate::peers::model::{Model, Speech, chunk};
 use crate::peers::server::{After, Asked, Server};
 use crate::peers::{Watched, ask_until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const KEY: &str = "canary-key-of-the-operator";
@@ -97,6 +98,41 @@ pub(crate) fn audit(gateway: &Gateway, lines: usize) -> Vec<Value> {
         let all: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (lines <= all.len()).then_some(all)
     })
+}
+
+/// The audit log comes and goes with a reload, and its bounds change with it.
+#[test]
+fn the_audit_log_follows_a_reload() {
+    let model = calling(&[&[("time", "{}")], &[("time", "{}")]]);
+    let config = |audit: Value| {
+        json!({
+            "models": { "sim": model.config(json!({})) },
+            "agents": { "main": { "models": ["sim"], "history": false, "tools": ["*"] } },
+            "tools": { "time": { "type": "time" } }, "audit": audit,
+        })
+    };
+    let mut gateway = Gateway::start(config(json!({ "enabled": false })));
+    let folder = gateway.folder().join("data/audit");
+    let shown = |gateway: &Gateway| gateway.get("/health/detailed").json();
+    let answered = |gateway: &Gateway| assert_eq!(ask(gateway)["data"]["message"], "done");
+    answered(&gateway);
+    assert_eq!((folder.exists(), &shown(&gateway)["tools"]["audit"]), (false, &json!("off")));
+    gateway.reload(config(json!({})), 1);
+    answered(&gateway);
+    assert_eq!(audit(&gateway, 4).len(), 4, "two calls, and nothing of those before");
+    let health = shown(&gateway);
+    assert_eq!((&health["tools"]["audit"], &health["config"]["needsRestart"]), (&json!("ok"), &json!([])));
+    // Bounds change with it, and while it is off nothing is written down. The lines of a whole turn have room: how soon
+    // those of its first call are on the disk is not known.
+    for (generation, changed) in [(2, json!({ "enabled": false })), (3, json!({ "waitingMax": 4 }))] {
+        gateway.reload(config(changed), generation);
+        answered(&gateway);
+    }
+    gateway.terminate();
+    assert!(gateway.ended().success());
+    let lines = audit(&gateway, 8);
+    let turns: BTreeSet<&str> = lines.iter().filter_map(|line| line["turn"].as_str()).collect();
+    assert_eq!((lines.len(), turns.len()), (8, 2), "{lines:?}");
 }
 
 #[test]
