@@ -2,6 +2,8 @@
 //! The process lives, its memory is bounded, and its log names no secret.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "hostile/agents.rs"]
+mod agents;
 #[path = "hostile/bodies.rs"]
 mod bodies;
 #[path = "hostile/crowds.rs"]
