@@ -372,7 +372,7 @@ impl Reading<'_> {
             ..Accepted::default()
         };
         if forgot.closed {
-            let hash = self.hash(&accepted);
+            let hash = forgot.session_hash(&self.secret);
             self.share_of(hash).closed.push((hash, forgot.uid));
             let Uid(revision) = forgot.uid;
             self.push(Op::Close { key: key(&accepted), revision, before: revision });

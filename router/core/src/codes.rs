@@ -85,7 +85,7 @@ codes! {
     UpstreamRateLimited 4005 "UPSTREAM_RATE_LIMITED" 429 0   "The model's provider limits the rate; wait for Retry-After."
     DeliveryFailed      4006 "DELIVERY_FAILED"      502 0    "The platform did not take the answer."
     Cancelled           4007 "CANCELLED"            499 0    "The turn was cancelled by its client or an operator."
-    ChannelGone         4008 "CHANNEL_GONE"         409 0    "The message's channel is no longer configured. Operators: configure it again, or drop the dead letter."
+    ChannelGone         4008 "CHANNEL_GONE"         409 0    "The message's channel is no longer configured, or its account no longer linked. Operators: configure it again, or drop the dead letter."
     ToolLimit           4009 "TOOL_LIMIT"           502 0    "The model called more tools, or exchanged more with them, than `limits.tools` allows."
     ToolUnknown         4010 "TOOL_UNKNOWN"         404 0    "The model called a tool that it was not offered."
     ToolArguments       4011 "TOOL_ARGUMENTS"       400 0    "The arguments of a tool call do not fit the tool's schema."

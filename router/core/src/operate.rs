@@ -2,7 +2,7 @@
 use crate::admit::Message;
 use crate::codes::Code;
 use crate::effect::{Effect, Effects, Notice, Saved};
-use crate::event::{Class, Content, Operation};
+use crate::event::{Class, Content, Operation, Scope};
 use crate::history::Unset;
 use crate::id::{AgentId, Client, SessionId, Uid};
 use crate::links::{CHANNEL, Origin};
@@ -150,6 +150,12 @@ impl Shard {
         if let Some(code) = self.unwritable().filter(|_| self.is_written(session.mode, false)) {
             return Err(code);
         }
+        // Where its person wrote from last, where it is a conversation of several accounts.
+        let is_linked = self.places.post(session.post).is_some_and(|post| *post.name == *CHANNEL);
+        let origin = is_linked.then(|| Origin::read(session.chat())).flatten();
+        if origin.as_ref().is_some_and(|origin| !self.is_account_of(origin, session.peer())) {
+            return Err(Code::ChannelGone);
+        }
         let idle = session.current == NONE;
         if !idle && u32::from(limits.session_waiting_max) <= session.waiting.len() {
             return Err(Code::SessionFull);
@@ -159,9 +165,6 @@ impl Shard {
         }
         let (mode, errand) = (session.mode, Some(Errand::Outbound));
         let (client, class, desk) = (Client::NOBODY, Class::Normal, NOWHERE);
-        // Where its person wrote from last, where it is a conversation of several accounts.
-        let is_linked = self.places.post(session.post).is_some_and(|post| *post.name == *CHANNEL);
-        let origin = is_linked.then(|| Origin::read(session.chat())).flatten();
         let turn = self.turn_for(
             slot,
             Message { client, mode, class, desk, name: "", text, content: Content::WORDS, errand },
@@ -176,6 +179,14 @@ impl Shard {
             self.come_forward(turn, out);
         }
         Ok(())
+    }
+
+    /// Is this account the person's? A session that was loaded may know one that was linked in an earlier life: it is
+    /// somebody else's now, or nobody's.
+    fn is_account_of(&self, origin: &Origin, person: &str) -> bool {
+        let channel = self.places.id_named(&origin.channel);
+        let owner = channel.and_then(|id| self.plan.links.person(id, Scope::Direct, &origin.peer));
+        owner.is_some_and(|(_, name)| name == person)
     }
 
     fn set(&mut self, slot: u32, name: &str, value: &str, out: &mut Effects) -> Result<(), Code> {

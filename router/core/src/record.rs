@@ -6,6 +6,7 @@
 use crate::codes::Code;
 use crate::effect::Outcome;
 use crate::event::{Class, Mode, Scope};
+use crate::home::{Secret, session_hash};
 use crate::id::Uid;
 use alloc::vec::Vec;
 
@@ -199,6 +200,16 @@ pub struct Forgot<'a> {
     pub agent: &'a str,
     /// The name of the mode that an operator gave it; empty for none.
     pub mode: &'a str,
+}
+
+impl Forgot<'_> {
+    /// The hash of the session that it tells of. It names that session itself, and not an account that wrote in it: what
+    /// was closed before an account was linked is no word about the conversation that it shares now.
+    #[must_use]
+    pub fn session_hash(&self, secret: &Secret) -> u64 {
+        let Self { channel, scope, peer, chat, thread, .. } = *self;
+        session_hash(secret, channel, scope, peer, chat, thread)
+    }
 }
 
 const ACCEPTED: u8 = 1;

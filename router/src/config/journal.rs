@@ -61,7 +61,7 @@ pub(super) struct JournalSection {
     /// Bytes of the journal on disk, all threads together. At three quarters of it new work is refused with
     /// `JOURNAL_FULL`; what runs may finish. While the files of an earlier start are read there may be twice as much. Half
     /// of it must hold the messages and answers that are under way: give it 16 KiB for each of `limits.turnsMax`, or
-    /// twice what they take in your case.
+    /// twice what they take in your case. Where they take all of it, an eighth more is used, so that they can end.
     #[schemars(range(min = 16_777_216, max = 1_099_511_627_776_u64))]
     pub(super) disk_bytes_max: u64,
     /// Bytes that each thread holds in memory until they are safe on disk; two copies of it at most. When three quarters

@@ -13,7 +13,9 @@
 //! # The bound on disk
 //! At half of [`Settings::disk_bytes_max`] the shard is asked to carry forward what it still needs of the oldest file.
 //! From six eighths on the state is [`State::Full`] until five eighths: no new work, but what is under way may finish. The
-//! last segment below the bound is for records that free others. Above the bound goes only what is needed to mend a hole.
+//! last segment below the bound is for records that free others. Above the bound goes only what is needed to mend a hole,
+//! and up to an eighth more where nothing fits and what waits to be written would free a file: otherwise a journal whose
+//! turns take more than their half would stand still for ever.
 //!
 //! # Faults
 //! After a failed write or sync the kernel may have dropped what it could not write and call the file clean. So nothing is
@@ -584,7 +586,7 @@ impl Writer {
             let number = self.segments_begun + 1;
             let reuses = bytes == usual && self.segments.to_reuse(free, kept, usual);
             let old = if reuses { self.segments.closed.pop_front() } else { None };
-            if old.is_some() || self.segments.bytes() + bytes <= self.disk_bound() {
+            if old.is_some() || self.segments.bytes() + bytes <= self.disk_bound(bytes) {
                 self.segments_begun = number;
                 let reuse = old.as_ref().map(|old| old.number);
                 self.errand = Some(Errand::Create(Segment::new(number, bytes, old.is_some()), old));
@@ -607,17 +609,24 @@ impl Writer {
             && (self.wants_segment.is_some() || self.segments.current.as_ref().is_none_or(is_half_full))
     }
 
-    /// Bytes up to which files are made. The last segment below the bound is kept for what frees others: without it,
-    /// a full disk could never become free.
-    fn disk_bound(&self) -> u64 {
+    /// Bytes up to which a file of so many is made. The last segment below the bound is kept for what frees others:
+    /// without it, a full disk could never become free.
+    fn disk_bound(&self, bytes: u64) -> u64 {
         if self.hole.is_some() {
             // No file goes before all that is needed was carried out of the hole. New work is refused meanwhile, so that is
             // bounded by what runs.
             return u64::MAX;
         }
-        let frees = self.releases.iter().flatten().any(|release| self.free_lsn < release.lsn);
-        let kept_back = if frees { 0 } else { self.settings.segment_bytes };
-        self.settings.disk_bytes_max.saturating_sub(kept_back)
+        let (max, frees) = (
+            self.settings.disk_bytes_max,
+            self.releases.iter().flatten().any(|release| self.free_lsn < release.lsn),
+        );
+        match (frees, self.wants_segment) {
+            // No release counts until what was appended before it is safe, and that has no place.
+            (true, Some(_)) => max.saturating_add(bytes.max(max / 8)),
+            (true, None) => max,
+            (false, _) => max.saturating_sub(self.settings.segment_bytes),
+        }
     }
 
     fn on_created(&mut self, now: Time, result: Result<(), Fault>) {

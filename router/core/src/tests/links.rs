@@ -1,7 +1,7 @@
 //! Accounts of one person on several channels share a conversation; what belongs to a message goes where it came from.
 use super::durable::{durable, keeps};
 use super::*;
-use crate::event::Sight;
+use crate::event::{Sight, Stored};
 use crate::home::Secret;
 use crate::links::Links;
 
@@ -99,4 +99,42 @@ fn a_linked_message_that_waited_for_the_stores_word_is_answered_where_it_came_fr
     assert_eq!(scene.shards[0].channel_name(session), "person");
     let to = scene.shards[0].destination(turn(0, 1)).unwrap();
     assert_eq!((to.channel, to.peer, to.chat), (ChannelId(1), "7", "c7"));
+}
+
+/// A session that was loaded knows an account that was linked in an earlier life.
+#[test]
+fn nothing_is_said_to_an_account_that_is_no_longer_the_persons() {
+    let sends_as = |links: Links| {
+        let mut scene = keeps(Plan { links, ..linked() }, false);
+        let chat = crate::links::origin("tg", "7", "c7");
+        let inbound = Inbound {
+            mode: Mode::Deliver,
+            channel: ChannelId(2),
+            peer: "anna",
+            chat: &chat,
+            ..Inbound::default()
+        };
+        scene.event(Event::Recalled { inbound, stored: &Stored::default() });
+        let session = scene.shards[0].find(ChannelId(2), Scope::Direct, "anna", "", "").unwrap();
+        let said = scene.operates(session, Operation::Send("From us."));
+        (said, scene.shards[0].destination(turn(0, 1)).map(|to| (to.channel, to.peer.to_string())))
+    };
+    let account = |person: &str| Links::new(ChannelId(2), [(ChannelId(1), "7".into(), person.into())]);
+    let (said, to) = sends_as(account("anna"));
+    assert!(said[0].starts_with("accepted"), "{said:?}");
+    assert_eq!(to, Some((ChannelId(1), "7".to_string())));
+    for links in [account("bea"), Links::new(ChannelId(2), []), Links::default()] {
+        assert_eq!(sends_as(links), (vec!["operated CHANNEL_GONE".to_string()], None));
+    }
+}
+
+/// It was closed when it was apart: the conversation that it shares now was not.
+#[test]
+fn a_word_of_the_journal_about_a_session_is_about_none_but_that() {
+    let (plan, secret) = (linked(), Secret([3, 4]));
+    let apart = crate::record::Forgot { channel: "tg", peer: "7", chat: "c7", ..Default::default() };
+    let shared = crate::record::Forgot { channel: "person", peer: "anna", ..Default::default() };
+    let hash = plan.hash(&secret, ChannelId(1), Scope::Direct, "7", "c7", "");
+    assert_ne!(apart.session_hash(&secret), hash);
+    assert_eq!(shared.session_hash(&secret), hash);
 }

@@ -102,6 +102,32 @@ fn the_shard_is_asked_to_carry_at_half_of_the_bound() {
     assert!(8 < segments && segments < 12, "{segments}");
 }
 
+/// What runs takes more than its half of the disk, down to the last byte: none of it could ever go on.
+#[test]
+fn what_frees_a_file_is_written_where_nothing_fits() {
+    let mut journal = Journal::new();
+    let mut lsn = 0;
+    let mut fill = |journal: &mut Journal| loop {
+        lsn += 1;
+        journal.0.append(lsn, &RECORD);
+        journal.settle();
+        if journal.0.durable() < lsn {
+            return lsn;
+        }
+    };
+    fill(&mut journal);
+    assert_eq!(journal.0.segments(), 15, "the last one is kept for what frees others");
+    journal.0.release(1);
+    journal.settle();
+    let last = fill(&mut journal);
+    assert_eq!(journal.0.segments(), 16);
+    journal.0.release(20);
+    let deeds = journal.settle();
+    assert_eq!(journal.0.durable(), last, "{deeds:?}");
+    assert!(deeds.iter().any(goes), "{deeds:?}");
+    assert!(journal.0.disk_bytes() <= 16 * SEGMENT_BYTES, "it is below its bound again");
+}
+
 /// Whoever is refused hears that the disk is full, before what waits for it takes all memory.
 #[test]
 fn a_disk_without_room_refuses_new_work_and_takes_it_again_once_there_is() {

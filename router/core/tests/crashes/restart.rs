@@ -1,7 +1,7 @@
 //! The process dies, and another one starts on what is left, with another number of shards.
 use super::gateway::Life;
 use super::ledger::{Found, PART_CHARS, number_of, numbers_of};
-use super::links::{Kinship, hash_of, mark_of};
+use super::links::{Kinship, mark_of};
 use super::people::Place;
 use super::store::{Letter, Op};
 use super::world::World;
@@ -394,11 +394,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// The session that a fact says was closed, and when.
     fn closed_by(&self, fact: &Fact<'_>) -> Option<(u64, Uid)> {
-        let Fact::Forgot(Forgot { uid, closed: true, scope, channel, peer, chat, thread, .. }) = *fact else {
-            return None;
-        };
-        let accepted = Accepted { scope, channel, peer, chat, thread, ..Accepted::default() };
-        Some((hash_of(&self.plan, &self.secret, &accepted), uid))
+        let Fact::Forgot(forgot @ Forgot { uid, closed: true, .. }) = *fact else { return None };
+        Some((forgot.session_hash(&self.secret), uid))
     }
 
     /// A fact as the store takes it.

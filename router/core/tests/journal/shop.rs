@@ -325,7 +325,8 @@ impl Shop {
         self.deeds = deeds;
         self.remove_older();
         let used = self.life.writer.disk_bytes();
-        let bound = self.settings.disk_bytes_max + 3 * self.settings.buffer_bytes_max as u64;
+        // Above it lies what frees a file where nothing fits.
+        let bound = self.settings.disk_bytes_max / 8 * 9 + 3 * self.settings.buffer_bytes_max as u64;
         if self.life.writer.is_mending() {
             // What it takes to mend a hole may lie above the bound, and goes when it is mended.
             self.life.ceiling = self.life.ceiling.max(used + self.settings.segment_bytes);
