@@ -565,6 +565,7 @@ impl Shard {
             asked: false,
             account: AccountId::default(),
             replayed: false,
+            restored: false,
             forgets: false,
             outbound: message.errand == Some(Errand::Outbound),
             history: false,

@@ -89,6 +89,8 @@ pub(crate) struct Ended {
     /// Parts of it that were confirmed.
     pub(crate) parts: u16,
     pub(crate) settled: Vec<u8>,
+    /// A dead letter comes or goes with it: the store hears of that.
+    pub(crate) tells: bool,
 }
 
 /// The books.

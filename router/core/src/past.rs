@@ -11,6 +11,7 @@ use crate::id::Uid;
 use crate::record::{Accepted, Forgot, Record};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 /// Something that the store must know before the records that say so are forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,8 @@ impl Left {
 #[derive(Debug, Default)]
 pub struct Past {
     left: BTreeMap<Uid, Left>,
+    /// Records that count once the end is there which they are of.
+    endings: BTreeMap<Uid, Vec<Box<[u8]>>>,
     last: Uid,
     orphans: u64,
 }
@@ -128,12 +131,52 @@ impl Past {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { left: BTreeMap::new(), last: Uid(0), orphans: 0 }
+        Self { left: BTreeMap::new(), endings: BTreeMap::new(), last: Uid(0), orphans: 0 }
     }
 
     /// Takes the next record in, and tells what follows from it. False for bytes that are no record of this version.
     pub fn take(&mut self, bytes: &[u8], tell: &mut impl FnMut(Fact<'_>)) -> bool {
         let Some(record) = Record::decode(bytes) else { return false };
+        if !self.waits_for_its_end(&record, bytes) {
+            self.add_up(record, bytes, tell);
+        } else if let Record::Settled { uid, .. } = record {
+            for bytes in self.endings.remove(&uid).unwrap_or_default() {
+                if let Some(record) = Record::decode(&bytes) {
+                    self.add_up(record, &bytes, tell);
+                }
+            }
+        }
+        true
+    }
+
+    /// Puts the record aside, if it is of an end that is told once more.
+    fn waits_for_its_end(&mut self, record: &Record<'_>, bytes: &[u8]) -> bool {
+        let uid = match *record {
+            Record::Accepted(Accepted { uid, ending, .. }) => {
+                // One of before broke off.
+                self.endings.remove(&uid);
+                if ending {
+                    self.last = self.last.max(uid);
+                    self.endings.insert(uid, Vec::new());
+                }
+                uid
+            }
+            Record::Reply { uid, .. }
+            | Record::Delivered { uid, .. }
+            | Record::Shown { uid, .. }
+            | Record::Settled { uid, .. } => uid,
+            Record::Cursor { .. } | Record::Forgot(_) | Record::Seen { .. } | Record::Dropped { .. } => {
+                return false;
+            }
+        };
+        match self.endings.get_mut(&uid) {
+            Some(of) => of.push(bytes.into()),
+            None => return false,
+        }
+        true
+    }
+
+    fn add_up(&mut self, record: Record<'_>, bytes: &[u8], tell: &mut impl FnMut(Fact<'_>)) {
         match record {
             Record::Accepted(accepted) => {
                 self.last = self.last.max(accepted.uid);
@@ -193,7 +236,6 @@ impl Past {
             // Should it be tried again all the same, that turn goes on.
             Record::Dropped { uid } => tell(Fact::Revived(uid)),
         }
-        true
     }
 
     fn add(&mut self, uid: Uid, change: impl FnOnce(&mut Left)) {
@@ -261,7 +303,6 @@ mod tests {
     use alloc::borrow::ToOwned;
     use alloc::format;
     use alloc::string::String;
-    use alloc::vec::Vec;
 
     fn accepted(uid: u64, id: &'static str) -> Accepted<'static> {
         Accepted {
@@ -457,6 +498,37 @@ mod tests {
             .iter()
             .collect::<Vec<_>>()
         );
+    }
+
+    /// The disk tears what is written: a dead letter whose end was told once more came back as a message.
+    #[test]
+    fn an_end_that_is_told_once_more_counts_as_a_whole_or_not_at_all() {
+        let again = Accepted { ending: true, text: "hi again", ..accepted(1, "") };
+        let dead = settled(1, Outcome::Dead(Code::SessionFull));
+        let whole = [
+            Record::Accepted(accepted(1, "")),
+            dead,
+            Record::Accepted(again),
+            reply(1, Outcome::Answered, false),
+            delivered(1, 0),
+            dead,
+        ];
+        for until in 2..whole.len() {
+            let (past, facts) = fold(&whole[..until]);
+            assert_eq!((past.into_left().count(), facts.len()), (0, 1), "{until}: {facts:?}");
+        }
+        assert_eq!(fold(&whole).1.len(), 2, "said twice, to a store that knows it");
+        // Where its first end was lost it is as it was before, until the second is there.
+        let lost = [whole[0], whole[2], whole[3]];
+        let (past, _) = fold(&lost);
+        let left: Vec<_> = past.into_left().collect();
+        let restored = left[0].restored().unwrap();
+        assert_eq!((left.len(), restored.accepted.text, restored.reply), (1, "hi", None));
+        let (past, facts) = fold(&[whole[0], whole[2], dead]);
+        assert_eq!((past.into_left().count(), facts.len()), (0, 1));
+        // A later run took it up, and told nothing of an end.
+        let (past, _) = fold(&[whole[0], whole[2], whole[0], reply(1, Outcome::Answered, false)]);
+        assert!(past.into_left().next().unwrap().restored().unwrap().reply.is_some());
     }
 
     #[test]

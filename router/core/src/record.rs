@@ -29,6 +29,9 @@ pub struct Accepted<'a> {
     pub replayed: bool,
     /// Its answer is known: a [`Record::Reply`] follows. Of a dead letter this record counts for nothing without that.
     pub answered: bool,
+    /// It is over, and all that is known of it is told once more: its other records and [`Record::Settled`] follow. Without
+    /// that end none of them counts, because there are others of before.
+    pub ending: bool,
     /// The channel's name.
     pub channel: &'a str,
     /// The name of the agent that answers; empty where none does.
@@ -302,7 +305,8 @@ impl<'a> Record<'a> {
 }
 
 fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
-    let Accepted { uid, unix_millis, scope, mode, class, outbound, replayed, answered, .. } = *accepted;
+    let Accepted { uid, unix_millis, scope, mode, class, outbound, replayed, answered, ending, .. } =
+        *accepted;
     out.push(ACCEPTED);
     put(out, &uid.0.to_le_bytes());
     put(out, &unix_millis.to_le_bytes());
@@ -318,7 +322,8 @@ fn encode_accepted(accepted: &Accepted<'_>, out: &mut Vec<u8>) {
         | u8::from(replayed) << 1
         | u8::from(has_taken) << 2
         | u8::from(answered) << 3
-        | u8::from(has_seen) << 4;
+        | u8::from(has_seen) << 4
+        | u8::from(ending) << 5;
     put(out, &[scope, mode, class as u8, flags]);
     for text in [channel, agent, id, chat, thread, peer, name, text] {
         put_text(out, text);
@@ -348,7 +353,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         2 => Class::Vip,
         _ => return None,
     };
-    let flags = from.byte().filter(|flags| *flags <= 31)?;
+    let flags = from.byte().filter(|flags| *flags <= 63)?;
     Some(Accepted {
         uid,
         unix_millis,
@@ -358,6 +363,7 @@ fn decode_accepted<'a>(from: &mut Reader<'a>) -> Option<Accepted<'a>> {
         outbound: flags & 1 != 0,
         replayed: flags & 2 != 0,
         answered: flags & 8 != 0,
+        ending: flags & 32 != 0,
         channel: from.text()?,
         agent: from.text()?,
         id: from.text()?,
@@ -522,6 +528,7 @@ mod tests {
             outbound: false,
             replayed: true,
             answered: true,
+            ending: false,
             channel: "telegram",
             agent: "main",
             id: "77",
@@ -538,7 +545,7 @@ mod tests {
         [
             Record::Accepted(accepted),
             Record::Accepted(Accepted { outbound: true, replayed: false, ..Accepted::default() }),
-            Record::Accepted(Accepted { took: Uids::new(&TOOK), ..accepted }),
+            Record::Accepted(Accepted { took: Uids::new(&TOOK), ending: true, ..accepted }),
             Record::Accepted(Accepted { took: Uids::new(&TOOK), seen: Marks::new(&SEEN), ..accepted }),
             Record::Settled { uid, outcome: Outcome::Merged, attempts: 0, detail: "" },
             Record::Reply {

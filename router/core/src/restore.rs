@@ -106,6 +106,7 @@ impl Shard {
             // dead letter of its name.
             let may_be_dead = is_past && accepted.mode == Mode::Deliver;
             (turn.uid, turn.replayed) = (accepted.uid, accepted.replayed || may_be_dead);
+            turn.restored = is_past;
             turn.outbound = accepted.outbound;
             turn.set_id(accepted.id);
             // Who waits for an answer together with others asks for it by his own message.

@@ -243,6 +243,9 @@ pub(crate) struct Turn {
     pub(crate) asked: bool,
     /// It is a dead letter that is tried again, and the letter is still there.
     pub(crate) replayed: bool,
+    /// It, or one that it took in, was admitted in an earlier run, whose files may tell of it until what takes their place
+    /// is safe.
+    pub(crate) restored: bool,
     /// The history was forgotten while it ran: it must not come back through the answer.
     pub(crate) forgets: bool,
     /// It is what an operator says as the bot.

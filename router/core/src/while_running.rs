@@ -306,10 +306,11 @@ impl Shard {
     fn merge(&mut self, run: &[u32], into: u32, out: &mut Effects) {
         let (words, name_len) = self.join_words(run);
         let (mut took, mut marks, mut written, mut class) = (Vec::new(), Vec::new(), false, None);
-        let mut shown = String::new();
+        let (mut shown, mut restored) = (String::new(), false);
         for &slot in run {
             let Some(turn) = self.turns.at(slot) else { continue };
             written |= turn.lsn != 0;
+            restored |= turn.restored;
             class = class.max(Some(turn.class));
             if slot != into {
                 shown.push_str(if shown.is_empty() { turn.shown_message() } else { "" });
@@ -322,6 +323,7 @@ impl Shard {
         let Some(turn) = self.turns.at_mut(into) else { return };
         turn.take_in(&marks);
         turn.goes_on_in(&shown);
+        turn.restored = restored;
         turn.name_len = u32::try_from(name_len).unwrap_or(0);
         // One that stands in a queue stands in that of its class.
         turn.class = class.filter(|_| turn.state == State::Waiting).unwrap_or(turn.class);

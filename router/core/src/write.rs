@@ -161,7 +161,11 @@ impl Shard {
             }
             return;
         }
-        let ended = (is_dead || replayed).then(|| self.ended(slot, outcome));
+        let tells = is_dead || replayed;
+        // What earlier files say of it must not outlive the word that it is over: should the disk lose that, it is written
+        // again. Of one that was taken in, that is the word of the turn which took it.
+        let is_kept = tells || (turn.restored && outcome != Outcome::Merged);
+        let ended = is_kept.then(|| Ended { tells, ..self.ended(slot, outcome) });
         let Some(turn) = self.turns.at(slot) else { return };
         let lsn = self.log.append(&ends(turn, outcome), out);
         if let Some(ended) = ended {
@@ -172,7 +176,8 @@ impl Shard {
     /// All that there is to say of a turn that is over.
     #[cold]
     fn ended(&self, slot: u32, outcome: Outcome) -> Ended {
-        let mut ended = Ended { accepted: Vec::new(), reply: Vec::new(), parts: 0, settled: Vec::new() };
+        let mut ended =
+            Ended { accepted: Vec::new(), reply: Vec::new(), parts: 0, settled: Vec::new(), tells: true };
         let Some(turn) = self.turns.at(slot) else { return ended };
         let Some(session) = self.sessions.at(turn.session) else { return ended };
         let marks = turn.marks();
@@ -231,7 +236,7 @@ impl Shard {
                     self.save_revived(uid, floor, out);
                 }
                 Await::Ended => {
-                    if let Some(ended) = self.log.take_end(lsn) {
+                    if let Some(ended) = self.log.take_end(lsn).filter(|ended| ended.tells) {
                         self.save_end(&ended, floor, out);
                     }
                 }
@@ -374,10 +379,11 @@ impl Shard {
         };
         // What another turn took in stands in that one's record.
         if outcome != Outcome::Merged {
-            for record in
-                [&ended.accepted, &ended.reply].into_iter().filter_map(|bytes| Record::decode(bytes))
-            {
-                self.log.append(&record, out);
+            if let Some(Record::Accepted(accepted)) = Record::decode(&ended.accepted) {
+                self.log.append(&Record::Accepted(Accepted { ending: true, ..accepted }), out);
+            }
+            if let Some(reply) = Record::decode(&ended.reply) {
+                self.log.append(&reply, out);
             }
             if let Some(part) = ended.parts.checked_sub(1) {
                 self.log.append(&Record::Delivered { uid, part, message: "" }, out);
@@ -418,6 +424,7 @@ fn admits<'a>(
         outbound: turn.outbound,
         replayed: turn.replayed,
         answered: turn.known_verdict().is_some(),
+        ending: false,
         channel: origin.map_or(own, |origin| &origin.channel),
         agent: places.desk(turn.desk).map_or("", |desk| &desk.name),
         id,

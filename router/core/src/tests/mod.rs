@@ -327,7 +327,8 @@ fn written(bytes: &[u8]) -> String {
             let took = if took == 0 { String::new() } else { format!(" for {took} more") };
             let seen = accepted.seen.iter().count();
             let seen = if seen == 0 { String::new() } else { format!(" with {seen} id") };
-            format!("accepted {} {}{took}{seen}", accepted.id, accepted.text)
+            let ending = if accepted.ending { ", over" } else { "" };
+            format!("accepted {} {}{took}{seen}{ending}", accepted.id, accepted.text)
         }
         Some(Record::Reply { verdict, text, .. }) => format!("reply {} {text}", outcome(verdict)),
         Some(Record::Delivered { part, message, .. }) => format!("delivered {part} {message}"),

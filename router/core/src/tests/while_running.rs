@@ -1,5 +1,5 @@
 //! What becomes of messages that arrive while a turn of their session runs, and of what waits at the cap.
-use super::durable::{durable, keeps};
+use super::durable::{accepted, durable, keeps, restore};
 use super::*;
 use crate::event::Restored;
 use crate::id::Uid;
@@ -349,6 +349,31 @@ fn a_turn_that_took_others_in_is_written_again_with_their_names() {
     // The disk lost all behind the messages themselves.
     let lines = scene.event(Event::Carry { lsn: 7 });
     assert!(lines.contains(&"append 8 accepted  one\ntwo\nthree for 2 more".to_string()), "{lines:?}");
+}
+
+/// What it took in was of the last run, whose files may go before it is known to be over.
+#[test]
+fn the_end_of_a_turn_that_took_one_of_the_last_run_in_is_written_again_where_it_is_lost() {
+    let mut scene = keeps(plan_of(RunningMode::Collect, 0, DropPolicy::Newest), false);
+    for (uid, text) in [(77, "one"), (78, "two")] {
+        let accepted = Accepted { uid: Uid(uid << Uid::SHARD_BITS), text, ..accepted() };
+        restore(&mut scene, Restored { accepted, reply: None, history: false, parts: 0, shown: "" });
+    }
+    scene.send(posts("ann", "three"));
+    let session = scene.find("ann").unwrap();
+    let lines = scene.operates(session, Operation::Stop);
+    assert!(lines.contains(&"append 5 accepted  two\nthree for 1 more".to_string()), "{lines:?}");
+    assert_eq!(scene.operates(session, Operation::Stop)[1], "append 7 settled cancelled 1 ");
+    // All of it is lost but the records of the messages themselves.
+    assert_eq!(
+        scene.event(Event::Carry { lsn: 7 }),
+        [
+            "append 8 accepted  one, over",
+            "append 9 settled cancelled 1 ",
+            "append 10 accepted  two\nthree for 1 more, over",
+            "append 11 settled cancelled 1 "
+        ]
+    );
 }
 
 #[test]

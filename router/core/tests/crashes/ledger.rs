@@ -5,7 +5,7 @@ use clawgate_core::effect::Outcome;
 use clawgate_core::event::Mode;
 use clawgate_core::id::{Client, Uid};
 use clawgate_core::plan::Unit;
-use clawgate_core::record::Record;
+use clawgate_core::record::{Accepted, Record};
 use clawgate_core::split::parts;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,6 +111,8 @@ pub(crate) struct Turn {
     reviving: bool,
     /// That is on disk, and the answer that belongs to it is not.
     awaits_reply: bool,
+    /// On disk of an end that is told once more: it counts with the last of it.
+    ending: Vec<Written>,
     posts: BTreeMap<u16, Post>,
 }
 
@@ -165,10 +167,12 @@ impl Turn {
 /// A record, as far as it matters here.
 #[derive(Clone, Debug)]
 enum Written {
-    /// `revives`: it takes up a dead letter. `answered`: its answer follows. And what it answers, and what it took in.
+    /// `revives`: it takes up a dead letter. `answered`: its answer follows. `ending`: so does its end. And what it
+    /// answers, and what it took in.
     Accepted {
         revives: bool,
         answered: bool,
+        ending: bool,
         numbers: Vec<usize>,
         took: Vec<Uid>,
     },
@@ -277,7 +281,8 @@ impl Ledger {
             Record::Accepted(accepted) => {
                 let revives = self.on_accepted(&accepted);
                 let (numbers, took) = (numbers_of(accepted.text), accepted.took.iter().collect());
-                (accepted.uid, Written::Accepted { revives, answered: accepted.answered, numbers, took })
+                let Accepted { uid, answered, ending, .. } = accepted;
+                (uid, Written::Accepted { revives, answered, ending, numbers, took })
             }
             Record::Reply { uid, verdict, text, .. } => {
                 self.check_answers(uid, verdict, text);
@@ -325,7 +330,7 @@ impl Ledger {
         self.turns.get(&uid).map(|turn| turn.number).or(unknown().copied()).unwrap_or(numbers[0])
     }
 
-    fn on_accepted(&mut self, accepted: &clawgate_core::record::Accepted<'_>) -> bool {
+    fn on_accepted(&mut self, accepted: &Accepted<'_>) -> bool {
         let (uid, numbers) = (accepted.uid, numbers_of(accepted.text));
         let number = self.own_number(uid, accepted.text);
         self.check_numbers(uid, number, &numbers, &mut accepted.took.iter());
@@ -385,8 +390,27 @@ impl Ledger {
 
     fn is_on_disk(&mut self, open: &Open) {
         let Some(turn) = self.turns.get_mut(&open.uid) else { panic!("a turn without a name") };
-        match &open.what {
-            Written::Accepted { revives, answered, numbers, took } => {
+        if let Written::Accepted { ending, .. } = open.what {
+            turn.ending.clear();
+            if ending {
+                turn.ending.push(open.what.clone());
+                return;
+            }
+        }
+        if turn.ending.is_empty() {
+            return self.counts(open.uid, &open.what);
+        }
+        turn.ending.push(open.what.clone());
+        if matches!(open.what, Written::Settled(_)) {
+            let all = std::mem::take(&mut turn.ending);
+            all.iter().for_each(|what| self.counts(open.uid, what));
+        }
+    }
+
+    fn counts(&mut self, uid: Uid, what: &Written) {
+        let Some(turn) = self.turns.get_mut(&uid) else { panic!("a turn without a name") };
+        match what {
+            Written::Accepted { revives, answered, ending: _, numbers, took } => {
                 turn.accepted = true;
                 turn.kept_numbers.clone_from(numbers);
                 turn.awaits_reply = *revives && *answered;
