@@ -23,7 +23,7 @@ use clawgate_core::log::Start;
 use clawgate_core::past::{Fact, Left, Past};
 use clawgate_core::record::{Accepted, Forgot};
 use clawgate_core::view::Role;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -109,7 +109,8 @@ impl Kept {
         };
         let (store, side) = open_store(config, shared)?;
         let shares = (0..shards).map(|_| Share::default()).collect();
-        let mut reading = Reading { secret, store: &store, shares, rows: Rows::default(), shared, gateway };
+        let (rows, closed) = (Rows::default(), HashMap::new());
+        let mut reading = Reading { secret, store: &store, shares, rows, closed, shared, gateway };
         let (marks, untold) = recall::begin(&store, &gateway.plan.limits, shared.clock);
         for (bytes, at) in marks {
             let words = mark_words(&bytes);
@@ -260,6 +261,8 @@ struct Reading<'a> {
     store: &'a Store,
     shares: Vec<Share>,
     rows: Rows,
+    /// When each session was closed last, by its hash: an end that is told once more may say what was said before.
+    closed: HashMap<u64, Uid>,
     shared: &'a Shared,
     gateway: &'a Gateway,
 }
@@ -347,6 +350,9 @@ impl Reading<'_> {
     }
 
     fn said(&mut self, accepted: &Accepted<'_>, reply: &str) {
+        if self.closed.get(&self.hash(accepted)).is_some_and(|closed| accepted.uid < *closed) {
+            return;
+        }
         let key = self.key(accepted);
         let at = accepted.unix_millis;
         // The session may never have been saved itself; where it was, that row is newer.
@@ -374,6 +380,7 @@ impl Reading<'_> {
         if forgot.closed {
             let hash = forgot.session_hash(&self.secret);
             self.share_of(hash).closed.push((hash, forgot.uid));
+            self.closed.insert(hash, forgot.uid);
             let Uid(revision) = forgot.uid;
             self.push(Op::Close { key: key(&accepted), revision, before: revision });
             return;

@@ -14,8 +14,8 @@
 //! At half of [`Settings::disk_bytes_max`] the shard is asked to carry forward what it still needs of the oldest file.
 //! From six eighths on the state is [`State::Full`] until five eighths: no new work, but what is under way may finish. The
 //! last segment below the bound is for records that free others. Above the bound goes only what is needed to mend a hole,
-//! and up to an eighth more where nothing fits and what waits to be written would free a file: otherwise a journal whose
-//! turns take more than their half would stand still for ever.
+//! and, where nothing fits, what frees a file once it is written, or an eighth more on the way there: otherwise a journal
+//! whose turns take more than their half would stand still for ever.
 //!
 //! # Faults
 //! After a failed write or sync the kernel may have dropped what it could not write and call the file clean. So nothing is
@@ -617,15 +617,19 @@ impl Writer {
             // bounded by what runs.
             return u64::MAX;
         }
-        let (max, frees) = (
-            self.settings.disk_bytes_max,
-            self.releases.iter().flatten().any(|release| self.free_lsn < release.lsn),
-        );
-        match (frees, self.wants_segment) {
-            // No release counts until what was appended before it is safe, and that has no place.
-            (true, Some(_)) => max.saturating_add(bytes.max(max / 8)),
-            (true, None) => max,
-            (false, _) => max.saturating_sub(self.settings.segment_bytes),
+        let max = self.settings.disk_bytes_max;
+        let pending = self.releases.iter().flatten().map(|release| release.lsn).max();
+        let Some(pending) = pending.filter(|lsn| self.free_lsn < *lsn) else {
+            return max.saturating_sub(self.settings.segment_bytes);
+        };
+        if self.wants_segment.is_none() {
+            return max;
+        }
+        // No release counts until what was appended before it is safe, and that has no place. Where it frees a file, it
+        // gives back what it takes.
+        match self.segments.closed.front() {
+            Some(oldest) if oldest.held_lsn <= pending => u64::MAX,
+            Some(_) | None => max.saturating_add(bytes.max(max / 8)),
         }
     }
 

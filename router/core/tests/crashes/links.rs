@@ -143,7 +143,7 @@ impl Kinship {
 }
 
 /// The hash of a message's conversation, as whoever reads the journal has it.
-fn hash_of(plan: &Plan, secret: &Secret, accepted: &Accepted<'_>) -> u64 {
+pub(crate) fn hash_of(plan: &Plan, secret: &Secret, accepted: &Accepted<'_>) -> u64 {
     let Accepted { channel, scope, peer, chat, thread, .. } = *accepted;
     match id_of(plan, channel) {
         Some(id) => plan.hash(secret, id, scope, peer, chat, thread),

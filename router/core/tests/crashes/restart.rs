@@ -1,7 +1,7 @@
 //! The process dies, and another one starts on what is left, with another number of shards.
 use super::gateway::Life;
 use super::ledger::{Found, PART_CHARS, number_of, numbers_of};
-use super::links::{Kinship, mark_of};
+use super::links::{Kinship, hash_of, mark_of};
 use super::people::Place;
 use super::store::{Letter, Op};
 use super::world::World;
@@ -242,7 +242,12 @@ impl World {
             self.marks.hit("other links after a crash");
         }
         let plan = Arc::new(plan(&mut self.dice, is_whole, (&self.kinship, &self.places)));
-        let reader = Reader { secret: self.secret, plan: plan.clone(), kinship: &self.kinship };
+        let mut reader = Reader {
+            secret: self.secret,
+            plan: plan.clone(),
+            kinship: &self.kinship,
+            closed: BTreeMap::new(),
+        };
         for ((lineage, shard), shelf) in &shelves {
             for (lsn, bytes) in &shelf.records {
                 if *lineage == last {
@@ -253,6 +258,7 @@ impl World {
                 }
                 let mut take = |fact: Fact<'_>| {
                     closed.extend(reader.closed_by(&fact));
+                    reader.closed.extend(reader.closed_by(&fact));
                     facts.extend(reader.told(fact));
                 };
                 assert!(past.take(bytes, &mut take), "it can be read");
@@ -389,6 +395,8 @@ struct Reader<'a> {
     secret: Secret,
     plan: Arc<Plan>,
     kinship: &'a Kinship,
+    /// When each session was closed, by its hash.
+    closed: BTreeMap<u64, Uid>,
 }
 
 impl Reader<'_> {
@@ -407,6 +415,10 @@ impl Reader<'_> {
                 Op::Ended { mark: mark(&accepted), ending: ending.map(str::to_owned) }
             }
             Fact::Said { accepted, reply } => {
+                let hash = hash_of(&self.plan, &self.secret, &accepted);
+                if self.closed.get(&hash).is_some_and(|closed| accepted.uid < *closed) {
+                    return Vec::new();
+                }
                 let session = self.kinship.owner(place_of(&accepted));
                 let (text, reply) = (accepted.text.to_owned(), reply.to_owned());
                 let bare = Op::Session { session, revision: Uid(1), history_from: Uid(0) };
