@@ -63,8 +63,10 @@ impl Shard {
             turn.forgets = turn.calls != 0;
         }
         self.publish(Notice::Updated, slot, None, "reset", out);
-        let from = self.first_kept(slot);
+        let mut from = self.first_kept(slot);
         if let Some(session) = self.sessions.at_mut(slot) {
+            // A dead letter that is tried again may be older than what was forgotten before.
+            from = from.max(session.history_from);
             // Nothing that the store may know of it counts any more.
             (session.history_from, session.memory) = (from, Memory::Warm);
         }

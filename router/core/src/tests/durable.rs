@@ -537,6 +537,27 @@ fn a_reset_is_written_down_and_refused_where_nothing_can_be() {
     assert_eq!(durable(&mut scene, 1), ["operated ok"]);
 }
 
+/// A letter that is tried again is older than that, and a reset keeps what follows it.
+#[test]
+fn a_reset_brings_nothing_back_that_was_forgotten_before() {
+    let mut scene = keeps(remembers(), true);
+    scene.send(says("ann", "hi"));
+    let session = scene.find("ann").unwrap();
+    let resets = |scene: &mut Scene| {
+        scene.operates(session, Operation::Reset);
+        scene.out.list().iter().find_map(|effect| match effect {
+            Effect::Save { saved: Saved::Session { history_from, .. }, .. } => Some(*history_from),
+            _ => None,
+        })
+    };
+    scene.event(Event::Loaded { session, stored: Some(&Stored::default()) });
+    scene.finishes(call(0, 1, 0));
+    let before = resets(&mut scene).unwrap();
+    let (accepted, reply) = (Accepted { uid: Uid(77), ..accepted() }, Some((Outcome::Answered, "so")));
+    restore(&mut scene, Restored { accepted, reply, history: false, parts: 0, shown: "" });
+    assert!(before <= resets(&mut scene).unwrap(), "{before:?}");
+}
+
 /// Its old rows may be told again by the journal after a crash: they must not become its history.
 #[test]
 fn a_closed_session_that_begins_anew_has_a_history_of_its_own() {
