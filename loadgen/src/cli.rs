@@ -153,6 +153,9 @@ struct GatewayArgs {
     /// Hang up instead of every nth answer
     #[arg(long, default_value_t = 0)]
     hang_up_every: u64,
+    /// Hang up before every nth message is taken, as a gateway that is restarted
+    #[arg(long, default_value_t = 0)]
+    leave_every: u64,
     /// Give up a client that is owed more bytes than this; 0 for any number
     #[arg(long, default_value_t = 0)]
     owed_max: usize,
@@ -359,6 +362,7 @@ impl From<GatewayArgs> for GatewaySettings {
                 corrupt_every: args.corrupt_every,
                 refuse_every: args.refuse_every,
                 hang_up_every: args.hang_up_every,
+                leave_every: args.leave_every,
                 owed_max: args.owed_max,
             },
             telegram: None,

@@ -1,5 +1,5 @@
 //! What a scenario does to its own clients while it drives the gateway: some read slowly or not at all, all are
-//! dropped at once; and to the gateway: its model fails for a time. Says what; how it is done is `run`'s.
+//! dropped at once; and to the gateway: its model fails for a time, it is restarted. Says what; how it is done is `run`'s.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +18,8 @@ pub struct Hazards {
     pub storm: Option<Storm>,
     /// A provider in this process that fails for a time.
     pub brownout: Option<Brownout>,
+    /// The gateway is replaced by another one while it works.
+    pub restart: Option<Restart>,
 }
 
 /// Clients that read slowly, or not at all, until everything is sent: then they read what they are owed.
@@ -38,6 +40,16 @@ pub struct Storm {
     pub ending: Ending,
     /// A client waits for up to so long, drawn evenly, before it comes back.
     pub jitter_ns: u64,
+}
+
+/// The gateway is replaced again and again, by a command. What it closes meanwhile is opened again, and what it had not taken
+/// is sent again under its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// When, in nanoseconds after the start of the run; in order.
+    pub at_ns: Vec<u64>,
+    /// What replaces it, for a shell: a gateway that takes over, or what makes one do so.
+    pub command: String,
 }
 
 /// The gateway's model is this process's simulator, which is well but for some time.
@@ -97,7 +109,14 @@ impl Hazards {
     pub fn names(&self) -> Vec<String> {
         let slow = self.slow.iter().map(ToString::to_string);
         let storm = self.storm.iter().map(ToString::to_string);
-        slow.chain(storm).chain(self.brownout.iter().map(ToString::to_string)).collect()
+        let restart = self.restart.iter().map(ToString::to_string);
+        slow.chain(storm).chain(self.brownout.iter().map(ToString::to_string)).chain(restart).collect()
+    }
+
+    /// Whether what was unanswered when a connection went away is sent again.
+    #[must_use]
+    pub const fn is_resent(&self) -> bool {
+        self.storm.is_some() || self.restart.is_some()
     }
 }
 
@@ -115,6 +134,13 @@ impl fmt::Display for Storm {
             Ending::Polite => "polite",
         };
         write!(f, "storm:{},{ending},{}s", at.join("+"), self.jitter_ns as f64 / 1e9)
+    }
+}
+
+impl fmt::Display for Restart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at: Vec<String> = self.at_ns.iter().map(|at_ns| format!("{}s", *at_ns as f64 / 1e9)).collect();
+        write!(f, "restart:{}", at.join("+"))
     }
 }
 

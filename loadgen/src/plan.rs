@@ -48,6 +48,11 @@ pub struct Plan {
     /// For how long a client waits at most before it comes back, in nanoseconds.
     #[serde(deserialize_with = "duration")]
     pub storm_jitter: Option<u64>,
+    /// When the gateway is restarted, in nanoseconds after the start of the run.
+    #[serde(deserialize_with = "durations")]
+    pub restarts: Option<Vec<u64>>,
+    /// With what, for a shell.
+    pub restart_with: Option<String>,
     /// When the provider in this process is not well, in nanoseconds after the start of the run.
     #[serde(deserialize_with = "spans")]
     pub brownouts: Option<Vec<Range<u64>>>,
@@ -201,7 +206,7 @@ pub struct BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 9] = [
+pub const BUILT_IN: [BuiltIn; 10] = [
     BuiltIn { name: "paper", text: include_str!("../scenarios/paper.toml") },
     BuiltIn { name: "burst", text: include_str!("../scenarios/burst.toml") },
     BuiltIn { name: "ramp", text: include_str!("../scenarios/ramp.toml") },
@@ -209,6 +214,7 @@ pub const BUILT_IN: [BuiltIn; 9] = [
     BuiltIn { name: "slow-consumers", text: include_str!("../scenarios/slow-consumers.toml") },
     BuiltIn { name: "reconnect-storm", text: include_str!("../scenarios/reconnect-storm.toml") },
     BuiltIn { name: "provider-brownout", text: include_str!("../scenarios/provider-brownout.toml") },
+    BuiltIn { name: "rolling-restart", text: include_str!("../scenarios/rolling-restart.toml") },
     BuiltIn { name: "churn", text: include_str!("../scenarios/churn.toml") },
     BuiltIn { name: "soak", text: include_str!("../scenarios/soak.toml") },
 ];

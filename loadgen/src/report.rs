@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Fingerprint;
 use crate::ledger::Tally;
 use crate::measure::{BrownoutEnd, Counts, Interval, Metric, Times64};
-use crate::run::{Observer, Outcome, Settings, StormEnd};
+use crate::run::{Observer, Outcome, RestartEnd, Settings, StormEnd};
 use crate::slo::Held;
 use crate::steady::Steady;
 use crate::verdict::{Verdict, Word};
@@ -329,13 +329,45 @@ impl From<&StormEnd> for StormTold {
 }
 
 impl StormTold {
-    fn told(&self) -> String {
+    /// As words; `what` is what it was, and `gone` what became of the connections.
+    fn told(&self, what: &str, gone: &str) -> String {
         let (at, last) = (self.at_ns as f64 / 1e9, self.last_back_ns as f64 / 1e9);
         let Self { dropped, back, .. } = self;
         if back == dropped {
-            return format!("storm at {at:.1} s: {dropped} dropped, all back after {last:.3} s");
+            return format!("{what} at {at:.1} s: {dropped} {gone}, all back after {last:.3} s");
         }
-        format!("storm at {at:.1} s: {dropped} dropped, {back} of them back, the last after {last:.3} s")
+        format!("{what} at {at:.1} s: {dropped} {gone}, {back} of them back, the last after {last:.3} s")
+    }
+}
+
+/// A restart, as it is written.
+#[derive(Clone, Debug, Serialize)]
+struct RestartTold {
+    at_ns: u64,
+    /// How its command ended, if not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    /// What the WebSocket clients saw of it.
+    clients: StormTold,
+}
+
+impl RestartTold {
+    fn of(outcome: &Outcome) -> Vec<Self> {
+        let none = StormEnd::default();
+        let clients = outcome.storms.iter().chain(std::iter::repeat(&none));
+        let told = |(RestartEnd { at_ns, failure }, clients): (&RestartEnd, &StormEnd)| {
+            let clients = StormTold::from(clients);
+            Self { at_ns: *at_ns, failure: failure.clone(), clients }
+        };
+        outcome.restarts.iter().zip(clients).map(told).collect()
+    }
+
+    fn told(&self) -> String {
+        let mut told = StormTold { at_ns: self.at_ns, ..self.clients }.told("restart", "WebSockets closed");
+        if let Some(failure) = &self.failure {
+            told.push_str(&format!("; its command failed: {failure}"));
+        }
+        told
     }
 }
 
@@ -425,6 +457,9 @@ pub struct Report {
     /// When all connections were dropped at once, and how long their clients took to be back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     storms: Vec<StormTold>,
+    /// When the gateway was restarted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restarts: Vec<RestartTold>,
     /// When the provider was not well, and what came of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     brownouts: Vec<BrownoutTold>,
@@ -488,7 +523,12 @@ impl Report {
             times_ns: times.collect(),
             traffic: Traffic::from(&outcome.sum.counts),
             brownouts: outcome.brownouts.iter().map(BrownoutTold::from).collect(),
-            storms: outcome.storms.iter().map(StormTold::from).collect(),
+            storms: if settings.hazards.storm.is_some() {
+                outcome.storms.iter().map(StormTold::from).collect()
+            } else {
+                Vec::new()
+            },
+            restarts: RestartTold::of(outcome),
             gateway: gateway_cost(outcome),
             generator: generator_cost(settings, outcome),
             noise: Noise {
@@ -647,7 +687,10 @@ impl Report {
             line(table, &format!("  the first {cut} s of the window were not steady yet and are not timed"));
         }
         for storm in &self.storms {
-            line(table, &format!("  {}", storm.told()));
+            line(table, &format!("  {}", storm.told("storm", "dropped")));
+        }
+        for restart in &self.restarts {
+            line(table, &format!("  {}", restart.told()));
         }
         for brownout in &self.brownouts {
             line(table, &format!("  {}", brownout.told()));

@@ -8,6 +8,7 @@ mod brownout;
 mod churn;
 mod http;
 mod lane;
+mod restart;
 mod storm;
 mod telegram;
 mod wire;
@@ -31,12 +32,14 @@ use crate::measure::{BrownoutEnd, Interval, TIME_MAX_NS};
 use crate::protocol::Addressing;
 use crate::run::brownout::Station;
 use crate::run::lane::{Books, LaneEnd, Note, Shared, Wires};
+use crate::run::restart::Restarter;
 use crate::run::telegram::Platform;
 use crate::scenario::{Kind, Scenario};
 use crate::schedule::Share;
 use crate::steady::{Hold, Steady};
 use crate::{stamp, sys};
 
+pub use restart::RestartEnd;
 pub use storm::StormEnd;
 pub use wire::Trust;
 pub(crate) use ws::{Door, auth_frame};
@@ -44,7 +47,7 @@ pub(crate) use ws::{Door, auth_frame};
 /// How long a connection, and each step of its handshake, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Storms of one run.
+/// Storms, or restarts, of one run.
 const STORMS_MAX: usize = 1000;
 
 /// Brownouts of one run.
@@ -146,7 +149,7 @@ impl Settings {
             Arrivals::Constant | Arrivals::Poisson | Arrivals::Burst(_) => true,
             Arrivals::Bursty { .. } | Arrivals::Ramp { .. } | Arrivals::Trace(_) => false,
         };
-        if !is_even || self.hazards.storm.is_some() || self.hazards.brownout.is_some() {
+        if !is_even || self.hazards.is_resent() || self.hazards.brownout.is_some() {
             return 0..0;
         }
         let window = self.window();
@@ -195,6 +198,26 @@ impl Settings {
                     storm.at_ns.len() > STORMS_MAX || storm.at_ns.iter().any(|at| self.window().end <= *at)
                 }),
                 "there are at most 1,000 storms, all before warm-up and duration are over",
+            ),
+            (
+                self.hazards.restart.as_ref().is_some_and(|restart| restart.command.is_empty()),
+                "there are restarts, and nothing says how: --restart-with 'clawgate serve --takeover --config FILE'",
+            ),
+            (
+                self.hazards.restart.is_some() && self.hazards.storm.is_some(),
+                "a run has storms or restarts, not both: who dropped a connection would be anybody's guess",
+            ),
+            (
+                self.hazards.restart.as_ref().is_some_and(|restart| {
+                    restart.at_ns.len() > STORMS_MAX
+                        || !restart.at_ns.is_sorted()
+                        || restart.at_ns.iter().any(|at| self.window().end <= *at)
+                }),
+                "there are at most 1,000 restarts, in order, all before warm-up and duration are over",
+            ),
+            (
+                self.hazards.restart.is_some() && self.scenario.has(Kind::Churn),
+                "a client of ws-churn has one connection and does not come again: restart under the others",
             ),
             (
                 self.hazards.brownout.as_ref().is_some_and(|brownout| !is_in_order(&brownout.during)),
@@ -284,6 +307,8 @@ pub struct Outcome {
     pub steady: Steady,
     /// The storms, in order.
     pub storms: Vec<StormEnd>,
+    /// The restarts, in order: how their commands ended. What clients saw of them is in `storms`.
+    pub restarts: Vec<RestartEnd>,
     /// The provider's brownouts, in order.
     pub brownouts: Vec<BrownoutEnd>,
     /// Whether the schedule was kept to its end.
@@ -314,6 +339,8 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
     let start_ns = Arc::new(AtomicU64::new(0));
     let brownout = settings.hazards.brownout.as_ref();
     let station = brownout.map(|brownout| Station::start(brownout, Arc::clone(&start_ns))).transpose()?;
+    let restart = settings.hazards.restart.as_ref();
+    let restarter = restart.map(|restart| Restarter::start(restart, Arc::clone(&start_ns))).transpose()?;
     let (notes_in, notes) = channel();
     let shared: Vec<_> = settings
         .scenario
@@ -351,13 +378,15 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
         start_ns.store(u64::MAX, Ordering::Release);
     }
     let asked = station.map(Station::end).unwrap_or_default();
+    let restarts = restarter.map(Restarter::end).unwrap_or_default();
     for thread in threads {
         if thread.join().is_err() {
             return Err("a thread of the generator panicked".to_owned());
         }
     }
     result?;
-    conductor.into_outcome(shared, &asked)
+    let outcome = conductor.into_outcome(shared, &asked)?;
+    Ok(Outcome { restarts, ..outcome })
 }
 
 fn start_lane(settings: Arc<Settings>, number: u32, wires: Wires) -> std::io::Result<JoinHandle<()>> {
@@ -519,6 +548,7 @@ impl<'a> Conductor<'a> {
                 .map(|end| LaneUse { window_cpu_ns: end.window_cpu_ns, cpu_ns: end.cpu_ns })
                 .collect(),
             storms,
+            restarts: Vec::new(),
             brownouts,
             complete: self.ends.iter().all(|end| end.complete),
             busy: [from, to],

@@ -158,6 +158,7 @@ pub(crate) mod tests {
             lanes: vec![LaneUse { window_cpu_ns: WINDOW_NS / 2, cpu_ns: WINDOW_NS }],
             steady: Steady::default(),
             storms: vec![],
+            restarts: vec![],
             brownouts: vec![],
             complete: true,
             busy: [busy(0), busy(WINDOW_NS)],

@@ -17,7 +17,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use loadgen::abuse::{self, Abuse};
 use loadgen::arrivals::Arrivals;
 use loadgen::driver;
-use loadgen::hazards::{Ending, Hazards, Slow, Storm};
+use loadgen::hazards::{Ending, Hazards, Restart, Slow, Storm};
 use loadgen::ledger::{Expect, Tally};
 use loadgen::measure::Metric;
 use loadgen::mock::gateway::{self, ChannelSettings, Faults, GatewaySettings};
@@ -432,6 +432,28 @@ fn after_a_storm_all_are_back_and_every_message_is_answered_once() {
         assert_eq!(outcome.sum.counts.disconnects, 0);
         assert_eq!(outcome.sum.counts.sent, tally.opened, "what is sent again is not counted as sent");
     }
+}
+
+/// The simulator cannot be replaced, but it leaves as one that is: it closes a connection without taking what came over it.
+#[test]
+fn what_a_gateway_did_not_take_that_is_restarted_is_sent_again_and_answered_once() {
+    let faults = Faults { leave_every: 40, ..Faults::default() };
+    let gateway = Running::gateway(faults);
+    let mut settings = settings("ws-chat=1,rest=1".parse().unwrap(), gateway.address);
+    let at_ns = vec![0, 300_000_000];
+    settings.hazards.restart = Some(Restart { at_ns, command: "exit 3".to_owned() });
+    let outcome = run(settings.clone());
+    let tally = outcome.tally();
+    assert!(tally.is_exact() && tally.answered == tally.opened, "{tally:?}");
+    assert!(0 < outcome.sum.counts.repeats, "{tally:?}");
+    assert_eq!((outcome.sum.counts.disconnects, outcome.sum.counts.sent), (0, tally.opened));
+    let closed = outcome.storms.iter().map(|storm| storm.dropped).sum::<u64>();
+    assert!(0 < closed && tally.codes["WS_CLOSE_4410"] == closed, "{tally:?}");
+    let failures: Vec<_> = outcome.restarts.iter().map(|restart| restart.failure.clone()).collect();
+    assert!(failures.iter().all(|failure| failure.as_ref().is_some_and(|words| words.contains('3'))));
+    assert_eq!(failures.len(), 2);
+    settings.hazards.restart = Some(Restart { at_ns: vec![1], command: String::new() });
+    assert!(drive(settings, &mut Unwatched).unwrap_err().contains("--restart-with"));
 }
 
 /// The simulator tells that a message is known, and its history does not have the answer: it has to be lost, and no other.

@@ -13,7 +13,7 @@ use super::plan::{Aim, Defaults};
 use super::{Failure, parse_address, print};
 use crate::arrivals::Arrivals;
 use crate::formats::{self, Forms};
-use crate::hazards::{Brownout, Ending, Hazards, Slow, Storm, parse_span};
+use crate::hazards::{Brownout, Ending, Hazards, Restart, Slow, Storm, parse_span};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
 use crate::mock::provider::Script;
@@ -86,6 +86,13 @@ pub(crate) struct RunArgs {
     /// For how long a client waits at most, drawn evenly, before it comes back
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     storm_jitter: u64,
+    /// When the gateway is restarted, after the start of the run: 5s,12s; what it had not taken then is sent again
+    #[arg(long, value_delimiter = ',', value_parser = parse_duration)]
+    restarts: Vec<u64>,
+    /// With what, for a shell: 'clawgate serve --takeover --config FILE', or what makes the gateway replace itself. What goes on
+    /// when the run is over is left running: it is the gateway
+    #[arg(long, default_value = "", hide_default_value = true)]
+    restart_with: String,
     /// When the provider's simulator in this process is not well, after the start of the run: 10s..20s,40s..45s
     #[arg(long, value_delimiter = ',', value_parser = parse_span)]
     brownouts: Vec<Range<u64>>,
@@ -187,6 +194,8 @@ impl RunArgs {
         defaults.set("storms", &mut self.storms, plan.storms);
         defaults.set("storm_end", &mut self.storm_end, plan.storm_end);
         defaults.set("storm_jitter", &mut self.storm_jitter, plan.storm_jitter);
+        defaults.set("restarts", &mut self.restarts, plan.restarts);
+        defaults.set("restart_with", &mut self.restart_with, plan.restart_with);
         defaults.set("brownouts", &mut self.brownouts, plan.brownouts);
         defaults.set("brownout", &mut self.brownout, plan.brownout);
         defaults.set("connections", &mut self.connections, plan.connections);
@@ -351,11 +360,13 @@ pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
     };
     let slow = Slow { percent: args.slow_percent, bytes_per_second: args.slow_rate };
     let storm = Storm { at_ns: args.storms, ending: args.storm_end, jitter_ns: args.storm_jitter };
+    let restart = Restart { at_ns: args.restarts, command: args.restart_with };
     let brownout = Brownout { listen: args.provider_listen, during: args.brownouts, script: args.brownout };
     let hazards = Hazards {
         brownout: (!brownout.during.is_empty()).then_some(brownout),
         slow: (slow.percent != 0).then_some(slow),
         storm: (!storm.at_ns.is_empty()).then_some(storm),
+        restart: (!restart.at_ns.is_empty()).then_some(restart),
     };
     let trust = match (args.url.is_secure, &args.ca) {
         (false, None) => None,

@@ -49,6 +49,8 @@ pub struct Faults {
     pub refuse_every: u64,
     /// The connection is closed instead.
     pub hang_up_every: u64,
+    /// The connection is closed before the message is taken, as by a gateway that is restarted.
+    pub leave_every: u64,
     /// A client that is owed more bytes than this is given up, without a word; 0 for any number.
     pub owed_max: usize,
 }
@@ -111,6 +113,7 @@ enum Fate {
 struct Gateway {
     settings: GatewaySettings,
     taken: Cell<u64>,
+    offered: Cell<u64>,
     scratch: Rc<Scratch>,
     seen_updates: RefCell<HashSet<u64>>,
     seen_ids: RefCell<HashSet<Vec<u8>>>,
@@ -129,6 +132,7 @@ pub fn serve(address: SocketAddr, settings: GatewaySettings) -> io::Result<Socke
     let gateway = Rc::new(Gateway {
         settings,
         taken: Cell::new(0),
+        offered: Cell::new(0),
         scratch: Rc::default(),
         seen_updates: RefCell::default(),
         seen_ids: RefCell::default(),
@@ -189,6 +193,13 @@ impl Gateway {
             () if hit(faults.hang_up_every) => Fate::HangUp,
             () => Fate::Answer,
         }
+    }
+
+    /// Whether it leaves instead of taking this message.
+    fn leaves(&self) -> bool {
+        let every = self.settings.faults.leave_every;
+        self.offered.set(self.offered.get() + 1);
+        every != 0 && self.offered.get().is_multiple_of(every)
     }
 
     /// Whether a message with this id came before.
@@ -265,6 +276,9 @@ impl Gateway {
             write_error(out, 400, "MISSING_FIELD");
             return Next::Http;
         };
+        if self.leaves() {
+            return Next::HangUp;
+        }
         if let Some(Value::Text { quoted: id, .. }) = find(body, b"id")
             && self.is_repeated(Some(id))
         {
@@ -518,6 +532,10 @@ impl Gateway {
     }
 
     fn on_ask(&self, held: &mut Vec<u8>, out: &mut Vec<u8>, ask: &Ask<'_>) -> bool {
+        if self.leaves() {
+            write_close(out, None, 4410, "GOING_AWAY");
+            return false;
+        }
         let is_known = self.is_repeated(ask.id);
         if ask.receipt {
             self.write_receipt(out, ask, is_known);

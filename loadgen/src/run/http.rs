@@ -40,6 +40,8 @@ struct Job {
     ready_ns: u64,
     /// A delivery that the platform repeats on purpose: the same update again.
     repeat: bool,
+    /// It was sent before, on a connection that was closed.
+    again: bool,
 }
 
 /// The response that a connection is reading.
@@ -194,9 +196,21 @@ impl Pool {
         if whole {
             self.on_reply(conn, self.lane.now());
         } else if let Some(job) = conn.job.take() {
+            if self.lane.settings.hazards.restart.is_some() && !self.lane.ending.get() {
+                return self.ask_again(job);
+            }
             self.lane.recorder.borrow_mut().counts().disconnects += 1;
             self.release(job);
         }
+    }
+
+    /// The gateway closed a connection that a request had just gone to, as it may between two of them: it is asked anew, under
+    /// the same id, so that it is answered once whatever became of the first time.
+    fn ask_again(&self, job: Job) {
+        if !job.repeat {
+            self.books.with(job.due.session, |ledger| ledger.begin_again(job.due.session));
+        }
+        self.dispatch(Job { again: true, ..job });
     }
 
     fn on_bytes(&self, conn: &Conn, at: usize, bytes: &mut [u8]) -> io::Result<usize> {
@@ -378,7 +392,7 @@ impl Pool {
             return;
         }
         let seq = self.books.with(due.session, |ledger| ledger.open(due.session, due.at_ns));
-        let job = Job { due: *due, seq, ready_ns: due.at_ns, repeat: false };
+        let job = Job { due: *due, seq, ready_ns: due.at_ns, repeat: false, again: false };
         let own = (due.session / settings.threads) as usize;
         let was_busy = self.busy.borrow_mut().get_mut(own).is_some_and(|busy| std::mem::replace(busy, true));
         if was_busy {
@@ -414,7 +428,7 @@ impl Pool {
             return;
         };
         conn.job.set(Some(job));
-        let Job { due, seq, ready_ns, repeat } = job;
+        let Job { due, seq, ready_ns, repeat, again } = job;
         {
             let mut template = self.template.borrow_mut();
             pipe.out().extend_from_slice(template.fill(due.session, seq, due.at_ns, due.index));
@@ -425,7 +439,7 @@ impl Pool {
         let mut recorder = self.lane.recorder.borrow_mut();
         recorder.counts().writes += u64::from(wrote);
         recorder.counts().bytes_out += bytes;
-        if repeat {
+        if repeat || again {
             recorder.counts().repeats += 1;
             return;
         }

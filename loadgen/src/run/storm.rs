@@ -1,5 +1,6 @@
-//! All WebSockets of a lane are dropped at once, at given moments, and opened again as the scenario says; and the answers
-//! that came while nobody listened are looked up in the histories of their sessions.
+//! All WebSockets of a lane are dropped at once, at given moments, and opened again as the scenario says, or the gateway closes
+//! them because it is restarted; and the answers that came while nobody listened are looked up in the histories of their
+//! sessions.
 //!
 //! Owns when, and the record of it. How a connection is opened, and what is said on it again, is `ws`'s.
 
@@ -13,7 +14,7 @@ use clawgate_wire::http1::{Length, write_request_head};
 use crate::crash::call::Caller;
 use crate::crash::sockets::answers_in;
 use crate::driver;
-use crate::hazards::Storm;
+use crate::hazards::Ending;
 use crate::protocol::Addressing;
 use crate::run::ws::Fleet;
 use crate::stamp;
@@ -67,6 +68,14 @@ pub(super) struct Storms {
 }
 
 impl Storms {
+    /// The gateway closed a connection. Tells which of the moments this belongs to: the newest one.
+    pub(super) fn on_left(&self, now_ns: u64) -> Option<Dropped> {
+        let mut ends = self.ends.borrow_mut();
+        let storm = ends.len().checked_sub(1)?;
+        ends[storm].dropped += 1;
+        Some(Dropped { storm, at_ns: now_ns })
+    }
+
     pub(super) fn on_back(&self, dropped: Dropped, now_ns: u64) -> u64 {
         let nanos = now_ns.saturating_sub(dropped.at_ns);
         if let Some(end) = self.ends.borrow_mut().get_mut(dropped.storm) {
@@ -77,9 +86,9 @@ impl Storms {
     }
 }
 
-/// Drops the connections when it is time.
-pub(super) async fn watch(fleet: Rc<Fleet>, storm: Storm) {
-    for (number, at_ns) in storm.at_ns.iter().enumerate() {
+/// Drops the connections when it is time; without an ending it is the gateway's to do so.
+pub(super) async fn watch(fleet: Rc<Fleet>, at_ns: Vec<u64>, ending: Option<Ending>) {
+    for (number, at_ns) in at_ns.iter().enumerate() {
         while fleet.lane.now() < *at_ns {
             driver::sleep(LOOK).await;
             if fleet.lane.draining.get() {
@@ -87,7 +96,7 @@ pub(super) async fn watch(fleet: Rc<Fleet>, storm: Storm) {
             }
         }
         let now_ns = fleet.lane.now();
-        let dropped = fleet.drop_all(number, now_ns, storm.ending);
+        let dropped = ending.map_or(0, |ending| fleet.drop_all(number, now_ns, ending));
         let end = StormEnd { at_ns: now_ns, dropped, ..StormEnd::default() };
         fleet.storms.ends.borrow_mut().push(end);
     }

@@ -78,7 +78,7 @@ struct Conn {
     dirty: Cell<bool>,
     /// It reads slowly on purpose.
     slow: bool,
-    /// A storm dropped it, and its client is not back.
+    /// A storm or a restart dropped it, and its client is not back.
     dropped: Cell<Option<Dropped>>,
     /// When it was opened, in nanoseconds after the start of the run.
     opened_ns: Cell<u64>,
@@ -113,13 +113,13 @@ impl Fleet {
         let settings = &lane.settings;
         let count = lane.own(settings.connections.min(settings.sessions));
         let slow = settings.hazards.slow.map_or(0, |slow| slow.of(count));
-        let has_storms = settings.hazards.storm.is_some();
+        let is_resent = settings.hazards.is_resent();
         let conn = |at| Conn { slow: at < slow, ..Conn::default() };
         let fleet = Rc::new(Self {
             lane: Rc::clone(lane),
             ledger,
             storms: Storms::default(),
-            template: RefCell::new(Template::websocket(&to, kind.streams(), has_storms)),
+            template: RefCell::new(Template::websocket(&to, kind.streams(), is_resent)),
             to,
             conns: (0..count).map(conn).collect(),
             dirty: RefCell::default(),
@@ -148,8 +148,11 @@ impl Fleet {
             }
             driver::sleep(Duration::from_millis(1)).await;
         }
-        if let Some(storm) = settings.hazards.storm.clone() {
-            driver::spawn(storm::watch(Rc::clone(&fleet), storm));
+        if let Some(storm) = &settings.hazards.storm {
+            driver::spawn(storm::watch(Rc::clone(&fleet), storm.at_ns.clone(), Some(storm.ending)));
+        }
+        if let Some(restart) = &settings.hazards.restart {
+            driver::spawn(storm::watch(Rc::clone(&fleet), restart.at_ns.clone(), None));
         }
         Ok(fleet)
     }
@@ -210,6 +213,14 @@ impl Fleet {
         if conn.dropped.get().is_some() {
             return;
         }
+        if self.lane.settings.hazards.restart.is_some()
+            && let Some(dropped) = self.storms.on_left(self.lane.now())
+        {
+            conn.dropped.set(Some(dropped));
+            let is_told = conn.closed_with.get().is_some();
+            self.lane.recorder.borrow_mut().counts().disconnects += u64::from(!is_told);
+            return;
+        }
         let mut recorder = self.lane.recorder.borrow_mut();
         if !conn.slow || conn.closed_with.get().is_some_and(|code| code != CLOSE_SLOW) {
             recorder.counts().disconnects += 1;
@@ -257,7 +268,7 @@ impl Fleet {
         Duration::from_nanos((self.lane.rng.borrow_mut().unit() * jitter_ns as f64) as u64)
     }
 
-    /// A client is back: after a storm it sends again what was not answered, in order and under the same ids.
+    /// A client is back: after a storm or a restart it sends again what was not answered, in order and under the same ids.
     fn on_opened_again(&self, conn: &Conn, at: usize) {
         let Some(dropped) = conn.dropped.take() else { return self.send_waiting(conn, at) };
         let nanos = self.storms.on_back(dropped, self.lane.now());
@@ -522,11 +533,11 @@ impl Fleet {
         let mut ledger = self.ledger.borrow_mut();
         // What a peer does not read in time is its delay, not ours: sent is what was handed over to be sent.
         let now_ns = self.lane.now();
-        let has_storms = self.lane.settings.hazards.storm.is_some();
+        let is_resent = self.lane.settings.hazards.is_resent();
         for (session, seq) in conn.unsent.borrow_mut().drain(..) {
             let due_ns = ledger.on_sent(session, seq, now_ns);
             // What was due while a storm had it closed could not be sent before it was open.
-            let ready_ns = if has_storms { due_ns.max(conn.opened_ns.get()) } else { due_ns };
+            let ready_ns = if is_resent { due_ns.max(conn.opened_ns.get()) } else { due_ns };
             recorder.on_sent(due_ns, ready_ns, now_ns);
         }
         let counts = recorder.counts();
