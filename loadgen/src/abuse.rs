@@ -21,7 +21,7 @@ use crate::measure::Metric;
 use crate::protocol::{Addressing, Incoming, Said};
 use crate::report::{EXIT_BREACHED, EXIT_NOT_EXACT};
 use crate::rng::Rng;
-use crate::run::{Door, Outcome, Settings, Spread, Unwatched, auth_frame, drive};
+use crate::run::{Door, Flaws, Outcome, Settings, Spread, Unwatched, auth_frame, drive};
 use crate::scenario::Kind;
 use crate::sys;
 
@@ -239,6 +239,9 @@ fn settings(abuse: &Abuse) -> Settings {
         inflight_max: 1_000_000,
         spin: false,
         telegram: None,
+        signed: None,
+        flaws: Flaws::default(),
+        zipf: 0.0,
         started_unix_seconds: 0,
         gateway_pid: None,
     }

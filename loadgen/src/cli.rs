@@ -366,6 +366,7 @@ impl From<GatewayArgs> for GatewaySettings {
                 owed_max: args.owed_max,
             },
             telegram: None,
+            signed: None,
         }
     }
 }

@@ -42,8 +42,8 @@ pub struct Storm {
     pub jitter_ns: u64,
 }
 
-/// The gateway is replaced again and again, by a command. What it closes meanwhile is opened again, and what it had not taken
-/// is sent again under its id.
+/// The gateway is replaced again and again, by a command. What it closes meanwhile is opened again, and what it had not
+/// taken is sent again under its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
     /// When, in nanoseconds after the start of the run; in order.

@@ -39,3 +39,4 @@ pub mod stats;
 pub mod steady;
 pub mod sys;
 pub mod verdict;
+pub mod zipf;

@@ -102,6 +102,10 @@ pub struct Counts {
     pub shed: u64,
     /// Deliveries repeated on purpose, and messages sent again because their connection was dropped.
     pub repeats: u64,
+    /// Deliveries beside them that could not be read, or were not signed well, on purpose.
+    pub malformed: u64,
+    /// Of these, those that were refused, as they should be.
+    pub malformed_refused: u64,
     /// Answers that came while nobody listened, found in the histories of their sessions.
     pub recalled: u64,
     /// Connections that broke.
@@ -129,6 +133,8 @@ impl Counts {
         self.refused += other.refused;
         self.shed += other.shed;
         self.repeats += other.repeats;
+        self.malformed += other.malformed;
+        self.malformed_refused += other.malformed_refused;
         self.recalled += other.recalled;
         self.disconnects += other.disconnects;
         self.slow_closes += other.slow_closes;

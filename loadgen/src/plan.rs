@@ -34,6 +34,14 @@ pub struct Plan {
     /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do.
     #[serde(deserialize_with = "percent")]
     pub hot_percent: Option<u32>,
+    /// The exponent of Zipf's law by which messages are spread over sessions.
+    pub zipf: Option<f64>,
+    /// Of the messages of platforms, the share that is delivered twice.
+    pub repeats: Option<f64>,
+    /// And that is delivered once more some seconds later.
+    pub late: Option<f64>,
+    /// And that is preceded by a delivery that has to be refused.
+    pub malformed: Option<f64>,
     /// Of a hundred connections, how many read slowly.
     #[serde(deserialize_with = "percent")]
     pub slow_percent: Option<u32>,
@@ -206,11 +214,12 @@ pub struct BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 10] = [
+pub const BUILT_IN: [BuiltIn; 11] = [
     BuiltIn { name: "paper", text: include_str!("../scenarios/paper.toml") },
     BuiltIn { name: "burst", text: include_str!("../scenarios/burst.toml") },
     BuiltIn { name: "ramp", text: include_str!("../scenarios/ramp.toml") },
     BuiltIn { name: "hot-session", text: include_str!("../scenarios/hot-session.toml") },
+    BuiltIn { name: "webhook-flood", text: include_str!("../scenarios/webhook-flood.toml") },
     BuiltIn { name: "slow-consumers", text: include_str!("../scenarios/slow-consumers.toml") },
     BuiltIn { name: "reconnect-storm", text: include_str!("../scenarios/reconnect-storm.toml") },
     BuiltIn { name: "provider-brownout", text: include_str!("../scenarios/provider-brownout.toml") },

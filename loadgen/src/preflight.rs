@@ -54,14 +54,16 @@ impl Needs {
             let connections = match part.kind {
                 // Sessions share connections, and no connection is without one.
                 Kind::WsChat | Kind::WsStream => settings.connections.min(settings.sessions),
-                Kind::Rest | Kind::SseStream | Kind::Churn | Kind::WebhookTelegram => settings.connections,
+                Kind::Rest | Kind::SseStream | Kind::Churn | Kind::WebhookTelegram | Kind::WebhookSigned => {
+                    settings.connections
+                }
             };
             if part.kind == Kind::Churn {
                 passing += (settings.rate * f64::from(part.weight) / f64::from(weights)).ceil() as u64;
             }
             ports += u64::from(connections);
-            if part.kind == Kind::WebhookTelegram {
-                simulators = SIMULATOR_DESCRIPTORS;
+            if part.kind.is_webhook() {
+                simulators += SIMULATOR_DESCRIPTORS;
             }
         }
         let lanes = u64::from(settings.threads) * LANE_DESCRIPTORS;

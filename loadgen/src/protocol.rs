@@ -7,6 +7,7 @@ use std::ops::Range;
 use clawgate_wire::http1::{Length, write_request_head};
 use clawgate_wire::json;
 
+use crate::run::Seal;
 use crate::scan::{self, Value};
 use crate::stamp::{self, Stamp};
 
@@ -58,6 +59,9 @@ enum Hole {
     ChatMessage,
 }
 
+/// Digits of a signature: the base64 of 32 bytes.
+const SIGNATURE_DIGITS: usize = 44;
+
 /// Telegram chats are numbered from here, so that their ids have ten digits.
 pub const CHAT_BASE: u64 = 5_000_000_000;
 
@@ -79,6 +83,7 @@ pub struct Template {
     run: u32,
     text: Range<usize>,
     holes: Vec<(Range<usize>, Hole)>,
+    seal: Seal,
 }
 
 impl Template {
@@ -144,11 +149,56 @@ impl Template {
         template.text(to.payload_bytes);
         template.raw("\"}}");
         let headers = [("Content-Type", "application/json"), ("X-Telegram-Bot-Api-Secret-Token", secret)];
-        template.with_head(target, &to.host, &headers)
+        let mut template = template.with_head(target, &to.host, &headers);
+        template.seal.signature = template.header("X-Telegram-Bot-Api-Secret-Token");
+        template
+    }
+
+    /// A message of any program, as Standard Webhooks have it posted. Its moment and signature are to be filled in.
+    #[must_use]
+    pub fn signed(to: &Addressing, target: &str) -> Self {
+        let mut template = Self::empty(to);
+        template.raw(r#"{"event_id":""#);
+        let id = template.bytes.len();
+        template.message_id();
+        let id = String::from_utf8_lossy(&template.bytes[id..]).into_owned();
+        template.raw(r#"","sender":"u"#);
+        template.hole(Hole::Chat, 10);
+        template.raw(r#"","text":""#);
+        template.text(to.payload_bytes);
+        template.raw("\"}");
+        let signature = "v1,".to_owned() + &"A".repeat(SIGNATURE_DIGITS);
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("webhook-id", id.as_str()),
+            ("webhook-timestamp", "0000000000"),
+            ("webhook-signature", signature.as_str()),
+        ];
+        let mut template = template.with_head(target, &to.host, &headers);
+        let id = template.header("webhook-id");
+        template.holes.push((id.start + 9..id.start + 17, Hole::Session));
+        template.holes.push((id.start + 18..id.start + 26, Hole::Seq));
+        template.seal.time = template.header("webhook-timestamp");
+        template.seal.signature = template.header("webhook-signature");
+        template.seal.id = id;
+        template
     }
 
     fn empty(to: &Addressing) -> Self {
-        Self { bytes: Vec::new(), run: to.run, text: 0..0, holes: Vec::new() }
+        Self { bytes: Vec::new(), run: to.run, text: 0..0, holes: Vec::new(), seal: Seal::default() }
+    }
+
+    /// Where the value of a header stands; nowhere if there is none.
+    fn header(&self, name: &str) -> Range<usize> {
+        let line = format!("\r\n{name}: ");
+        let start = memchr::memmem::find(&self.bytes, line.as_bytes()).map_or(0, |at| at + line.len());
+        let length = memchr::memmem::find(&self.bytes[start..], b"\r\n").unwrap_or(0);
+        start..start + length
+    }
+
+    /// The request that was filled last, and where in it its signature goes.
+    pub(crate) fn sealed(&mut self) -> (&mut [u8], &Seal) {
+        (&mut self.bytes, &self.seal)
     }
 
     fn raw(&mut self, json: &str) {
@@ -195,10 +245,11 @@ impl Template {
             true,
         );
         let shift = |range: &Range<usize>| range.start + bytes.len()..range.end + bytes.len();
+        let body = shift(&(0..self.bytes.len()));
         let text = shift(&self.text);
         let holes = self.holes.iter().map(|(range, hole)| (shift(range), *hole)).collect();
         bytes.extend_from_slice(&self.bytes);
-        Self { bytes, run: self.run, text, holes }
+        Self { bytes, run: self.run, text, holes, seal: Seal { body, ..Seal::default() } }
     }
 
     /// The request for one message; `index` is its number in the run.

@@ -266,6 +266,8 @@ struct Traffic {
     refused: u64,
     shed: u64,
     repeats: u64,
+    malformed: u64,
+    malformed_refused: u64,
     disconnects: u64,
     recalled: u64,
     slow_closes: u64,
@@ -284,6 +286,8 @@ impl From<&Counts> for Traffic {
             refused: counts.refused,
             shed: counts.shed,
             repeats: counts.repeats,
+            malformed: counts.malformed,
+            malformed_refused: counts.malformed_refused,
             disconnects: counts.disconnects,
             recalled: counts.recalled,
             slow_closes: counts.slow_closes,
@@ -852,7 +856,7 @@ mod tests {
     use crate::hazards::Hazards;
     use crate::ledger::Expect;
     use crate::protocol::Addressing;
-    use crate::run::Spread;
+    use crate::run::{Flaws, Spread};
     use crate::scenario::Kind;
     use crate::slo::Slo;
     use crate::verdict::judge;
@@ -888,6 +892,9 @@ mod tests {
             inflight_max: 1,
             spin: false,
             telegram: None,
+            signed: None,
+            flaws: Flaws::default(),
+            zipf: 0.0,
             started_unix_seconds: 0,
             gateway_pid: None,
         }

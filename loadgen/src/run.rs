@@ -8,7 +8,9 @@ mod brownout;
 mod churn;
 mod http;
 mod lane;
+mod platform;
 mod restart;
+mod signed;
 mod storm;
 mod telegram;
 mod wire;
@@ -33,13 +35,15 @@ use crate::protocol::Addressing;
 use crate::run::brownout::Station;
 use crate::run::lane::{Books, LaneEnd, Note, Shared, Wires};
 use crate::run::restart::Restarter;
-use crate::run::telegram::Platform;
 use crate::scenario::{Kind, Scenario};
 use crate::schedule::Share;
 use crate::steady::{Hold, Steady};
 use crate::{stamp, sys};
 
+pub(crate) use platform::Seal;
 pub use restart::RestartEnd;
+pub use signed::SignedSettings;
+pub(crate) use signed::{key_of, signature};
 pub use storm::StormEnd;
 pub use wire::Trust;
 pub(crate) use ws::{Door, auth_frame};
@@ -57,6 +61,9 @@ const BROWNOUTS_MAX: usize = 1000;
 pub const RATE_MAX: f64 = 1e8;
 
 const SECOND_NS: u64 = 1_000_000_000;
+
+/// With this exponent five of six messages are the first session's.
+const ZIPF_MAX: f64 = 5.0;
 
 /// From when all connections are open to the first message.
 const START_DELAY_NS: u64 = 50_000_000;
@@ -81,8 +88,17 @@ pub struct TelegramSettings {
     pub token: String,
     /// The webhook's secret.
     pub secret: String,
-    /// The share of updates that are delivered twice, 0 to 1.
-    pub repeat_share: f64,
+}
+
+/// What platforms do that is not well: shares of the messages, 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flaws {
+    /// Delivered twice, half of them at once and half after the first was taken: to be answered once.
+    pub repeats: f64,
+    /// Delivered once more some seconds later: to be answered once too.
+    pub late: f64,
+    /// Preceded by a delivery that cannot be read, or that is not signed well: to be refused, and to change nothing.
+    pub malformed: f64,
 }
 
 /// Everything that a run depends on.
@@ -130,6 +146,12 @@ pub struct Settings {
     pub spin: bool,
     /// For the Telegram part.
     pub telegram: Option<TelegramSettings>,
+    /// For the part of the signed webhook.
+    pub signed: Option<SignedSettings>,
+    /// What platforms do that is not well.
+    pub flaws: Flaws,
+    /// The exponent of Zipf's law by which messages are spread over sessions; 0 for evenly.
+    pub zipf: f64,
     /// The date in updates.
     pub started_unix_seconds: u64,
     /// The gateway's process, whose use of the machine is measured.
@@ -228,12 +250,21 @@ impl Settings {
                 "only ws-churn speaks TLS; drive the others where the gateway listens without it",
             ),
             (
-                self.scenario.has(Kind::WebhookTelegram) && self.telegram.is_none(),
-                "webhook-telegram needs the bot's token and the webhook's secret",
+                !(self.zipf.is_finite() && (0.0..=ZIPF_MAX).contains(&self.zipf)),
+                "the exponent of Zipf's law is 0, for evenly, to 5",
+            ),
+            (
+                [self.flaws.repeats, self.flaws.late, self.flaws.malformed]
+                    .iter()
+                    .any(|share| !(0.0..=1.0).contains(share)),
+                "repeats, late and malformed deliveries are shares of the messages: 0 to 1",
             ),
         ];
         if let Some((_, what)) = wrong.iter().find(|(is_wrong, _)| *is_wrong) {
             return Err((*what).to_owned());
+        }
+        for part in self.scenario.parts() {
+            platform::of(part.kind, self)?;
         }
         if self.to.payload_bytes < shortest {
             return Err(format!("a message has at least {shortest} bytes: its stamp"));
@@ -342,19 +373,14 @@ pub fn drive(settings: Settings, observer: &mut dyn Observer) -> Result<Outcome,
     let restart = settings.hazards.restart.as_ref();
     let restarter = restart.map(|restart| Restarter::start(restart, Arc::clone(&start_ns))).transpose()?;
     let (notes_in, notes) = channel();
-    let shared: Vec<_> = settings
-        .scenario
-        .parts()
-        .iter()
-        .enumerate()
+    let parts = settings.scenario.parts().iter().enumerate();
+    let shared: Result<Vec<_>, String> = parts
         .map(|(number, part)| {
-            let telegram = settings.telegram.as_ref().filter(|_| part.kind == Kind::WebhookTelegram)?;
-            Some(Shared {
-                stripes: Books::shared(&settings, number as u8),
-                platform: Platform::new(telegram),
-            })
+            let shared = |platform| Shared { stripes: Books::shared(&settings, number as u8), platform };
+            Ok(platform::of(part.kind, &settings)?.map(shared))
         })
         .collect();
+    let shared = shared?;
     let mut spares = Vec::new();
     let mut threads = Vec::new();
     for number in 0..settings.threads {

@@ -19,12 +19,21 @@ pub enum Kind {
     Churn,
     /// Telegram updates by webhook; answers by `sendMessage` to the simulator in this process.
     WebhookTelegram,
+    /// Signed JSON by webhook; answers are posted to this process.
+    WebhookSigned,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::WsChat, Self::WsStream, Self::Rest, Self::SseStream, Self::Churn, Self::WebhookTelegram];
+    pub const ALL: [Self; 7] = [
+        Self::WsChat,
+        Self::WsStream,
+        Self::Rest,
+        Self::SseStream,
+        Self::Churn,
+        Self::WebhookTelegram,
+        Self::WebhookSigned,
+    ];
 
     /// Its name on the command line and in results.
     #[must_use]
@@ -36,6 +45,7 @@ impl Kind {
             Self::SseStream => "sse-stream",
             Self::Churn => "ws-churn",
             Self::WebhookTelegram => "webhook-telegram",
+            Self::WebhookSigned => "webhook-signed",
         }
     }
 
@@ -44,7 +54,16 @@ impl Kind {
     pub const fn streams(self) -> bool {
         match self {
             Self::WsStream | Self::SseStream => true,
-            Self::WsChat | Self::Rest | Self::Churn | Self::WebhookTelegram => false,
+            Self::WsChat | Self::Rest | Self::Churn | Self::WebhookTelegram | Self::WebhookSigned => false,
+        }
+    }
+
+    /// Whether a platform posts it, and its answers come where the platform is.
+    #[must_use]
+    pub const fn is_webhook(self) -> bool {
+        match self {
+            Self::WebhookTelegram | Self::WebhookSigned => true,
+            Self::WsChat | Self::WsStream | Self::Rest | Self::SseStream | Self::Churn => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::arrivals::{Arrivals, Times};
 use crate::rng::{Rng, mix};
+use crate::zipf::Zipf;
 
 /// One part of a mixed scenario, as far as the schedule knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Schedule {
     index: u64,
     times: Times,
     choices: Rng,
+    /// How the messages of each part are spread over its sessions; empty where evenly.
+    spread: Vec<Zipf>,
 }
 
 impl Schedule {
@@ -60,7 +63,17 @@ impl Schedule {
             index: 0,
             times: Times::new(arrivals, rate, duration_ns, seed),
             choices: Rng::new(mix(seed)),
+            spread: Vec::new(),
         }
+    }
+
+    /// With few sessions that have many messages, and many that have few: Zipf's law with this exponent. Evenly for 0.
+    #[must_use]
+    pub fn with_zipf(mut self, exponent: f64) -> Self {
+        if exponent != 0.0 {
+            self.spread = self.shares.iter().map(|share| Zipf::new(share.sessions, exponent)).collect();
+        }
+        self
     }
 
     #[inline]
@@ -92,7 +105,11 @@ impl Iterator for Schedule {
         let Share { sessions, hot_percent, .. } = *self.shares.get(usize::from(part))?;
         // Nothing is drawn for it where there is no hot session: such schedules are what they always were.
         let is_hot = hot_percent != 0 && self.choices.below(100) < u64::from(hot_percent);
-        let session = if is_hot { 0 } else { self.choices.below(u64::from(sessions)) as u32 };
+        let session = match self.spread.get(usize::from(part)) {
+            _ if is_hot => 0,
+            Some(zipf) => zipf.draw(&mut self.choices),
+            None => self.choices.below(u64::from(sessions)) as u32,
+        };
         let index = self.index;
         self.index += 1;
         Some(Due { at_ns, index, part, session })
@@ -133,6 +150,16 @@ mod tests {
             });
             assert_eq!(split, whole, "{lanes} lanes");
         }
+    }
+
+    #[test]
+    fn by_zipfs_law_the_first_session_has_many_messages_and_the_times_are_the_same() {
+        let make =
+            |exponent| Schedule::new(50_000.0, SECOND, Arrivals::Constant, 3, &ONE).with_zipf(exponent);
+        let count = |exponent: f64| make(exponent).filter(|due| due.session == 0).count();
+        // Of a thousand sessions the first has 13.4 %, and evenly 0.1 %.
+        assert!((6_300..7_100).contains(&count(1.0)) && count(0.0) < 150);
+        assert!(make(1.0).map(|due| due.at_ns).eq(make(0.0).map(|due| due.at_ns)));
     }
 
     #[test]

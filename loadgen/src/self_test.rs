@@ -20,7 +20,7 @@ use crate::measure::{Metric, TIME_MAX_NS};
 use crate::mock::gateway::{self, Faults, GatewaySettings};
 use crate::protocol::Addressing;
 use crate::report::{EXIT_INVALID, EXIT_NOT_EXACT, answers_per_second};
-use crate::run::{Outcome, Settings, Spread, Unwatched, drive};
+use crate::run::{Flaws, Outcome, Settings, Spread, Unwatched, drive};
 use crate::scenario::Kind;
 
 const KEY: &str = "self-test";
@@ -102,13 +102,23 @@ fn settings(target: SocketAddr, rate: f64, duration_ns: u64) -> Settings {
         inflight_max: 4_000_000,
         spin: false,
         telegram: None,
+        signed: None,
+        flaws: Flaws::default(),
+        zipf: 0.0,
         started_unix_seconds: 0,
         gateway_pid: None,
     }
 }
 
 fn echo(faults: Faults) -> GatewaySettings {
-    GatewaySettings { key: KEY.to_owned(), chunk_bytes: 0, remembers: false, faults, telegram: None }
+    GatewaySettings {
+        key: KEY.to_owned(),
+        chunk_bytes: 0,
+        remembers: false,
+        faults,
+        telegram: None,
+        signed: None,
+    }
 }
 
 /// What a run over a server that stands still once has measured.

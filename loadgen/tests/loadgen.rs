@@ -20,12 +20,14 @@ use loadgen::driver;
 use loadgen::hazards::{Ending, Hazards, Restart, Slow, Storm};
 use loadgen::ledger::{Expect, Tally};
 use loadgen::measure::Metric;
-use loadgen::mock::gateway::{self, ChannelSettings, Faults, GatewaySettings};
+use loadgen::mock::gateway::{self, ChannelSettings, Faults, GatewaySettings, WebhookSettings};
 use loadgen::mock::provider::tls::{self, TlsSettings};
 use loadgen::mock::telegram::BotSettings;
 use loadgen::mock::{provider, telegram};
 use loadgen::protocol::Addressing;
-use loadgen::run::{Outcome, Settings, Spread, TelegramSettings, Trust, Unwatched, drive};
+use loadgen::run::{
+    Flaws, Outcome, Settings, SignedSettings, Spread, TelegramSettings, Trust, Unwatched, drive,
+};
 use loadgen::scenario::{Kind, Scenario};
 use loadgen::self_test;
 use serde_json::{Value, json};
@@ -57,8 +59,14 @@ impl Running {
     }
 
     fn gateway(faults: Faults) -> Self {
-        let settings =
-            GatewaySettings { key: KEY.to_owned(), chunk_bytes: 30, remembers: true, faults, telegram: None };
+        let settings = GatewaySettings {
+            key: KEY.to_owned(),
+            chunk_bytes: 30,
+            remembers: true,
+            faults,
+            telegram: None,
+            signed: None,
+        };
         Self::start(move |address| gateway::serve(address, settings))
     }
 }
@@ -101,6 +109,9 @@ fn settings(scenario: Scenario, target: SocketAddr) -> Settings {
         inflight_max: 100_000,
         spin: false,
         telegram: None,
+        signed: None,
+        flaws: Flaws::default(),
+        zipf: 0.0,
         started_unix_seconds: 1_710_000_000,
         gateway_pid: Some(std::process::id()),
     }
@@ -245,6 +256,7 @@ fn telegram_run(faults: Faults, forgets: bool, previews: bool) -> Outcome {
         remembers: true,
         faults,
         telegram: Some(channel),
+        signed: None,
     };
     let gateway = Running::start(move |address| gateway::serve(address, of_gateway));
     let telegram = TelegramSettings {
@@ -252,10 +264,10 @@ fn telegram_run(faults: Faults, forgets: bool, previews: bool) -> Outcome {
         channel: "tg".to_owned(),
         token: "1:abc".to_owned(),
         secret: "s3cret".to_owned(),
-        repeat_share: 0.2,
     };
+    let flaws = Flaws { repeats: 0.2, ..Flaws::default() };
     let settings = settings(Kind::WebhookTelegram.into(), gateway.address);
-    run(Settings { rate: 500.0, telegram: Some(telegram), drain_ns: 10_000_000_000, ..settings })
+    run(Settings { rate: 500.0, flaws, telegram: Some(telegram), drain_ns: 10_000_000_000, ..settings })
 }
 
 #[test]
@@ -286,6 +298,64 @@ fn an_answer_that_is_edited_while_it_is_written_is_judged_by_its_last_text() {
     let tally = outcome.tally();
     assert_eq!(tally.corrupted, tally.opened / 50, "{tally:?}");
     assert_eq!((tally.lost, tally.doubled, tally.answered), (0, 0, tally.opened), "{tally:?}");
+}
+
+/// A gateway with the channels of both platforms, and a run over them: `flaws` beside every fifth message.
+fn flood(faults: Faults) -> Outcome {
+    let (api_root, replies) = (free_address(), free_address());
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
+    let (token, of_bot) = ("1:abc".to_owned(), "s3cret".to_owned());
+    let telegram = ChannelSettings {
+        name: "tg".to_owned(),
+        secret: of_bot.clone(),
+        token: token.clone(),
+        api_root,
+        forgets: false,
+        previews: false,
+    };
+    let signed = WebhookSettings { name: "shop".to_owned(), secret: secret.clone(), replies };
+    let of_gateway = GatewaySettings {
+        key: KEY.to_owned(),
+        chunk_bytes: 0,
+        remembers: true,
+        faults,
+        telegram: Some(telegram),
+        signed: Some(signed),
+    };
+    let gateway = Running::start(move |address| gateway::serve(address, of_gateway));
+    let scenario = "webhook-telegram=1,webhook-signed=1".parse().unwrap();
+    let channel = "tg".to_owned();
+    run(Settings {
+        rate: 400.0,
+        telegram: Some(TelegramSettings { listen: api_root, channel, token, secret: of_bot }),
+        signed: Some(SignedSettings { listen: replies, channel: "shop".to_owned(), secret }),
+        flaws: Flaws { repeats: 0.1, late: 0.0, malformed: 0.1 },
+        zipf: 1.0,
+        drain_ns: 20_000_000_000,
+        threads: 2,
+        ..settings(scenario, gateway.address)
+    })
+}
+
+#[test]
+fn a_flood_of_webhooks_is_answered_once_and_what_is_malformed_changes_nothing() {
+    let outcome = flood(Faults::default());
+    assert_exact(&outcome);
+    assert_eq!(outcome.tallies.len(), 2);
+    assert!(outcome.tallies.iter().all(|tally| 0 < tally.answered), "{:?}", outcome.tallies);
+    let counts = &outcome.sum.counts;
+    assert!(0 < counts.repeats && 0 < counts.malformed, "{counts:?}");
+    assert_eq!(counts.malformed, counts.malformed_refused);
+}
+
+#[test]
+fn a_platform_posts_again_what_was_refused_for_a_while_until_it_is_taken() {
+    let outcome = flood(Faults { refuse_every: 50, ..Faults::default() });
+    let tally = outcome.tally();
+    // Refused for a while is not refused: the next delivery is taken.
+    assert!(tally.is_exact() && tally.refused == 0 && tally.answered == tally.opened, "{tally:?}");
+    let lost = flood(Faults { lose_every: 50, ..Faults::default() }).tally();
+    assert!(0 < lost.lost && lost.doubled == 0, "{lost:?}");
 }
 
 #[test]

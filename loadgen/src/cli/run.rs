@@ -21,7 +21,7 @@ use crate::preflight::{self, Limits, Needs};
 use crate::protocol::Addressing;
 use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
 use crate::rng::mix;
-use crate::run::{Settings, Spread, TelegramSettings, Trust, drive};
+use crate::run::{Flaws, Settings, SignedSettings, Spread, TelegramSettings, Trust, drive};
 use crate::slo::{Slo, parse_duration};
 use crate::verdict;
 
@@ -32,6 +32,7 @@ const HELP: &str = "Scenarios:
   sse-stream        POST /api/chat, server-sent events
   ws-churn          /ws, a connection for each message; with TLS, if the URL begins with wss:// (--ca)
   webhook-telegram  updates to /webhooks/<channel>; the gateway's apiRoot is --telegram-listen
+  webhook-signed    signed JSON to /webhooks/<channel>; the channel's replyUrl is --answers-listen
 Mixed, with all their settings: see `loadgen scenarios`. Yours: a file that ends in .toml.
 
 The default agent of the gateway echoes, and every answer is checked to the byte; with another agent say --expect \
@@ -71,6 +72,9 @@ pub(crate) struct RunArgs {
     /// Of a hundred messages of each part, how many are one session's beside what it gets as the others do
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     hot_percent: u32,
+    /// The exponent of Zipf's law by which messages are spread over sessions: few have many, many have few; 0 for evenly
+    #[arg(long, default_value_t = 0.0)]
+    zipf: f64,
     /// Of a hundred connections, how many read slowly or not at all; when everything is sent they read what they are owed
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     slow_percent: u32,
@@ -169,7 +173,7 @@ pub(crate) struct RunArgs {
     #[arg(long, short)]
     pub(super) quiet: bool,
     #[command(flatten)]
-    telegram: TelegramRunArgs,
+    platforms: PlatformArgs,
 }
 
 impl RunArgs {
@@ -189,6 +193,10 @@ impl RunArgs {
         defaults.set("rate", &mut self.rate, plan.rate);
         defaults.set("sessions", &mut self.sessions, plan.sessions);
         defaults.set("hot_percent", &mut self.hot_percent, plan.hot_percent);
+        defaults.set("zipf", &mut self.zipf, plan.zipf);
+        defaults.set("repeats", &mut self.platforms.repeats, plan.repeats);
+        defaults.set("late", &mut self.platforms.late, plan.late);
+        defaults.set("malformed", &mut self.platforms.malformed, plan.malformed);
         defaults.set("slow_percent", &mut self.slow_percent, plan.slow_percent);
         defaults.set("slow_rate", &mut self.slow_rate, plan.slow_rate);
         defaults.set("storms", &mut self.storms, plan.storms);
@@ -210,7 +218,7 @@ impl RunArgs {
 }
 
 #[derive(Debug, Args)]
-struct TelegramRunArgs {
+struct PlatformArgs {
     /// Where the Bot API simulator of webhook-telegram listens: the gateway's apiRoot
     #[arg(long, default_value = "127.0.0.1:9102", value_parser = parse_address)]
     telegram_listen: SocketAddr,
@@ -223,9 +231,24 @@ struct TelegramRunArgs {
     /// The webhook's secret
     #[arg(long)]
     webhook_secret: Option<String>,
-    /// The share of updates that are delivered twice and have to be answered once
+    /// Where answers of webhook-signed are taken: the channel's replyUrl, whatever its path
+    #[arg(long, default_value = "127.0.0.1:9103", value_parser = parse_address)]
+    answers_listen: SocketAddr,
+    /// The signed webhook's name in the gateway
+    #[arg(long, default_value = "signed")]
+    signed_channel: String,
+    /// Its secret, with which both sides sign
+    #[arg(long)]
+    signed_secret: Option<String>,
+    /// The share of a platform's messages that are delivered twice and have to be answered once
     #[arg(long, default_value_t = 0.03)]
     repeats: f64,
+    /// The share that is delivered once more two seconds later
+    #[arg(long, default_value_t = 0.0)]
+    late: f64,
+    /// The share beside which something is delivered that has to be refused: what cannot be read, or is not signed well
+    #[arg(long, default_value_t = 0.0)]
+    malformed: f64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -348,16 +371,22 @@ pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Runs tell their messages apart by it; a gateway remembers ids for days.
     let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
-    let telegram = match (args.telegram.bot_token, args.telegram.webhook_secret) {
+    let platforms = args.platforms;
+    let flaws = Flaws { repeats: platforms.repeats, late: platforms.late, malformed: platforms.malformed };
+    let telegram = match (platforms.bot_token, platforms.webhook_secret) {
         (Some(token), Some(secret)) => Some(TelegramSettings {
-            listen: args.telegram.telegram_listen,
-            channel: args.telegram.telegram_channel,
+            listen: platforms.telegram_listen,
+            channel: platforms.telegram_channel,
             token,
             secret,
-            repeat_share: args.telegram.repeats.clamp(0.0, 1.0),
         }),
         (None, _) | (_, None) => None,
     };
+    let signed = platforms.signed_secret.map(|secret| SignedSettings {
+        listen: platforms.answers_listen,
+        channel: platforms.signed_channel,
+        secret,
+    });
     let slow = Slow { percent: args.slow_percent, bytes_per_second: args.slow_rate };
     let storm = Storm { at_ns: args.storms, ending: args.storm_end, jitter_ns: args.storm_jitter };
     let restart = Restart { at_ns: args.restarts, command: args.restart_with };
@@ -411,13 +440,16 @@ pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
         inflight_max: args.inflight_max,
         spin: args.spin,
         telegram,
+        signed,
+        flaws,
+        zipf: args.zipf,
         started_unix_seconds: since_1970.as_secs(),
         gateway_pid: args.gateway_pid,
     })
 }
 
 /// Options whose value is nobody's business.
-const SECRETS: [&str; 3] = ["--key", "--bot-token", "--webhook-secret"];
+const SECRETS: [&str; 4] = ["--key", "--bot-token", "--webhook-secret", "--signed-secret"];
 
 /// A command line, for the result that others read.
 pub(super) fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {

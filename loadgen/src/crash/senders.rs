@@ -3,7 +3,6 @@
 //! A platform sends the next message of a conversation once the one before was acknowledged, so the order of sending is the
 //! order of admission, and every first answer has to keep it.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -20,6 +19,7 @@ use crate::answer::Answered;
 use crate::protocol::{Envelope, Template};
 use crate::rng::{Rng, mix};
 use crate::stamp::{self, STAMP_BYTES, Stamp};
+use crate::zipf::Zipf;
 use crate::{driver, sys};
 
 /// Bytes of a message's text.
@@ -39,29 +39,6 @@ const REPEAT_PERCENT: u64 = 3;
 /// The exponent of the distribution of messages over conversations.
 const ZIPF: f64 = 1.0;
 
-/// Which conversation is next: the first ones often, the last ones rarely.
-#[derive(Debug)]
-pub(super) struct Zipf {
-    sums: Vec<f64>,
-}
-
-impl Zipf {
-    pub(super) fn new(count: u32) -> Self {
-        let mut sum = 0.0;
-        let sums = (1..=count.max(1)).map(|rank| {
-            sum += 1.0 / f64::from(rank).powf(ZIPF);
-            sum
-        });
-        Self { sums: sums.collect() }
-    }
-
-    pub(super) fn draw(&self, rng: &mut Rng) -> u32 {
-        let at = rng.unit() * self.sums.last().copied().unwrap_or(1.0);
-        let found = self.sums.binary_search_by(|sum| sum.partial_cmp(&at).unwrap_or(Ordering::Equal));
-        found.unwrap_or_else(|place| place).min(self.sums.len() - 1) as u32
-    }
-}
-
 /// Waits until the next message of one of `lanes` senders is due, at `rate` a second for all of them.
 pub(super) async fn pace(rng: &mut Rng, rate: f64, lanes: u32) {
     let mean_millis = f64::from(lanes) * 1e3 / rate.max(0.001);
@@ -75,7 +52,7 @@ pub(super) async fn post(world: Rc<World>, door: Door, lane: u32) {
     let plan = &world.plan;
     let mut rng = Rng::new(mix(plan.seed ^ mix(u64::from(lane) << 8 | door as u64)));
     let mut caller = Caller::new(world.launch.address);
-    let zipf = Zipf::new(plan.chats / plan.lanes);
+    let zipf = Zipf::new(plan.chats / plan.lanes, ZIPF);
     let mut writer = Writer::new(&world, door);
     let mut remembered = VecDeque::new();
     while !world.over.get() {
@@ -255,14 +232,14 @@ mod tests {
 
     #[test]
     fn the_first_conversations_are_the_busiest_and_all_are_used() {
-        let zipf = Zipf::new(20);
+        let zipf = Zipf::new(20, ZIPF);
         let mut rng = Rng::new(1);
         let mut counts = [0_u32; 20];
         for _ in 0..10_000 {
             counts[zipf.draw(&mut rng) as usize] += 1;
         }
         assert!(counts[19] * 10 < counts[0] && 0 < counts[19], "{counts:?}");
-        assert_eq!(Zipf::new(1).draw(&mut rng), 0);
+        assert_eq!(Zipf::new(1, ZIPF).draw(&mut rng), 0);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::driver::{self, Socket};
 use crate::mock::peer::{self, Peer, write_json};
 use crate::pipe::{Pipe, Read, Scratch};
 use crate::protocol::find;
+use crate::run::{key_of, signature};
 use crate::scan::{self, Value};
 
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -68,6 +69,19 @@ pub struct GatewaySettings {
     pub faults: Faults,
     /// The Telegram channel, if it has one.
     pub telegram: Option<ChannelSettings>,
+    /// The signed webhook, if it has one.
+    pub signed: Option<WebhookSettings>,
+}
+
+/// A signed webhook of the simulated gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookSettings {
+    /// The channel's name.
+    pub name: String,
+    /// What both sides sign with.
+    pub secret: String,
+    /// Where answers go.
+    pub replies: SocketAddr,
 }
 
 /// A Telegram channel of the simulated gateway.
@@ -87,14 +101,24 @@ pub struct ChannelSettings {
     pub previews: bool,
 }
 
-/// What is to be said to the Bot API.
+/// What is to be said to a platform.
 #[derive(Clone, Debug)]
 struct Post {
     /// Chat and text, as they were quoted.
     chat: Vec<u8>,
     text: Vec<u8>,
-    /// It takes the place of the text before it.
-    edits: bool,
+    manner: Manner,
+}
+
+/// How it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// As a message of the bot.
+    Send,
+    /// In the place of the text before it.
+    Edit,
+    /// As an answer of the signed webhook, with its number.
+    Signed(u64),
 }
 
 /// What becomes of a message.
@@ -119,7 +143,7 @@ struct Gateway {
     seen_ids: RefCell<HashSet<Vec<u8>>>,
     /// The answers of each session to messages with a receipt, as they were quoted.
     histories: RefCell<HashMap<Vec<u8>, Vec<Vec<u8>>>>,
-    /// Answers for the Bot API.
+    /// Answers for platforms.
     deliveries: RefCell<VecDeque<Post>>,
 }
 
@@ -128,7 +152,7 @@ struct Gateway {
 /// # Errors
 /// The system's, if nothing can listen there.
 pub fn serve(address: SocketAddr, settings: GatewaySettings) -> io::Result<SocketAddr> {
-    let has_channel = settings.telegram.is_some();
+    let has_channel = settings.telegram.is_some() || settings.signed.is_some();
     let gateway = Rc::new(Gateway {
         settings,
         taken: Cell::new(0),
@@ -344,12 +368,22 @@ impl Gateway {
     }
 
     fn on_webhook(&self, head: &RequestHead<'_>, path: &str, body: &[u8], out: &mut Vec<u8>) {
-        let Some(channel) = &self.settings.telegram else { return write_error(out, 404, "NOT_FOUND") };
-        if path != format!("/webhooks/{}", channel.name) {
-            return write_error(out, 404, "NOT_FOUND");
+        let name = path.strip_prefix("/webhooks/").unwrap_or_default();
+        if let Some(channel) = self.settings.telegram.as_ref().filter(|channel| channel.name == name) {
+            return self.on_update(head, channel, body, out);
         }
+        if let Some(channel) = self.settings.signed.as_ref().filter(|channel| channel.name == name) {
+            return self.on_signed(head, channel, body, out);
+        }
+        write_error(out, 404, "NOT_FOUND");
+    }
+
+    fn on_update(&self, head: &RequestHead<'_>, channel: &ChannelSettings, body: &[u8], out: &mut Vec<u8>) {
         if head.headers.get("x-telegram-bot-api-secret-token") != Some(channel.secret.as_str()) {
             return write_error(out, 401, "BAD_SIGNATURE");
+        }
+        if !body.starts_with(b"{") {
+            return write_error(out, 400, "BAD_JSON");
         }
         let update = find(body, b"update_id").and_then(|value| value.number()).unwrap_or(0).cast_unsigned();
         let message = find(body, b"message");
@@ -357,71 +391,93 @@ impl Gateway {
             && let Some(Value::Nested(chat)) = find(message, b"chat")
             && let Some(Value::Plain(chat)) = find(chat, b"id")
             && let Some(Value::Text { quoted: text, .. }) = find(message, b"text")
-            && (self.seen_updates.borrow_mut().insert(update) || channel.forgets)
+            && (!self.seen_updates.borrow().contains(&update) || channel.forgets)
         {
-            let mut text = text.to_vec();
-            match self.next_fate() {
-                Fate::Refuse => return write_error(out, 503, "AGENT_BUSY"),
-                Fate::Lose | Fate::HangUp => {}
-                Fate::Double => {
-                    self.post(channel, chat, &text);
-                    self.post(channel, chat, &text);
+            let whole = |text: &[u8]| {
+                if channel.previews {
+                    // What is echoed is ASCII that needs no escapes: any part of it is a text.
+                    self.post(chat, &[&text[..text.len() / 2], b"\""].concat(), Manner::Send);
+                    return self.post(chat, text, Manner::Edit);
                 }
-                Fate::Corrupt => {
-                    corrupt(&mut text);
-                    self.post(channel, chat, &text);
-                }
-                Fate::Answer | Fate::Swap => self.post(channel, chat, &text),
+                self.post(chat, text, Manner::Send);
+            };
+            if !self.answer_by(text, whole) {
+                return write_error(out, 503, "AGENT_BUSY");
             }
+            self.seen_updates.borrow_mut().insert(update);
         }
         write_json(out, 200, b"{}");
     }
 
-    fn post(&self, channel: &ChannelSettings, chat: &[u8], text: &[u8]) {
-        let mut deliveries = self.deliveries.borrow_mut();
-        let mut post = |text: Vec<u8>, edits| deliveries.push_back(Post { chat: chat.to_vec(), text, edits });
-        if channel.previews {
-            // What is echoed is ASCII that needs no escapes: any part of it is a text.
-            let half = [&text[..text.len() / 2], b"\""].concat();
-            post(half, false);
+    fn on_signed(&self, head: &RequestHead<'_>, channel: &WebhookSettings, body: &[u8], out: &mut Vec<u8>) {
+        let header = |name| head.headers.get(name).unwrap_or_default();
+        let [id, time] = ["webhook-id", "webhook-timestamp"].map(|name| header(name).as_bytes());
+        let is_signed = key_of(&channel.secret)
+            .is_ok_and(|key| signature(&key, id, time, body) == header("webhook-signature"));
+        if !is_signed {
+            return write_error(out, 401, "BAD_SIGNATURE");
         }
-        post(text.to_vec(), channel.previews);
+        let text = |name| match find(body, name) {
+            Some(Value::Text { quoted, .. }) => Some(quoted),
+            Some(_) | None => None,
+        };
+        let (Some(event), Some(sender), Some(said)) = (text(b"event_id"), text(b"sender"), text(b"text"))
+        else {
+            return write_error(out, 400, "BAD_JSON");
+        };
+        if !self.seen_ids.borrow().contains(event) {
+            let whole = |text: &[u8]| self.post(sender, text, Manner::Signed(self.taken.get()));
+            if !self.answer_by(said, whole) {
+                return write_error(out, 503, "AGENT_BUSY");
+            }
+            self.seen_ids.borrow_mut().insert(event.to_vec());
+        }
+        write_json(out, 200, b"{}");
     }
 
-    /// Sends answers to the Bot API, one after another.
+    /// Answers a platform's message as its fate is; `false` if it is refused.
+    fn answer_by(&self, text: &[u8], post: impl Fn(&[u8])) -> bool {
+        match self.next_fate() {
+            Fate::Refuse => return false,
+            Fate::Lose | Fate::HangUp => {}
+            Fate::Double => {
+                post(text);
+                post(text);
+            }
+            Fate::Corrupt => {
+                let mut text = text.to_vec();
+                corrupt(&mut text);
+                post(&text);
+            }
+            Fate::Answer | Fate::Swap => post(text),
+        }
+        true
+    }
+
+    fn post(&self, chat: &[u8], text: &[u8], manner: Manner) {
+        self.deliveries.borrow_mut().push_back(Post { chat: chat.to_vec(), text: text.to_vec(), manner });
+    }
+
+    /// Sends answers to the platforms, one after another.
     async fn deliver(self: Rc<Self>) {
-        let Some(channel) = self.settings.telegram.clone() else { return };
-        let host = channel.api_root.to_string();
-        let mut connection: Option<(Socket, Vec<u8>)> = None;
+        let mut connection: Option<(SocketAddr, Socket, Vec<u8>)> = None;
         // The number of the message that was sent last.
         let mut shown = Vec::new();
         loop {
             let next = self.deliveries.borrow().front().cloned();
-            let Some(Post { chat, text, edits }) = next else {
+            let Some(post) = next else {
                 driver::sleep(Duration::from_millis(1)).await;
                 continue;
             };
-            let method = if edits { "editMessageText" } else { "sendMessage" };
-            let target = format!("/bot{}/{method}", channel.token);
-            let mut body = br#"{"chat_id":"#.to_vec();
-            body.extend_from_slice(&chat);
-            if edits {
-                body.extend_from_slice(br#","message_id":"#);
-                body.extend_from_slice(&shown);
-            }
-            body.extend_from_slice(br#","text":"#);
-            body.extend_from_slice(&text);
-            body.push(b'}');
-            let mut request = Vec::new();
-            let headers = [("Content-Type", "application/json")];
-            let length = Length::Exact(body.len() as u64);
-            write_request_head(&mut request, "POST", &target, &host, &headers, length, true);
-            request.extend_from_slice(&body);
+            let Some((address, request)) = self.request(&post, &shown) else {
+                self.deliveries.borrow_mut().pop_front();
+                continue;
+            };
             let delivered = match &mut connection {
-                Some((socket, input)) => exchange(socket, input, &request).await,
-                None => match Socket::connect(channel.api_root).await {
+                Some((to, socket, input)) if *to == address => exchange(socket, input, &request).await,
+                Some(_) | None => match Socket::connect(address).await {
                     Ok(socket) => {
-                        connection = Some((socket, Vec::new()));
+                        connection = Some((address, socket, Vec::new()));
                         continue;
                     }
                     Err(error) => Err(error),
@@ -439,6 +495,42 @@ impl Gateway {
             }
             self.deliveries.borrow_mut().pop_front();
         }
+    }
+
+    /// What is posted for an answer, and where; `shown` is the message that is edited. `None` without such a channel.
+    fn request(&self, post: &Post, shown: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let Post { chat, text, manner } = post;
+        let mut request = Vec::new();
+        if let Manner::Signed(number) = manner {
+            let channel = self.settings.signed.as_ref()?;
+            let body = [&br#"{"sender":"#[..], chat, br#","text":"#, text, br#","part":0}"#].concat();
+            let (host, id) = (channel.replies.to_string(), format!("answer-{number}"));
+            let sealed = signature(&key_of(&channel.secret).ok()?, id.as_bytes(), b"1773131400", &body);
+            let headers = [
+                ("Content-Type", "application/json"),
+                ("webhook-id", id.as_str()),
+                ("webhook-timestamp", "1773131400"),
+                ("webhook-signature", sealed.as_str()),
+                ("Idempotency-Key", id.as_str()),
+            ];
+            let length = Length::Exact(body.len() as u64);
+            write_request_head(&mut request, "POST", "/answers", &host, &headers, length, true);
+            request.extend_from_slice(&body);
+            return Some((channel.replies, request));
+        }
+        let channel = self.settings.telegram.as_ref()?;
+        let (method, number) = if *manner == Manner::Edit {
+            ("editMessageText", [br#","message_id":"#, shown].concat())
+        } else {
+            ("sendMessage", Vec::new())
+        };
+        let target = format!("/bot{}/{method}", channel.token);
+        let body = [&br#"{"chat_id":"#[..], chat, &number, br#","text":"#, text, b"}"].concat();
+        let headers = [("Content-Type", "application/json")];
+        let (host, length) = (channel.api_root.to_string(), Length::Exact(body.len() as u64));
+        write_request_head(&mut request, "POST", &target, &host, &headers, length, true);
+        request.extend_from_slice(&body);
+        Some((channel.api_root, request))
     }
 
     async fn serve_websocket(self: Rc<Self>, socket: Socket, rest: Vec<u8>) {

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clawgate_wire::http1::{BodyDecoder, HeadLimits, Length, parse_response};
@@ -19,6 +20,7 @@ use crate::pipe::{Pipe, Read};
 use crate::protocol::{Addressing, Envelope, Incoming, Said, Template, is_session_id};
 use crate::rng::mix;
 use crate::run::lane::{Books, Lane};
+use crate::run::platform::{Platform, Seal};
 use crate::run::{CONNECT_TIMEOUT, read_token_stamp};
 use crate::scenario::Kind;
 use crate::schedule::Due;
@@ -38,11 +40,37 @@ struct Job {
     seq: u32,
     /// When it could be sent: when it was due, or when its session was free.
     ready_ns: u64,
-    /// A delivery that the platform repeats on purpose: the same update again.
-    repeat: bool,
-    /// It was sent before, on a connection that was closed.
-    again: bool,
+    sort: Sort,
+    /// How often its platform has posted it, the first time not counted.
+    attempt: u8,
 }
+
+impl Job {
+    /// Whether the account hears of what becomes of it.
+    const fn counts(self) -> bool {
+        match self.sort {
+            Sort::First | Sort::Again => true,
+            Sort::Repeat | Sort::Unreadable | Sort::Unsigned => false,
+        }
+    }
+}
+
+/// Which sending of a message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    First,
+    /// It was sent before, and closed or refused, and is sent until it is taken.
+    Again,
+    /// The platform delivers on purpose what was taken already: the same update again.
+    Repeat,
+    /// What nobody can read, under a good signature.
+    Unreadable,
+    /// Under a bad one.
+    Unsigned,
+}
+
+/// When a late delivery comes, after the first one was taken.
+const LATE: Duration = Duration::from_secs(2);
 
 /// The response that a connection is reading.
 #[derive(Debug)]
@@ -52,6 +80,8 @@ struct Reply {
     body: BodyDecoder,
     bytes: Vec<u8>,
     events: sse::Decoder,
+    /// What it tells to wait, in seconds.
+    wait_seconds: Option<u32>,
 }
 
 impl Reply {
@@ -61,6 +91,7 @@ impl Reply {
             body: BodyDecoder::new(Length::None, 0),
             bytes: Vec::new(),
             events: sse::Decoder::new(BODY_BYTES_MAX as usize),
+            wait_seconds: None,
         }
     }
 
@@ -88,7 +119,10 @@ pub(crate) struct Pool {
     to: Addressing,
     kind: Kind,
     books: Books,
+    platform: Option<Arc<dyn Platform>>,
     template: RefCell<Template>,
+    /// Deliveries that their platform will try again.
+    pending: Cell<u32>,
     conns: Vec<Conn>,
     idle: RefCell<Vec<usize>>,
     /// Requests without a connection, in order.
@@ -105,18 +139,12 @@ impl Pool {
         lane: &Rc<Lane>,
         kind: Kind,
         to: Addressing,
-        books: Books,
+        (books, platform): (Books, Option<Arc<dyn Platform>>),
     ) -> Result<Rc<Self>, String> {
         let settings = &lane.settings;
-        let template = match (kind, &settings.telegram) {
-            (Kind::WebhookTelegram, Some(telegram)) => {
-                let target = format!("/webhooks/{}", telegram.channel);
-                Template::telegram(&to, &target, &telegram.secret, settings.started_unix_seconds)
-            }
-            (Kind::WebhookTelegram, None) => return Err("no Telegram settings".to_owned()),
-            (Kind::Rest | Kind::SseStream | Kind::Churn | Kind::WsChat | Kind::WsStream, _) => {
-                Template::chat(&to, kind.streams())
-            }
+        let template = match &platform {
+            Some(platform) => platform.template(&to, settings.started_unix_seconds),
+            None => Template::chat(&to, kind.streams()),
         };
         let conn =
             |_| Conn { pipe: RefCell::default(), job: Cell::default(), reply: RefCell::new(Reply::new()) };
@@ -126,7 +154,9 @@ impl Pool {
             to,
             kind,
             books,
+            platform,
             template: RefCell::new(template),
+            pending: Cell::new(0),
             conns: (0..count).map(conn).collect(),
             idle: RefCell::default(),
             waiting: RefCell::default(),
@@ -159,7 +189,7 @@ impl Pool {
             let pipe = conn.pipe.borrow().clone();
             if let Some(pipe) = pipe {
                 self.read_to_end(conn, at, &pipe).await;
-                self.on_closed(conn, at);
+                Rc::clone(&self).on_closed(conn, at);
                 backoff = BACKOFF;
             }
             if self.lane.ending.get() {
@@ -172,7 +202,7 @@ impl Pool {
         }
     }
 
-    async fn read_to_end(&self, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
+    async fn read_to_end(self: &Rc<Self>, conn: &Conn, at: usize, pipe: &Rc<Pipe>) {
         loop {
             if pipe.socket().readable().await.is_err() {
                 return;
@@ -186,7 +216,7 @@ impl Pool {
 
     /// The connection is gone. A body that ends with it is complete; a request without an answer stays open in the
     /// account, and its session goes on.
-    fn on_closed(&self, conn: &Conn, at: usize) {
+    fn on_closed(self: Rc<Self>, conn: &Conn, at: usize) {
         conn.pipe.take();
         self.idle.borrow_mut().retain(|idle| *idle != at);
         let whole = {
@@ -200,20 +230,45 @@ impl Pool {
                 return self.ask_again(job);
             }
             self.lane.recorder.borrow_mut().counts().disconnects += 1;
-            self.release(job);
+            if !self.post_again(job, Duration::ZERO) {
+                self.release(job);
+            }
         }
     }
 
-    /// The gateway closed a connection that a request had just gone to, as it may between two of them: it is asked anew, under
-    /// the same id, so that it is answered once whatever became of the first time.
+    /// The gateway closed a connection that a request had just gone to, as it may between two of them: it is asked anew,
+    /// under the same id, so that it is answered once whatever became of the first time.
     fn ask_again(&self, job: Job) {
-        if !job.repeat {
+        if job.counts() {
             self.books.with(job.due.session, |ledger| ledger.begin_again(job.due.session));
         }
-        self.dispatch(Job { again: true, ..job });
+        let sort = if job.sort == Sort::First { Sort::Again } else { job.sort };
+        self.dispatch(Job { sort, ..job });
     }
 
-    fn on_bytes(&self, conn: &Conn, at: usize, bytes: &mut [u8]) -> io::Result<usize> {
+    /// A platform posts again what was not taken, when its schedule says so or when it is told to, whichever is later.
+    /// `false` if it is no platform's, or the schedule is over.
+    fn post_again(self: &Rc<Self>, job: Job, told: Duration) -> bool {
+        let Some(platform) = self.platform.as_ref().filter(|_| job.counts()) else { return false };
+        let Some(wait) = platform.retries().get(usize::from(job.attempt)) else { return false };
+        self.later((*wait).max(told), Job { sort: Sort::Again, attempt: job.attempt + 1, ..job });
+        true
+    }
+
+    /// Sends it after a while.
+    fn later(self: &Rc<Self>, wait: Duration, job: Job) {
+        let pool = Rc::clone(self);
+        pool.pending.set(pool.pending.get() + u32::from(job.counts()));
+        driver::spawn(async move {
+            driver::sleep(wait).await;
+            pool.pending.set(pool.pending.get() - u32::from(job.counts()));
+            if !pool.lane.ending.get() {
+                pool.dispatch(job);
+            }
+        });
+    }
+
+    fn on_bytes(self: &Rc<Self>, conn: &Conn, at: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let now_ns = self.lane.now();
         let mut done = 0;
         while done < bytes.len() {
@@ -248,7 +303,8 @@ impl Pool {
             }
             reply.head = Some((head.status, head.keep_alive));
             reply.body = BodyDecoder::new(head.body, BODY_BYTES_MAX);
-            if self.kind == Kind::WebhookTelegram && !job.repeat && head.status < 300 {
+            reply.wait_seconds = head.headers.get("retry-after").and_then(|value| value.parse().ok());
+            if self.platform.is_some() && job.counts() && head.status < 300 {
                 self.lane.recorder.borrow_mut().on_ack(job.due.at_ns, now_ns);
             }
         }
@@ -337,16 +393,27 @@ impl Pool {
     }
 
     /// A response is complete.
-    fn on_reply(&self, conn: &Conn, now_ns: u64) {
+    fn on_reply(self: &Rc<Self>, conn: &Conn, now_ns: u64) {
         let Some(job) = conn.job.take() else { return };
         let reply = conn.reply.borrow();
         let status = reply.head.map_or(0, |(status, _)| status);
-        if !job.repeat {
-            match (self.kind, status) {
-                (Kind::WebhookTelegram, 200..300) | (Kind::SseStream, 200) => {}
-                (_, 200) => self.on_envelope(job, &reply.bytes, now_ns),
-                (_, _) => self.on_failure(job, status, &reply.bytes),
+        match (self.kind, status) {
+            _ if matches!(job.sort, Sort::Unreadable | Sort::Unsigned) => {
+                let counts = &mut self.lane.recorder.borrow_mut();
+                counts.counts().malformed_refused += u64::from((400..500).contains(&status));
             }
+            _ if !job.counts() => {}
+            (_, 200..300) if self.platform.is_some() => {}
+            (Kind::SseStream, 200) => {}
+            (_, 200) => self.on_envelope(job, &reply.bytes, now_ns),
+            (_, 408 | 409 | 423 | 425 | 429 | 500..) => {
+                let told = Duration::from_secs(u64::from(reply.wait_seconds.unwrap_or(0)));
+                if self.post_again(job, told) {
+                    return;
+                }
+                self.on_failure(job, status, &reply.bytes);
+            }
+            (_, _) => self.on_failure(job, status, &reply.bytes),
         }
         self.release(job);
     }
@@ -392,7 +459,7 @@ impl Pool {
             return;
         }
         let seq = self.books.with(due.session, |ledger| ledger.open(due.session, due.at_ns));
-        let job = Job { due: *due, seq, ready_ns: due.at_ns, repeat: false, again: false };
+        let job = Job { due: *due, seq, ready_ns: due.at_ns, sort: Sort::First, attempt: 0 };
         let own = (due.session / settings.threads) as usize;
         let was_busy = self.busy.borrow_mut().get_mut(own).is_some_and(|busy| std::mem::replace(busy, true));
         if was_busy {
@@ -428,10 +495,15 @@ impl Pool {
             return;
         };
         conn.job.set(Some(job));
-        let Job { due, seq, ready_ns, repeat, again } = job;
+        let Job { due, seq, ready_ns, sort, .. } = job;
         {
             let mut template = self.template.borrow_mut();
-            pipe.out().extend_from_slice(template.fill(due.session, seq, due.at_ns, due.index));
+            template.fill(due.session, seq, due.at_ns, due.index);
+            let (request, seal) = template.sealed();
+            if let Some(platform) = &self.platform {
+                seal_request(&**platform, request, seal, sort, self.lane.unix_seconds());
+            }
+            pipe.out().extend_from_slice(request);
         }
         let now_ns = self.lane.now();
         let bytes = pipe.output_bytes() as u64;
@@ -439,25 +511,36 @@ impl Pool {
         let mut recorder = self.lane.recorder.borrow_mut();
         recorder.counts().writes += u64::from(wrote);
         recorder.counts().bytes_out += bytes;
-        if repeat || again {
-            recorder.counts().repeats += 1;
-            return;
+        match sort {
+            Sort::First => {}
+            Sort::Again | Sort::Repeat => {
+                recorder.counts().repeats += 1;
+                return;
+            }
+            Sort::Unreadable | Sort::Unsigned => {
+                recorder.counts().malformed += 1;
+                return;
+            }
         }
         self.books.with(due.session, |ledger| ledger.on_sent(due.session, seq, now_ns));
         recorder.on_sent(due.at_ns, ready_ns, now_ns);
         drop(recorder);
-        if self.repeats(job) == Some(Repeat::AtOnce) {
-            self.dispatch(Job { repeat: true, ..job });
+        match self.flaw(job) {
+            Some(Flaw::AtOnce) => self.dispatch(Job { sort: Sort::Repeat, ..job }),
+            Some(Flaw::Malformed(sort)) => self.dispatch(Job { sort, ..job }),
+            Some(Flaw::Then | Flaw::Late) | None => {}
         }
     }
 
     /// A request is done with: its session's next one may go.
-    fn release(&self, job: Job) {
-        if job.repeat {
+    fn release(self: &Rc<Self>, job: Job) {
+        if !job.counts() {
             return;
         }
-        if self.repeats(job) == Some(Repeat::Later) {
-            self.dispatch(Job { repeat: true, ..job });
+        match self.flaw(job) {
+            Some(Flaw::Then) => self.dispatch(Job { sort: Sort::Repeat, ..job }),
+            Some(Flaw::Late) => self.later(LATE, Job { sort: Sort::Repeat, ..job }),
+            Some(Flaw::AtOnce | Flaw::Malformed(_)) | None => {}
         }
         let session = job.due.session;
         let mut held = self.held.borrow_mut();
@@ -478,34 +561,56 @@ impl Pool {
         }
     }
 
-    /// Whether the platform delivers this update twice, as its seed says: half of them while the first delivery is under
-    /// way, half after it was answered.
-    fn repeats(&self, job: Job) -> Option<Repeat> {
-        let telegram = self.lane.settings.telegram.as_ref()?;
-        if self.kind != Kind::WebhookTelegram || job.repeat {
-            return None;
-        }
+    /// What its platform does with a message that is not well, as the seed says.
+    fn flaw(&self, job: Job) -> Option<Flaw> {
+        self.platform.as_ref()?;
+        let flaws = &self.lane.settings.flaws;
         let draw = mix(self.lane.settings.seed ^ job.due.digest());
-        let share = (telegram.repeat_share * f64::from(u32::MAX)) as u64;
-        if draw >> 32 < share {
-            return Some(if draw & 1 == 0 { Repeat::AtOnce } else { Repeat::Later });
+        let (is_even, at) = (draw & 1 == 0, (draw >> 32) as f64 / f64::from(u32::MAX));
+        match at {
+            at if at < flaws.repeats => Some(if is_even { Flaw::AtOnce } else { Flaw::Then }),
+            at if at < flaws.repeats + flaws.late => Some(Flaw::Late),
+            at if at < flaws.repeats + flaws.late + flaws.malformed => {
+                Some(Flaw::Malformed(if is_even { Sort::Unreadable } else { Sort::Unsigned }))
+            }
+            _ => None,
         }
-        None
     }
 
     /// Whether everything that was due has been sent.
     pub(crate) fn is_sent(&self) -> bool {
-        self.waiting.borrow().is_empty()
+        self.pending.get() == 0
+            && self.waiting.borrow().is_empty()
             && self.held.borrow().is_empty()
             && self.conns.iter().all(|conn| conn.job.get().is_none())
     }
 }
 
-/// When a repeated delivery comes.
+/// What a platform does that is not well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
+enum Flaw {
+    /// It delivers twice, the second time before the first is answered.
     AtOnce,
-    Later,
+    /// Or after it.
+    Then,
+    /// Or some seconds later.
+    Late,
+    /// It delivers something else beside it.
+    Malformed(Sort),
+}
+
+/// Signs a request, and spoils it if it is to be refused.
+fn seal_request(platform: &dyn Platform, request: &mut [u8], seal: &Seal, sort: Sort, unix_seconds: u64) {
+    // Neither spoils what is sent after it: what is spoilt here is filled or signed anew.
+    if let Some(first) = request.get_mut(seal.body.start) {
+        *first = if sort == Sort::Unreadable { b'[' } else { b'{' };
+    }
+    platform.sign(request, seal, unix_seconds);
+    if sort == Sort::Unsigned
+        && let Some(digit) = request.get_mut(seal.signature.start.midpoint(seal.signature.end))
+    {
+        *digit = if *digit == b'A' { b'B' } else { b'A' };
+    }
 }
 
 /// What was taken of a response.

@@ -18,7 +18,7 @@ use crate::protocol::Addressing;
 use crate::rng::{Rng, mix};
 use crate::run::churn::Crowd;
 use crate::run::http::Pool;
-use crate::run::telegram::Platform;
+use crate::run::platform::Platform;
 use crate::run::ws::Fleet;
 use crate::run::{Settings, StormEnd, shares};
 use crate::scenario::Kind;
@@ -126,6 +126,11 @@ impl Lane {
         sys::now_ns().saturating_sub(self.start_ns.get())
     }
 
+    /// The time of day, in Unix seconds.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        self.settings.started_unix_seconds + self.now() / SECOND_NS
+    }
+
     /// The sessions and connections of this lane: how many of the `total` are its own.
     pub(crate) fn own(&self, total: u32) -> u32 {
         total.saturating_sub(self.number).div_ceil(self.settings.threads)
@@ -154,12 +159,17 @@ enum Traffic {
 }
 
 impl Traffic {
-    async fn open(lane: &Rc<Lane>, kind: Kind, to: Addressing, books: Books) -> Result<Self, String> {
+    async fn open(
+        lane: &Rc<Lane>,
+        kind: Kind,
+        to: Addressing,
+        (books, platform): (Books, Option<Arc<dyn Platform>>),
+    ) -> Result<Self, String> {
         match kind {
             Kind::WsChat | Kind::WsStream => Fleet::open(lane, kind, to, books).await.map(Self::Ws),
             Kind::Churn => Crowd::open(lane, to, books).await.map(Self::Churn),
-            Kind::Rest | Kind::SseStream | Kind::WebhookTelegram => {
-                Pool::open(lane, kind, to, books).await.map(Self::Http)
+            Kind::Rest | Kind::SseStream | Kind::WebhookTelegram | Kind::WebhookSigned => {
+                Pool::open(lane, kind, to, (books, platform)).await.map(Self::Http)
             }
         }
     }
@@ -256,7 +266,7 @@ pub(crate) struct Shared {
     /// The account.
     pub(crate) stripes: Arc<Vec<Mutex<Ledger>>>,
     /// The far end.
-    pub(crate) platform: Arc<Platform>,
+    pub(crate) platform: Arc<dyn Platform>,
 }
 
 /// Runs a lane to its end.
@@ -319,9 +329,10 @@ async fn open(lane: &Rc<Lane>, wires: &Wires) -> Result<(Vec<Traffic>, Vec<Books
             }
         };
         if let Some(shared) = shared {
-            shared.platform.listen(lane, to.run, &own)?;
+            Arc::clone(&shared.platform).listen(lane, to.run, &own)?;
         }
-        traffic.push(Traffic::open(lane, part.kind, to, own.clone()).await?);
+        let platform = shared.as_ref().map(|shared| Arc::clone(&shared.platform));
+        traffic.push(Traffic::open(lane, part.kind, to, (own.clone(), platform)).await?);
         books.push(own);
     }
     Ok((traffic, books))
@@ -388,6 +399,7 @@ impl<'a> Pace<'a> {
             settings.seed,
             &shares(settings),
         )
+        .with_zipf(settings.zipf)
         .filter(move |due| due.session % lanes == number);
         let mut next = schedule.next();
         while !sys::interrupted() {

@@ -1,6 +1,6 @@
-//! All WebSockets of a lane are dropped at once, at given moments, and opened again as the scenario says, or the gateway closes
-//! them because it is restarted; and the answers that came while nobody listened are looked up in the histories of their
-//! sessions.
+//! All WebSockets of a lane are dropped at once, at given moments, and opened again as the scenario says, or the gateway
+//! closes them because it is restarted; and the answers that came while nobody listened are looked up in the histories of
+//! their sessions.
 //!
 //! Owns when, and the record of it. How a connection is opened, and what is said on it again, is `ws`'s.
 

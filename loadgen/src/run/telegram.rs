@@ -7,14 +7,25 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::ledger::Times;
 use crate::mock::peer;
 use crate::mock::telegram::{Bot, BotSettings, Shown, serve_peer};
-use crate::protocol::CHAT_BASE;
+use crate::protocol::{Addressing, CHAT_BASE, Template};
 use crate::run::TelegramSettings;
 use crate::run::lane::{Books, Lane};
+use crate::run::platform::{Platform, Seal, judge};
 use crate::stamp;
+
+/// Telegram says that it repeats what is not taken, and not when: as it was seen to do, in growing steps, for a while.
+const RETRIES: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(60),
+];
 
 /// Messages that are being written at the same time; of more, the first text is taken for the last.
 const UNFINISHED_MAX: usize = 100_000;
@@ -22,34 +33,21 @@ const UNFINISHED_MAX: usize = 100_000;
 /// The platform, one for all lanes: the gateway's connections are spread over them, and an edit may come to another lane
 /// than the message that it changes.
 #[derive(Debug)]
-pub(crate) struct Platform {
+pub(crate) struct Telegram {
+    settings: TelegramSettings,
     bot: Arc<Mutex<Bot>>,
     /// The messages whose text is not whole yet, by their numbers, with their sessions and their texts.
     unfinished: Mutex<HashMap<u64, (u32, Vec<u8>)>>,
 }
 
-impl Platform {
-    pub(crate) fn new(settings: &TelegramSettings) -> Arc<Self> {
-        let settings = BotSettings { token: settings.token.clone(), ..BotSettings::default() };
-        Arc::new(Self { bot: Arc::new(Mutex::new(Bot::new(settings))), unfinished: Mutex::default() })
-    }
-
-    /// Listens on the calling thread. All lanes listen on one address, and the kernel spreads the gateway's connections over
-    /// them.
-    pub(crate) fn listen(self: &Arc<Self>, lane: &Rc<Lane>, run: u32, books: &Books) -> Result<(), String> {
-        let Some(telegram) = &lane.settings.telegram else {
-            return Err("no Telegram settings".to_owned());
-        };
-        let (platform, lane, books) = (Arc::clone(self), Rc::clone(lane), books.clone());
-        let address = telegram.listen;
-        let listening = peer::listen(address, move |peer| {
-            let (platform, lane, books) = (Arc::clone(&platform), Rc::clone(&lane), books.clone());
-            let bot = Arc::clone(&platform.bot);
-            serve_peer(peer, bot, move |shown| platform.on_shown(&lane, run, &books, shown))
-        });
-        listening
-            .map(drop)
-            .map_err(|error| format!("the Telegram simulator cannot listen on {address}: {error}"))
+impl Telegram {
+    pub(crate) fn new(settings: &TelegramSettings) -> Self {
+        let of_bot = BotSettings { token: settings.token.clone(), ..BotSettings::default() };
+        Self {
+            settings: settings.clone(),
+            bot: Arc::new(Mutex::new(Bot::new(of_bot))),
+            unfinished: Mutex::default(),
+        }
     }
 
     /// A chat sees a message, or another text of one.
@@ -85,29 +83,45 @@ impl Platform {
         }
         unfinished.remove(&shown.message);
         drop(unfinished);
-        if let Some(times) = judge(books, session, shown.text, now_ns) {
+        if let Some(times) = judge(books, run, session, shown.text, now_ns) {
             lane.recorder.borrow_mut().on_done(times, now_ns);
-        }
-    }
-
-    /// The run is over: what is not whole will not be.
-    pub(crate) fn close(&self, books: &Books) {
-        let unfinished = std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
-        for (session, text) in unfinished.into_values() {
-            // What is wrong is neither timed nor late.
-            judge(books, session, &text, 0);
         }
     }
 }
 
-/// Holds the last text of a message against what was asked. Tells its times if it is the one answer that was waited for.
-fn judge(books: &Books, session: u32, text: &[u8], now_ns: u64) -> Option<Times> {
-    let Some(stamp) = stamp::peek(text).filter(|stamp| stamp.session == session) else {
-        books.with(session, |ledger| ledger.on_garbled());
-        return None;
-    };
-    books.with(session, |ledger| {
-        ledger.on_piece(session, stamp.seq, text);
-        ledger.on_done(session, stamp.seq, now_ns)
-    })
+impl Platform for Telegram {
+    fn template(&self, to: &Addressing, started_unix_seconds: u64) -> Template {
+        let target = format!("/webhooks/{}", self.settings.channel);
+        Template::telegram(to, &target, &self.settings.secret, started_unix_seconds)
+    }
+
+    /// Its secret is the same for all.
+    fn sign(&self, request: &mut [u8], seal: &Seal, _unix_seconds: u64) {
+        request[seal.signature.clone()].copy_from_slice(self.settings.secret.as_bytes());
+    }
+
+    fn retries(&self) -> &'static [Duration] {
+        &RETRIES
+    }
+
+    fn listen(self: Arc<Self>, lane: &Rc<Lane>, run: u32, books: &Books) -> Result<(), String> {
+        let (address, lane, books) = (self.settings.listen, Rc::clone(lane), books.clone());
+        let listening = peer::listen(address, move |peer| {
+            let (telegram, lane, books) = (Arc::clone(&self), Rc::clone(&lane), books.clone());
+            let bot = Arc::clone(&self.bot);
+            serve_peer(peer, bot, move |shown| telegram.on_shown(&lane, run, &books, shown))
+        });
+        listening
+            .map(drop)
+            .map_err(|error| format!("the Telegram simulator cannot listen on {address}: {error}"))
+    }
+
+    fn close(&self, books: &Books) {
+        let unfinished = std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
+        for (session, text) in unfinished.into_values() {
+            let run = stamp::peek(&text).map_or(0, |stamp| stamp.run);
+            // What is wrong is neither timed nor late.
+            judge(books, run, session, &text, 0);
+        }
+    }
 }
