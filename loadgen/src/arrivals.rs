@@ -159,6 +159,20 @@ pub struct Times {
 }
 
 impl Times {
+    /// Whose message `index` is, where that is recorded.
+    #[inline]
+    #[must_use]
+    pub fn session(&self, index: u64) -> Option<u32> {
+        match &self.arrivals {
+            Arrivals::Trace(trace) => trace.session(index),
+            Arrivals::Constant
+            | Arrivals::Burst(_)
+            | Arrivals::Poisson
+            | Arrivals::Bursty(_)
+            | Arrivals::Ramp { .. } => None,
+        }
+    }
+
     /// `rate` messages a second; a ramp reaches it at `end_ns`.
     #[must_use]
     pub fn new(arrivals: Arrivals, rate: f64, end_ns: u64, seed: u64) -> Self {

@@ -20,7 +20,7 @@ use crate::mock::provider::tls::TlsSettings;
 use crate::mock::telegram::BotSettings;
 use crate::mock::{gateway, provider, telegram};
 use crate::report::{EXIT_INVALID, EXIT_LACKING, EXIT_USAGE};
-use crate::{abuse, doctor, driver, self_test, sys};
+use crate::{abuse, doctor, driver, record, self_test, sys};
 
 /// Open-loop load for a chat gateway, with an exact account of every message.
 ///
@@ -67,8 +67,12 @@ enum Command {
     Compare(Box<compare::CompareArgs>),
     /// Tell how many machines a load needs, from what was measured
     Capacity(Box<capacity::CapacityArgs>),
+    /// Pass on what comes to a gateway, and note when it came, on which connection and how long it was: never what it says
+    Record(RecordArgs),
     /// Show what runs have written: a page, Markdown, CSV, JUnit
     Report(report::ReportArgs),
+    /// Write the page over all measurements: folders, machines, figures, and where those changed
+    Index(report::IndexArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +180,18 @@ struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+struct RecordArgs {
+    /// Where the trace goes; `loadgen run --arrivals trace:FILE` replays it
+    file: PathBuf,
+    /// Where clients connect
+    #[arg(long, default_value = "127.0.0.1:8788", value_parser = parse_address)]
+    listen: SocketAddr,
+    /// The gateway, without TLS
+    #[arg(long, default_value = "127.0.0.1:8787", value_parser = parse_address)]
+    to: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 struct AbuseArgs {
     /// The gateway
     #[arg(long, default_value = "ws://127.0.0.1:8787", value_parser = run::parse_url)]
@@ -222,6 +238,7 @@ pub fn main() -> ExitCode {
         Command::Mock(mock) => serve(mock),
         Command::SelfTest(args) => self_test::main(args.quick, &mut print),
         Command::Doctor(args) => examine(&args),
+        Command::Record(args) => record(&args),
         Command::Abuse(args) => {
             args.url.check_abused(args.i_own_this).and_then(|()| abuse::main(&args.into(), &mut print))
         }
@@ -230,6 +247,7 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::main(*args, &|name| is_given(&matches, name)),
         Command::Capacity(args) => capacity::main(&args),
         Command::Report(args) => report::run(args),
+        Command::Index(args) => report::index(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -249,6 +267,17 @@ fn examine(args: &DoctorArgs) -> Result<u8, Failure> {
         let json = found.to_json().map_err(|error| failed(error.into()))?;
         std::fs::write(place, json).map_err(failed)?;
     }
+    Ok(0)
+}
+
+/// Passes on and notes, until the user ends it.
+fn record(args: &RecordArgs) -> Result<u8, Failure> {
+    let noted = record::record(args.listen, args.to, &args.file, &mut print)
+        .map_err(|error| Failure::invalid(format!("{}: {error}", args.file.display())))?;
+    let record::Noted { messages, connections, blind } = noted;
+    print(&format!(
+        "{messages} messages of {connections} connections, {blind} of them not noted to their end"
+    ));
     Ok(0)
 }
 

@@ -5,6 +5,7 @@
 mod charts;
 mod fold;
 mod html;
+mod index;
 mod junit;
 mod read;
 mod svg;
@@ -15,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use html::{PAGE_BYTES_MAX, page};
+pub use index::{index, read_all};
 pub use junit::junit;
 pub use read::{Run, Unreadable, is_result_schema};
 pub use tables::{markdown, seconds_csv, times_csv};

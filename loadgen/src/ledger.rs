@@ -124,6 +124,12 @@ impl Tally {
         self.lost == 0 && self.doubled == 0 && self.reordered == 0 && self.corrupted == 0
     }
 
+    /// Answers that were seen to be wrong.
+    #[must_use]
+    pub const fn wrong(&self) -> u64 {
+        self.doubled + self.reordered + self.corrupted
+    }
+
     /// Adds another account's figures.
     pub fn add(&mut self, other: &Self) {
         self.opened += other.opened;

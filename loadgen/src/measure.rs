@@ -98,6 +98,8 @@ pub struct Counts {
     pub pieces: u64,
     /// Errors and refusals.
     pub refused: u64,
+    /// Answers that were doubled, reordered or corrupted, as far as they were seen.
+    pub wrong: u64,
     /// Messages that were due but not sent, because too many were unanswered already.
     pub shed: u64,
     /// Deliveries repeated on purpose, and messages sent again because their connection was dropped.
@@ -131,6 +133,7 @@ impl Counts {
         self.answered_in_window += other.answered_in_window;
         self.pieces += other.pieces;
         self.refused += other.refused;
+        self.wrong += other.wrong;
         self.shed += other.shed;
         self.repeats += other.repeats;
         self.malformed += other.malformed;

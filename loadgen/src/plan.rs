@@ -214,7 +214,7 @@ pub struct BuiltIn {
 }
 
 /// All of them.
-pub const BUILT_IN: [BuiltIn; 11] = [
+pub const BUILT_IN: [BuiltIn; 12] = [
     BuiltIn { name: "paper", text: include_str!("../scenarios/paper.toml") },
     BuiltIn { name: "burst", text: include_str!("../scenarios/burst.toml") },
     BuiltIn { name: "ramp", text: include_str!("../scenarios/ramp.toml") },
@@ -224,6 +224,7 @@ pub const BUILT_IN: [BuiltIn; 11] = [
     BuiltIn { name: "reconnect-storm", text: include_str!("../scenarios/reconnect-storm.toml") },
     BuiltIn { name: "provider-brownout", text: include_str!("../scenarios/provider-brownout.toml") },
     BuiltIn { name: "rolling-restart", text: include_str!("../scenarios/rolling-restart.toml") },
+    BuiltIn { name: "replay", text: include_str!("../scenarios/replay.toml") },
     BuiltIn { name: "churn", text: include_str!("../scenarios/churn.toml") },
     BuiltIn { name: "soak", text: include_str!("../scenarios/soak.toml") },
 ];

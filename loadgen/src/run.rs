@@ -182,23 +182,9 @@ impl Settings {
         self.scenario.has(Kind::WsChat) || self.scenario.has(Kind::WsStream)
     }
 
-    /// Checks what the types do not say.
-    ///
-    /// # Errors
-    /// What is wrong, in words.
-    pub fn check(&self) -> Result<(), String> {
-        let shortest = stamp::STAMP_BYTES;
-        let wrong = [
-            (
-                !(self.rate.is_finite() && 0.0 < self.rate && self.rate <= RATE_MAX),
-                "the rate is above 0, at most 1e8",
-            ),
-            (self.sessions == 0, "there is at least one session"),
-            (self.connections < self.threads, "each thread has at least one connection"),
-            (self.sessions < self.threads, "each thread has at least one session"),
-            (self.threads == 0 || 1024 < self.threads, "there are 1 to 1,024 threads"),
-            (100 < self.hot_percent, "a hot session has at most 100 % of the messages"),
-            (self.duration_ns == 0, "the duration is above 0"),
+    /// What cannot be done to clients and gateway, and whether it is asked for.
+    fn wrong_hazards(&self) -> Vec<(bool, &'static str)> {
+        vec![
             (
                 self.hazards.slow.is_some_and(|slow| slow.percent == 0 || 100 < slow.percent),
                 "of a hundred connections 1 to 100 are slow",
@@ -245,6 +231,26 @@ impl Settings {
                 self.hazards.brownout.as_ref().is_some_and(|brownout| !is_in_order(&brownout.during)),
                 "brownouts come one after the other, at most 1,000 of them",
             ),
+        ]
+    }
+
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let shortest = stamp::STAMP_BYTES;
+        let wrong = [
+            (
+                !(self.rate.is_finite() && 0.0 < self.rate && self.rate <= RATE_MAX),
+                "the rate is above 0, at most 1e8",
+            ),
+            (self.sessions == 0, "there is at least one session"),
+            (self.connections < self.threads, "each thread has at least one connection"),
+            (self.sessions < self.threads, "each thread has at least one session"),
+            (self.threads == 0 || 1024 < self.threads, "there are 1 to 1,024 threads"),
+            (100 < self.hot_percent, "a hot session has at most 100 % of the messages"),
+            (self.duration_ns == 0, "the duration is above 0"),
             (
                 self.trust.is_some() && self.scenario.parts().iter().any(|part| part.kind != Kind::Churn),
                 "only ws-churn speaks TLS; drive the others where the gateway listens without it",
@@ -260,8 +266,9 @@ impl Settings {
                 "repeats, late and malformed deliveries are shares of the messages: 0 to 1",
             ),
         ];
-        if let Some((_, what)) = wrong.iter().find(|(is_wrong, _)| *is_wrong) {
-            return Err((*what).to_owned());
+        let mut wrong = wrong.into_iter().chain(self.wrong_hazards());
+        if let Some((_, what)) = wrong.find(|(is_wrong, _)| *is_wrong) {
+            return Err(what.to_owned());
         }
         for part in self.scenario.parts() {
             platform::of(part.kind, self)?;

@@ -105,10 +105,11 @@ impl Iterator for Schedule {
         let Share { sessions, hot_percent, .. } = *self.shares.get(usize::from(part))?;
         // Nothing is drawn for it where there is no hot session: such schedules are what they always were.
         let is_hot = hot_percent != 0 && self.choices.below(100) < u64::from(hot_percent);
-        let session = match self.spread.get(usize::from(part)) {
+        let session = match (self.times.session(self.index), self.spread.get(usize::from(part))) {
             _ if is_hot => 0,
-            Some(zipf) => zipf.draw(&mut self.choices),
-            None => self.choices.below(u64::from(sessions)) as u32,
+            (Some(recorded), _) => recorded % sessions,
+            (None, Some(zipf)) => zipf.draw(&mut self.choices),
+            (None, None) => self.choices.below(u64::from(sessions)) as u32,
         };
         let index = self.index;
         self.index += 1;

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use crate::measure::Metric;
+use crate::host::Busy;
+use crate::measure::{Metric, Times64};
 use crate::run::Outcome;
 use crate::steady::Steady;
 
@@ -73,7 +74,8 @@ pub fn judge(outcome: &Outcome, window_ns: u64, spin: bool) -> Verdict {
         found.push((Word::Interrupted, "it was broken off before its end".to_owned()));
     }
     judge_generator(outcome, window_ns, spin, &mut found);
-    judge_machine(outcome, &mut found);
+    let [from, to] = &outcome.busy;
+    judge_machine([from, to], &mut found);
     let Steady { trend, is_drifting, seconds, cut, .. } = outcome.steady;
     if is_drifting {
         let reason = format!("its median changed by {:+.0} % over {} s", trend * 100.0, seconds - cut);
@@ -83,26 +85,45 @@ pub fn judge(outcome: &Outcome, window_ns: u64, spin: bool) -> Verdict {
     Verdict { word, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
 }
 
-fn judge_generator(outcome: &Outcome, window_ns: u64, spin: bool, found: &mut Vec<(Word, String)>) {
-    let quantile = |metric, quantile| {
-        outcome.sum.times(metric).map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
-    };
-    let lag_max = LAG_ALWAYS_NS.max(quantile(Metric::Response, 0.5) * LAG_SHARE_MAX);
-    let lag = quantile(Metric::Lag, 0.99);
+/// What can be said while a run goes on, by the times so far, what was shed, and the machine from its beginning on.
+#[must_use]
+pub fn so_far(response: &Times64, lag: &Times64, shed: u64, busy: [&Busy; 2]) -> Verdict {
+    let mut found = Vec::new();
+    judge_lag(response.value_at_quantile(0.5) as f64, lag.value_at_quantile(0.99) as f64, &mut found);
+    judge_shed(shed, &mut found);
+    judge_machine(busy, &mut found);
+    let word = found.iter().map(|(word, _)| *word).max().unwrap_or(Word::Valid);
+    Verdict { word, reasons: found.into_iter().map(|(_, reason)| reason).collect() }
+}
+
+fn judge_lag(response: f64, lag: f64, found: &mut Vec<(Word, String)>) {
+    let lag_max = LAG_ALWAYS_NS.max(response * LAG_SHARE_MAX);
     if lag_max < lag {
         let reason = format!("its lag at p99 is {:.2} ms, more than {:.2} ms", lag / 1e6, lag_max / 1e6);
         found.push((Word::GeneratorLimited, reason));
     }
+}
+
+fn judge_shed(shed: u64, found: &mut Vec<(Word, String)>) {
+    if shed != 0 {
+        let reason = format!("{shed} messages were not sent, because too many were unanswered");
+        found.push((Word::GeneratorLimited, reason));
+    }
+}
+
+fn judge_generator(outcome: &Outcome, window_ns: u64, spin: bool, found: &mut Vec<(Word, String)>) {
+    let quantile = |metric, quantile| {
+        outcome.sum.times(metric).map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
+    };
+    let lag = quantile(Metric::Lag, 0.99);
+    judge_lag(quantile(Metric::Response, 0.5), lag, found);
     let counts = &outcome.sum.counts;
     let sent = counts.sent_in_window as f64 / (outcome.due_in_window.max(1)) as f64;
     if outcome.complete && sent < SENT_SHARE_MIN {
         let reason = format!("it sent {:.1} % of what was due in the window", sent * 100.0);
         found.push((Word::GeneratorLimited, reason));
     }
-    if counts.shed != 0 {
-        let reason = format!("{} messages were not sent, because too many were unanswered", counts.shed);
-        found.push((Word::GeneratorLimited, reason));
-    }
+    judge_shed(counts.shed, found);
     for (number, lane) in outcome.lanes.iter().enumerate() {
         let share = lane.window_cpu_ns as f64 / window_ns as f64;
         // A lane that spins uses a core whatever it does; its lag tells whether it kept up.
@@ -117,8 +138,7 @@ fn judge_generator(outcome: &Outcome, window_ns: u64, spin: bool, found: &mut Ve
     }
 }
 
-fn judge_machine(outcome: &Outcome, found: &mut Vec<(Word, String)>) {
-    let [from, to] = &outcome.busy;
+fn judge_machine([from, to]: [&Busy; 2], found: &mut Vec<(Word, String)>) {
     if let Some(pressure) = from.pressure_share(to).filter(|share| PRESSURE_SHARE_MAX < *share) {
         let reason = format!("something waited for a processor {:.0} % of the time", pressure * 100.0);
         found.push((Word::Noisy, reason));
@@ -132,9 +152,9 @@ fn judge_machine(outcome: &Outcome, found: &mut Vec<(Word, String)>) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::driver::Backend;
-    use crate::host::Busy;
     use crate::ledger::Times;
     use crate::measure::{Interval, Recorder};
     use crate::run::LaneUse;
@@ -200,6 +220,18 @@ pub(crate) mod tests {
         let hot = hot(700_000);
         assert_eq!(word(&hot), Word::GeneratorLimited);
         assert_eq!(judge(&hot, WINDOW_NS, true).word, Word::Valid);
+    }
+
+    #[test]
+    fn what_is_said_on_the_way_is_what_would_be_said_at_the_end() {
+        for of in [outcome(2_000_000, 50_000), outcome(3_000_000, 2_000_000)] {
+            let times = |metric| of.sum.times(metric).unwrap();
+            let [from, to] = &of.busy;
+            let said = so_far(times(Metric::Response), times(Metric::Lag), 0, [from, to]);
+            assert_eq!(said, judge(&of, WINDOW_NS, false));
+            let shed = so_far(times(Metric::Response), times(Metric::Lag), 3, [from, to]);
+            assert_eq!(shed.word, Word::GeneratorLimited);
+        }
     }
 
     #[test]

@@ -144,8 +144,8 @@ fn every_scenario_over_a_faultless_gateway_is_exact() {
         let outcome = run(settings);
         assert_exact(&outcome);
         assert_eq!(outcome.sum.times(Metric::First).is_some(), kind.streams(), "{kind:?}");
-        // Processor time is counted in steps: a short run may take none.
-        assert!(outcome.gateway.is_some_and(|[from, to]| 0 < to.cpu_ns && from.cpu_ns <= to.cpu_ns));
+        // The process is this one: threads of other tests end meanwhile, and take their processor time with them.
+        assert!(outcome.gateway.is_some_and(|[_, to]| 0 < to.cpu_ns));
     }
 }
 
@@ -301,7 +301,7 @@ fn an_answer_that_is_edited_while_it_is_written_is_judged_by_its_last_text() {
 }
 
 /// A gateway with the channels of both platforms, and a run over them: `flaws` beside every fifth message.
-fn flood(faults: Faults) -> Outcome {
+fn flood(faults: Faults, drain_ns: u64) -> Outcome {
     let (api_root, replies) = (free_address(), free_address());
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned();
     let (token, of_bot) = ("1:abc".to_owned(), "s3cret".to_owned());
@@ -331,7 +331,7 @@ fn flood(faults: Faults) -> Outcome {
         signed: Some(SignedSettings { listen: replies, channel: "shop".to_owned(), secret }),
         flaws: Flaws { repeats: 0.1, late: 0.0, malformed: 0.1 },
         zipf: 1.0,
-        drain_ns: 20_000_000_000,
+        drain_ns,
         threads: 2,
         ..settings(scenario, gateway.address)
     })
@@ -339,7 +339,7 @@ fn flood(faults: Faults) -> Outcome {
 
 #[test]
 fn a_flood_of_webhooks_is_answered_once_and_what_is_malformed_changes_nothing() {
-    let outcome = flood(Faults::default());
+    let outcome = flood(Faults::default(), 20_000_000_000);
     assert_exact(&outcome);
     assert_eq!(outcome.tallies.len(), 2);
     assert!(outcome.tallies.iter().all(|tally| 0 < tally.answered), "{:?}", outcome.tallies);
@@ -350,12 +350,54 @@ fn a_flood_of_webhooks_is_answered_once_and_what_is_malformed_changes_nothing() 
 
 #[test]
 fn a_platform_posts_again_what_was_refused_for_a_while_until_it_is_taken() {
-    let outcome = flood(Faults { refuse_every: 50, ..Faults::default() });
+    let outcome = flood(Faults { refuse_every: 50, ..Faults::default() }, 30_000_000_000);
     let tally = outcome.tally();
     // Refused for a while is not refused: the next delivery is taken.
     assert!(tally.is_exact() && tally.refused == 0 && tally.answered == tally.opened, "{tally:?}");
-    let lost = flood(Faults { lose_every: 50, ..Faults::default() }).tally();
+    let lost = flood(Faults { lose_every: 50, ..Faults::default() }, 1_000_000_000).tally();
     assert!(0 < lost.lost && lost.doubled == 0, "{lost:?}");
+}
+
+/// The binary, which is told to end as soon as what it wrote is there.
+#[test]
+fn what_is_recorded_is_replayed_at_its_moments_and_says_nothing_of_what_was_said() {
+    let gateway = Running::gateway(Faults::default());
+    let (listen, target) = (free_address(), gateway.address);
+    let file = std::env::temp_dir().join(format!("loadgen-trace-{}.jsonl", std::process::id()));
+    let mut recorder = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args([
+            "record",
+            file.to_str().unwrap(),
+            "--listen",
+            &listen.to_string(),
+            "--to",
+            &target.to_string(),
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = std::io::BufReader::new(recorder.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut told, &mut line).unwrap();
+    assert!(line.contains("passed on"), "{line}");
+    let outcome = run(settings("ws-chat=1,rest=1".parse().unwrap(), listen));
+    assert_exact(&outcome);
+    loadgen::sys::terminate(recorder.id());
+    assert!(recorder.wait().unwrap().success());
+    told.read_to_string(&mut line).unwrap();
+    let opened = outcome.tally().opened;
+    assert!(line.contains(&format!("{opened} messages of 16 connections, 0 of them")), "{line}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count() as u64, opened);
+    assert!(!text.contains("lg1.") && !text.contains(KEY), "what was said is in the trace");
+    assert!(text.contains(r#""door":"ws""#) && text.contains(r#""door":"http""#));
+    let trace: Arrivals = format!("trace:{}", file.display()).parse().unwrap();
+    std::fs::remove_file(file).unwrap();
+    // Another one: the first has had messages of these ids.
+    let another = Running::gateway(Faults::default());
+    let replay = settings(Kind::WsChat.into(), another.address);
+    let again = run(Settings { arrivals: trace, rate: 500.0, ..replay });
+    assert_exact(&again);
 }
 
 #[test]

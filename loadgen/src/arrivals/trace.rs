@@ -1,6 +1,6 @@
 //! Arrivals that were recorded: a file with the time of each message, a line each. Lines of numbers (and tables separated
 //! by commas, whose first column it is) are in seconds; lines of JSON have a `timestamp` in milliseconds, as the traces
-//! that model operators publish do.
+//! that model operators publish do, and may have a `session`, as those of `loadgen record` do.
 
 use std::fmt;
 use std::fs;
@@ -20,6 +20,8 @@ pub struct Trace {
     name: String,
     /// After the first one, and never going back.
     times_ns: Vec<u64>,
+    /// Whose they are; empty if not all lines say so.
+    sessions: Vec<u32>,
 }
 
 impl fmt::Debug for Trace {
@@ -48,6 +50,7 @@ impl Trace {
     /// What is wrong with it, and where.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let mut times_ns: Vec<u64> = Vec::new();
+        let mut sessions = Vec::new();
         let mut first = None;
         let mut begun = false;
         for (number, line) in text.lines().enumerate() {
@@ -56,8 +59,8 @@ impl Trace {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let seconds = match seconds(line) {
-                Some(seconds) => seconds,
+            let (seconds, session) = match read_line(line) {
+                Some(read) => read,
                 // A table's heading.
                 None if !begun && !line.starts_with('{') => {
                     begun = true;
@@ -76,11 +79,15 @@ impl Trace {
                 return Err(format!("{name}:{at}: this time is before the last one; {HOW}"));
             }
             times_ns.push(time_ns as u64);
+            sessions.extend(session);
         }
         if times_ns.last().is_none_or(|last| *last == 0) {
             return Err(format!("{name}: there are no two messages at different times; {HOW}"));
         }
-        Ok(Self { name: name.to_owned(), times_ns })
+        if sessions.len() != times_ns.len() {
+            sessions.clear();
+        }
+        Ok(Self { name: name.to_owned(), times_ns, sessions })
     }
 
     /// What it is called.
@@ -102,6 +109,13 @@ impl Trace {
         last_ns * count / (count - 1.0)
     }
 
+    /// Whose message `index` is, if the trace says so.
+    #[inline]
+    #[must_use]
+    pub fn session(&self, index: u64) -> Option<u32> {
+        self.sessions.get((index % self.times_ns.len() as u64) as usize).copied()
+    }
+
     /// When message `index` is due at `rate` messages a nanosecond. After its last message a trace begins again.
     #[inline]
     #[must_use]
@@ -113,13 +127,16 @@ impl Trace {
     }
 }
 
-fn seconds(line: &str) -> Option<f64> {
+/// When it was, in seconds, and whose.
+fn read_line(line: &str) -> Option<(f64, Option<u32>)> {
     if line.starts_with('{') {
         let json: serde_json::Value = serde_json::from_str(line).ok()?;
-        return Some(json["timestamp"].as_f64()? / 1e3);
+        let session = json["session"].as_u64().and_then(|session| u32::try_from(session).ok());
+        return Some((json["timestamp"].as_f64()? / 1e3, session));
     }
     let column = line.split([',', ';', '\t', ' ']).next()?;
-    column.trim_matches('"').parse().ok().filter(|seconds: &f64| seconds.is_finite())
+    let seconds = column.trim_matches('"').parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
+    Some((seconds, None))
 }
 
 #[cfg(test)]
@@ -135,6 +152,16 @@ mod tests {
         let json = Trace::parse("t", json).unwrap();
         assert_eq!(plain.times_ns, [0, 500_000_000, 2_500_000_000]);
         assert!(plain == table && plain == json);
+    }
+
+    #[test]
+    fn a_trace_that_says_whose_its_messages_are_keeps_that_too() {
+        let line = |millis: u32, session: u32| format!("{{\"timestamp\":{millis},\"session\":{session}}}\n");
+        let whose = Trace::parse("t", &(line(0, 7) + &line(5, 3) + &line(9, 7))).unwrap();
+        let sessions: Vec<_> = (0..4).map(|index| whose.session(index)).collect();
+        assert_eq!(sessions, [Some(7), Some(3), Some(7), Some(7)]);
+        let some = Trace::parse("t", &(line(0, 7) + "{\"timestamp\":5}\n")).unwrap();
+        assert_eq!(some.session(0), None);
     }
 
     #[test]

@@ -30,6 +30,37 @@ pub(crate) struct ReportArgs {
     junit: Option<PathBuf>,
 }
 
+/// Options of `loadgen index`.
+#[derive(Debug, Args)]
+pub(crate) struct IndexArgs {
+    /// Where the folders are, whose names begin with their dates
+    #[arg(default_value = "results")]
+    place: PathBuf,
+    /// Where the page goes; by default README.md beside the folders
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Write nothing, and fail if the page is not what would be written
+    #[arg(long)]
+    check: bool,
+}
+
+/// Writes the page over all measurements.
+pub(crate) fn index(args: &IndexArgs) -> Result<u8, Failure> {
+    let folders = formats::read_all(&args.place).map_err(|error| Failure::usage(error.to_string()))?;
+    let page = formats::index(&folders);
+    let out = args.out.clone().unwrap_or_else(|| args.place.join("README.md"));
+    if args.check {
+        let is_same = std::fs::read_to_string(&out).is_ok_and(|stored| stored == page);
+        let stale =
+            || Failure::invalid(format!("{} is not what `loadgen index` writes: run it", out.display()));
+        return if is_same { Ok(0) } else { Err(stale()) };
+    }
+    let failed = |error| Failure::invalid(format!("{}: {error}", out.display()));
+    std::fs::write(&out, page).map_err(failed)?;
+    print(&format!("{}: {} folders", out.display(), folders.len()));
+    Ok(0)
+}
+
 /// Makes the forms that were asked for; without any, prints the Markdown table.
 pub(crate) fn run(args: ReportArgs) -> Result<u8, Failure> {
     let runs = args.places.iter().map(|place| Run::read(place));

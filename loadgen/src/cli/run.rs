@@ -1,6 +1,6 @@
 //! `loadgen run`: its options, and what becomes of them.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,14 +16,16 @@ use crate::formats::{self, Forms};
 use crate::hazards::{Brownout, Ending, Hazards, Restart, Slow, Storm, parse_span};
 use crate::host::Fingerprint;
 use crate::ledger::Expect;
+use crate::measure::Interval;
 use crate::mock::provider::Script;
 use crate::preflight::{self, Limits, Needs};
 use crate::protocol::Addressing;
 use crate::report::{Chronicle, Circumstances, Places, Report, answers_per_second};
 use crate::rng::mix;
-use crate::run::{Flaws, Settings, SignedSettings, Spread, TelegramSettings, Trust, drive};
+use crate::run::{Flaws, Observer, Settings, SignedSettings, Spread, TelegramSettings, Trust, drive};
 use crate::slo::{Slo, parse_duration};
 use crate::verdict;
+use crate::view::View;
 
 const HELP: &str = "Scenarios:
   ws-chat           /ws, answers whole
@@ -93,8 +95,8 @@ pub(crate) struct RunArgs {
     /// When the gateway is restarted, after the start of the run: 5s,12s; what it had not taken then is sent again
     #[arg(long, value_delimiter = ',', value_parser = parse_duration)]
     restarts: Vec<u64>,
-    /// With what, for a shell: 'clawgate serve --takeover --config FILE', or what makes the gateway replace itself. What goes on
-    /// when the run is over is left running: it is the gateway
+    /// With what, for a shell: 'clawgate serve --takeover --config FILE', or what makes the gateway replace itself. What
+    /// goes on when the run is over is left running: it is the gateway
     #[arg(long, default_value = "", hide_default_value = true)]
     restart_with: String,
     /// When the provider's simulator in this process is not well, after the start of the run: 10s..20s,40s..45s
@@ -169,9 +171,12 @@ pub(crate) struct RunArgs {
     /// times.csv, seconds.csv, junit.xml
     #[arg(long)]
     pub(super) out: Option<PathBuf>,
-    /// No line a second
+    /// Neither a view of the run nor a line a second
     #[arg(long, short)]
     pub(super) quiet: bool,
+    /// A line a second, also in a terminal
+    #[arg(long)]
+    plain: bool,
     #[command(flatten)]
     platforms: PlatformArgs,
 }
@@ -325,6 +330,7 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
     args.check_target()?;
     let slo = args.slo.clone().unwrap_or_default();
     let (commit, quiet) = (args.commit.clone(), args.quiet);
+    let is_seen = !quiet && !args.plain && std::io::stdout().is_terminal();
     let mut places = Places { json: args.json.clone(), hlog: args.hlog.clone(), folder: args.out.clone() };
     let settings = settings(args)?;
     check(&settings)?;
@@ -335,8 +341,13 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
     let mut serializer = V2DeflateSerializer::new();
     let (outcome, rows) = {
         let log = log.as_mut().map(|log| (log, &mut serializer));
-        let mut chronicle = Chronicle::new(log, SystemTime::now(), !quiet).map_err(Failure::invalid)?;
-        let outcome = drive(settings.clone(), &mut chronicle).map_err(Failure::invalid)?;
+        let has_lines = !quiet && !is_seen;
+        let chronicle = Chronicle::new(log, SystemTime::now(), has_lines).map_err(Failure::invalid)?;
+        let view = is_seen.then(|| View::new(&settings)).transpose();
+        let view = view.map_err(|error| Failure::invalid(format!("the run cannot be shown: {error}")))?;
+        let mut watched = Watched { chronicle, view };
+        let outcome = drive(settings.clone(), &mut watched).map_err(Failure::invalid)?;
+        let chronicle = watched.chronicle;
         if let Some(failure) = chronicle.failure {
             return Err(Failure::invalid(failure));
         }
@@ -359,6 +370,21 @@ pub(crate) fn run(mut args: RunArgs, is_given: &dyn Fn(&str) -> bool) -> Result<
     Ok(report.exit_code())
 }
 
+/// A run that is written down, and seen in a terminal.
+struct Watched<'a, W: Write> {
+    chronicle: Chronicle<'a, W>,
+    view: Option<View>,
+}
+
+impl<W: Write> Observer for Watched<'_, W> {
+    fn on_second(&mut self, second: u64, interval: &Interval) {
+        self.chronicle.on_second(second, interval);
+        if let Some(view) = &mut self.view {
+            view.on_second(second, interval);
+        }
+    }
+}
+
 /// Checks that the settings can be, and that this machine allows them.
 pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     settings.check().map_err(Failure::usage)?;
@@ -366,12 +392,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), Failure> {
     preflight::check(&Needs::of(settings), &limits).map_err(|lack| Failure::lacking(lack.to_string()))
 }
 
-/// What a run depends on, as it was asked for.
-pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Runs tell their messages apart by it; a gateway remembers ids for days.
-    let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
-    let platforms = args.platforms;
+/// What platforms do, and what those need that are spoken for.
+fn platforms(platforms: PlatformArgs) -> (Flaws, Option<TelegramSettings>, Option<SignedSettings>) {
     let flaws = Flaws { repeats: platforms.repeats, late: platforms.late, malformed: platforms.malformed };
     let telegram = match (platforms.bot_token, platforms.webhook_secret) {
         (Some(token), Some(secret)) => Some(TelegramSettings {
@@ -387,6 +409,15 @@ pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
         channel: platforms.signed_channel,
         secret,
     });
+    (flaws, telegram, signed)
+}
+
+/// What a run depends on, as it was asked for.
+pub(super) fn settings(args: RunArgs) -> Result<Settings, Failure> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Runs tell their messages apart by it; a gateway remembers ids for days.
+    let run = (mix(since_1970.as_nanos() as u64 ^ u64::from(std::process::id())) >> 32) as u32;
+    let (flaws, telegram, signed) = platforms(args.platforms);
     let slow = Slow { percent: args.slow_percent, bytes_per_second: args.slow_rate };
     let storm = Storm { at_ns: args.storms, ending: args.storm_end, jitter_ns: args.storm_jitter };
     let restart = Restart { at_ns: args.restarts, command: args.restart_with };

@@ -110,6 +110,8 @@ struct Conn {
     pipe: RefCell<Option<Rc<Pipe>>>,
     job: Cell<Option<Job>>,
     reply: RefCell<Reply>,
+    /// When it was opened, in nanoseconds after the start of the run.
+    opened_ns: Cell<u64>,
 }
 
 /// The connections of one lane, for one part of the scenario.
@@ -146,8 +148,12 @@ impl Pool {
             Some(platform) => platform.template(&to, settings.started_unix_seconds),
             None => Template::chat(&to, kind.streams()),
         };
-        let conn =
-            |_| Conn { pipe: RefCell::default(), job: Cell::default(), reply: RefCell::new(Reply::new()) };
+        let conn = |_| Conn {
+            pipe: RefCell::default(),
+            job: Cell::default(),
+            reply: RefCell::new(Reply::new()),
+            opened_ns: Cell::new(0),
+        };
         let count = lane.own(settings.connections);
         let pool = Rc::new(Self {
             lane: Rc::clone(lane),
@@ -176,6 +182,7 @@ impl Pool {
         let socket = opened.map_err(|error| format!("cannot connect to {target}: {error}"))?;
         let Some(conn) = self.conns.get(at) else { return Ok(()) };
         conn.reply.replace(Reply::new());
+        conn.opened_ns.set(self.lane.now());
         conn.pipe.replace(Some(Pipe::new(socket, Vec::new(), &self.lane.scratch)));
         self.next_job(at);
         Ok(())
@@ -523,6 +530,9 @@ impl Pool {
             }
         }
         self.books.with(due.session, |ledger| ledger.on_sent(due.session, seq, now_ns));
+        // What was due while a restart had it closed could not be sent before it was open.
+        let is_restarted = self.lane.settings.hazards.restart.is_some();
+        let ready_ns = if is_restarted { ready_ns.max(conn.opened_ns.get()) } else { ready_ns };
         recorder.on_sent(due.at_ns, ready_ns, now_ns);
         drop(recorder);
         match self.flaw(job) {

@@ -289,7 +289,7 @@ pub(crate) async fn main(settings: Arc<Settings>, number: u32, wires: Wires, bac
         }
     };
     lane.start_ns.set(start_ns);
-    let mut pace = Pace::new(&lane, &wires);
+    let mut pace = Pace::new(&lane, &wires, &books);
     if let Err(error) = pace.send_all(&traffic).await {
         wires.notes.send(Note::Ready(Err(format!("a timer failed: {error}")))).ok();
         return;
@@ -298,13 +298,11 @@ pub(crate) async fn main(settings: Arc<Settings>, number: u32, wires: Wires, bac
     lane.ending.set(true);
     traffic.iter().for_each(Traffic::hang_up);
     pace.hand_over();
-    let tallies = books
-        .into_iter()
-        .map(|books| match books {
-            Books::Own(ledger) => close(&ledger),
-            Books::Shared(_) => Tally::default(),
-        })
-        .collect();
+    let tally = |books: &Books| match books {
+        Books::Own(ledger) => close(ledger),
+        Books::Shared(_) => Tally::default(),
+    };
+    let tallies = books.iter().map(tally).collect();
     let storms = traffic.iter().map(Traffic::storms).collect();
     wires.notes.send(Note::Ended(pace.end(tallies, storms))).ok();
 }
@@ -363,6 +361,9 @@ async fn drain(lane: &Lane, pace: &mut Pace<'_>, traffic: &[Traffic], books: &[B
 struct Pace<'a> {
     lane: &'a Lane,
     wires: &'a Wires,
+    books: &'a [Books],
+    /// Wrong answers that were handed over.
+    wrong: Cell<u64>,
     /// The end of the second that is being recorded.
     boundary_ns: u64,
     digest: u64,
@@ -373,10 +374,12 @@ struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    fn new(lane: &'a Lane, wires: &'a Wires) -> Self {
+    fn new(lane: &'a Lane, wires: &'a Wires, books: &'a [Books]) -> Self {
         Self {
             lane,
             wires,
+            books,
+            wrong: Cell::new(0),
             boundary_ns: SECOND_NS,
             digest: 0,
             due_in_window: 0,
@@ -464,6 +467,13 @@ impl<'a> Pace<'a> {
     /// Hands over what was recorded.
     fn hand_over(&self) {
         let spare = self.wires.spares.try_recv().unwrap_or_default();
+        let mut wrong = 0;
+        // What all lanes share is told by the first.
+        let is_told = |books: &&Books| self.lane.number == 0 || matches!(books, Books::Own(_));
+        for books in self.books.iter().filter(is_told) {
+            books.for_each(|ledger| wrong += ledger.tally().wrong());
+        }
+        self.lane.recorder.borrow_mut().counts().wrong += wrong - self.wrong.replace(wrong);
         let interval = self.lane.recorder.borrow_mut().take(spare);
         // Nobody listens only when the run is given up already.
         self.wires.notes.send(Note::Interval(self.boundary_ns / SECOND_NS - 1, interval)).ok();
