@@ -169,6 +169,16 @@ impl Keys {
         self.accounts.0.get(usize::from(account.0)).filter(|_| account.0 != 0).map(|account| &**account)
     }
 
+    /// May a turn that this account pays for go on?
+    ///
+    /// # Errors
+    /// Its key's budget is used up: how long until it is filled again.
+    pub(crate) fn goes_on(&self, account: AccountId) -> Result<(), Duration> {
+        let mut all = self.keys.iter().map(|(_, identity)| identity).chain(&self.anonymous);
+        let Some(identity) = all.find(|identity| identity.account == account) else { return Ok(()) };
+        identity.budget.goes_on(&identity.used)
+    }
+
     /// The account of the key of this name, whether or not there is such a key now.
     pub(crate) fn account_named(&self, key: &str) -> Option<&Account> {
         self.accounts.0.iter().skip(1).find(|account| &*account.key == key).map(|account| &**account)

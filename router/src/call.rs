@@ -98,9 +98,9 @@ impl Started {
         self.control.count_by(self.meter(thread));
     }
 
-    /// The same, for what the same turn asks its model next.
-    pub(crate) fn count_on(&self, thread: &Rc<Thread>) {
-        self.control.count_by(self.meter(thread).map(Meter::continued));
+    /// The same, for what the same turn asks its model next, with a prompt of so many characters.
+    pub(crate) fn count_on(&self, thread: &Rc<Thread>, prompt_chars: u32) {
+        self.control.count_by(self.meter(thread).map(|meter| meter.continued(prompt_chars.into())));
     }
 
     fn meter(&self, thread: &Rc<Thread>) -> Option<Meter> {

@@ -36,6 +36,7 @@ pub(crate) fn execute(thread: &Rc<Thread>, effect: &Effect, effects: &Effects) {
         }
         Effect::Start { call, agent, model } => start(thread, call, agent, model),
         Effect::Cancel { call, overdue } => cancel(thread, call, overdue),
+        Effect::Ask { call, after_millis } => thread.upstreams.ask(call, after_millis),
         Effect::Pause { call } => pause(thread, call, true),
         Effect::Resume { call } => pause(thread, call, false),
         Effect::Send { client, turn, seq, text } => {

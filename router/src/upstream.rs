@@ -166,6 +166,8 @@ pub(crate) struct Control {
     overdue: Cell<bool>,
     paused: Cell<bool>,
     resumed: Signal,
+    /// Its model may be asked once more, after so long.
+    asked: Cell<Option<Duration>>,
     socket: RefCell<Option<Rc<Socket>>>,
     /// What the request uses, if that is counted.
     meter: RefCell<Option<Meter>>,
@@ -202,6 +204,11 @@ impl Control {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
+    }
+
+    /// Takes the shard's word that the model may be asked once more: after how long.
+    pub(crate) fn take_asked(&self) -> Option<Duration> {
+        self.asked.take()
     }
 
     /// Counts what the request uses from here on; what was counted before is charged.
@@ -313,6 +320,13 @@ impl Upstreams {
         if let Some(control) = self.calls.borrow_mut().remove(&call) {
             control.overdue.set(overdue);
             control.cancel();
+        }
+    }
+
+    /// The shard lets the model of this call be asked once more.
+    pub(crate) fn ask(&self, call: CallId, after_millis: u32) {
+        if let Some(control) = self.calls.borrow().get(&call) {
+            control.asked.set(Some(Duration::from_millis(after_millis.into())));
         }
     }
 

@@ -11,7 +11,7 @@ mod meter;
 mod sizes;
 
 pub(crate) use ledger::Ledger;
-pub(crate) use meter::Meter;
+pub(crate) use meter::{Meter, payer};
 pub(crate) use sizes::{SIZES, Sizes};
 
 use crate::thread::Thread;

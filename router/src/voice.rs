@@ -201,7 +201,8 @@ impl Spoken {
     }
 }
 
-fn chars_of(request: &Request<'_>) -> usize {
+/// Characters of what a request says.
+pub(crate) fn chars_of(request: &Request<'_>) -> usize {
     let chars = |part: &Part<'_>| match part {
         Part::Text(text) | Part::Refusal(text) | Part::Reasoning { text, .. } => text.plain().chars().count(),
         Part::Call { name, arguments, .. } => {

@@ -39,7 +39,7 @@ enum Next {
 
 impl Shard {
     /// The slot of the turn that runs this call; `None` for a call that is over.
-    fn running(&self, call: CallId) -> Option<u32> {
+    pub(crate) fn running(&self, call: CallId) -> Option<u32> {
         let turn = self.turn(call.turn)?;
         let current = turn.state == State::Running && turn.calls.checked_sub(1) == Some(call.attempt);
         current.then_some(call.turn.slot)
@@ -253,21 +253,28 @@ impl Shard {
         self.turns.at(slot).filter(|_| counts).map_or(0, |turn| tokens(self.prompt_chars(turn)))
     }
 
-    /// A call is over: what it used beyond the estimate of its prompt is charged.
-    fn charge_tokens(&self, slot: u32) {
+    /// A call is over, or its model is asked once more: what it used beyond the estimate of its prompt is charged.
+    pub(crate) fn charge_tokens(&self, slot: u32) {
         let Some(turn) = self.turns.at(slot) else { return };
-        let Some(line) = self.places.line(turn.line).filter(|line| line.per_minute.1 != 0) else { return };
-        let taken = tokens(self.prompt_chars(turn));
+        let Some(line) = self.places.line(turn.line).filter(|line| line.has_quota()) else { return };
+        let (counts, rounds) = (self.bounds.model_at(line.seat), turn.rounds());
+        if self.now < rounds.at {
+            // It was booked, and is not asked any more.
+            line.give_quota(counts, rounds.told);
+            return;
+        }
+        let taken = if rounds.told == 0 { tokens(self.prompt_chars(turn)) } else { rounds.told };
         // An answer in a client's own format is mostly format: some event for each token.
         let chars = if turn.content.is_words() { CHARS_PER_TOKEN } else { CHARS_PER_TOKEN * 40 };
-        let said = turn.usage.map_or_else(
-            || taken.saturating_add(turn.reply_chars.div_ceil(chars)),
-            |usage| usage.prompt.saturating_add(usage.completion),
-        );
-        let counts = self.bounds.model_at(line.seat);
-        match said.checked_sub(taken) {
+        let counted = turn.counted().saturating_sub(rounds.counted);
+        let used = if turn.usage.is_none() || (rounds.told != 0 && counted == 0) {
+            taken.saturating_add(turn.reply_chars.saturating_sub(rounds.said_chars).div_ceil(chars))
+        } else {
+            counted
+        };
+        match used.checked_sub(taken) {
             Some(more) => counts.tokens.charge(self.now, line.per_minute.1, more),
-            None => counts.tokens.give(line.per_minute.1, taken - said),
+            None => counts.tokens.give(line.per_minute.1, taken - used),
         }
     }
 

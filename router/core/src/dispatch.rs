@@ -11,7 +11,7 @@ use crate::shard::Shard;
 use crate::slots::NONE;
 use crate::stage::Stage;
 use crate::time::Time;
-use crate::turn::{Call, Errand, State, millis};
+use crate::turn::{Call, Errand, Rounds, State, millis};
 use crate::view;
 
 /// What became of the one whose turn it was.
@@ -124,6 +124,9 @@ impl Shard {
         turn.calls = turn.calls.saturating_add(1);
         let (pass, changed) = line.breaker.begin(now);
         turn.call = Call::new(now, line.ages, pass);
+        if let Some(rare) = &mut turn.rare {
+            rare.rounds = Rounds::default();
+        }
         let pressed = turn.pressed;
         if pressed {
             turn.call.pause(now);

@@ -193,6 +193,13 @@ pub enum Effect {
         /// The model to call.
         model: ModelId,
     },
+    /// Ask the model of this call once more.
+    Ask {
+        /// The call.
+        call: CallId,
+        /// Not before so many milliseconds have passed: its minute is spent.
+        after_millis: u32,
+    },
     /// Stop this call; nothing of it is wanted any more. An `Ended` for it may still come and is dropped.
     Cancel {
         /// The call.

@@ -419,6 +419,21 @@ pub enum Event<'a> {
         /// What came.
         piece: Piece<'a>,
     },
+    /// The model of a call has called tools, and they work: until `Round` nothing is waited for of the model.
+    Working {
+        /// The call.
+        call: CallId,
+    },
+    /// The model of a call is to be asked once more, with what its tools said. Answered by `Effect::Ask`, or by the end of
+    /// the turn.
+    Round {
+        /// The call.
+        call: CallId,
+        /// Characters of what it is told this time, all of it.
+        chars: u32,
+        /// Who pays has used up its budget, which is filled again after so long; zero where there is something left.
+        spent: Duration,
+    },
     /// A call ended. Nothing of it comes after this.
     Ended {
         /// The call.

@@ -7,8 +7,8 @@
 //! [`event::Event::Inbound`] → `admit` (shape, repetition, `policy`, session, [`route`], room; each a
 //! [`stage::Stage`]; [`overload`] says whether many wait already, [`while_running`] what it does to a turn of its session
 //! that runs; where memory cannot tell whether it is a repetition, it waits for the store's word in `lookup`) → `dispatch`
-//! (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks, retries, the [`breaker`]) → `deliver`
-//! (parts for a platform, see [`split`]) → `settle`.
+//! (places at the agent and the model, or the [`queue`]) → `call` (pieces, clocks, retries, the [`breaker`]; `round` where
+//! its model is asked once more with what its tools said) → `deliver` (parts for a platform, see [`split`]) → `settle`.
 //!
 //! A turn is *waiting* behind another of its session, *ready* for its places, *running*, *backing off*, or being
 //! *delivered*; it leads back only from backing off to ready. It has one timer, and is settled once, in `settle`.
@@ -74,6 +74,7 @@ mod quota;
 mod random;
 pub mod record;
 mod restore;
+mod round;
 pub mod route;
 mod session;
 mod settle;

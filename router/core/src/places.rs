@@ -311,6 +311,25 @@ impl Line {
         taken.is_ok()
     }
 
+    /// Takes that for later, if it is granted within `most`: how long until then.
+    ///
+    /// # Errors
+    /// How long it would be.
+    pub(crate) fn book_quota(
+        &self,
+        counts: &ModelCounts,
+        now: Time,
+        tokens: u32,
+        most: Duration,
+    ) -> Result<Duration, Duration> {
+        let (requests_max, tokens_max) = self.per_minute;
+        let requests = counts.requests.book(now, requests_max, 1, most)?;
+        let tokens = counts.tokens.book(now, tokens_max, tokens, most).inspect_err(|_| {
+            counts.requests.give(requests_max, 1);
+        })?;
+        Ok(requests.max(tokens))
+    }
+
     /// Gives that back: the call did not begin.
     pub(crate) fn give_quota(&self, counts: &ModelCounts, tokens: u32) {
         let (requests_max, tokens_max) = self.per_minute;

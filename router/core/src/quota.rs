@@ -58,6 +58,27 @@ impl Quota {
         }
     }
 
+    /// Takes so many for later, if they are granted within `most`: how long until then. Who asks after that is behind.
+    ///
+    /// # Errors
+    /// How long it would be.
+    pub(crate) fn book(
+        &self,
+        now: Time,
+        per_minute: u32,
+        count: u32,
+        most: Duration,
+    ) -> Result<Duration, Duration> {
+        if per_minute == 0 {
+            return Ok(Duration::ZERO);
+        }
+        let price = price(per_minute, count);
+        let owes = |full_at: u64| full_at.saturating_sub(now.0).saturating_add(price);
+        let wait = |full_at: u64| Duration::from_nanos(owes(full_at).saturating_sub(MINUTE));
+        let grant = |full_at: u64| (wait(full_at) <= most).then(|| now.0.saturating_add(owes(full_at)));
+        self.0.fetch_update(Relaxed, Relaxed, grant).map(wait).map_err(wait)
+    }
+
     /// Gives back what was taken and not used.
     pub(crate) fn give(&self, per_minute: u32, count: u32) {
         let price = price(per_minute, count);
@@ -128,6 +149,19 @@ mod tests {
         assert_eq!(quota.take(at(10), 100, 5_000), Ok(()));
         assert_eq!(quota.take(at(10), 100, 5_000), Err(seconds(60)));
         assert_eq!(quota.take(at(70), 100, 5_000), Ok(()));
+    }
+
+    #[test]
+    fn what_is_booked_is_granted_in_its_time_and_others_wait_behind() {
+        let quota = Quota::default();
+        assert_eq!(quota.book(at(10), 6, 4, Duration::ZERO), Ok(Duration::ZERO));
+        assert_eq!(quota.book(at(10), 6, 4, seconds(19)), Err(seconds(20)));
+        assert_eq!(quota.book(at(10), 6, 4, seconds(20)), Ok(seconds(20)), "a refusal takes nothing");
+        assert_eq!(quota.take(at(10), 6, 1), Err(seconds(30)));
+        assert_eq!(quota.take(at(40), 6, 1), Ok(()));
+        quota.give(6, 3);
+        assert_eq!(quota.book(at(40), 6, 3, Duration::ZERO), Ok(Duration::ZERO));
+        assert_eq!(quota.book(at(40), 0, u32::MAX, Duration::ZERO), Ok(Duration::ZERO), "no limit");
     }
 
     /// In no time is more granted than the bucket held and what came back meanwhile, and who waits as told is granted.

@@ -134,6 +134,8 @@ impl Shard {
         match event {
             Event::Inbound { client, inbound } => self.on_inbound(client, &inbound, out),
             Event::Piece { call, piece } => self.on_piece(call, piece, out),
+            Event::Working { call } => self.on_working(call),
+            Event::Round { call, chars, spent } => self.on_round(call, chars, spent, out),
             Event::Ended { call, end } => self.on_ended(call, end, out),
             Event::Left { turn } => self.on_left(turn, out),
             Event::Pressure { turn, high } => self.on_pressure(turn, high, out),

@@ -98,9 +98,24 @@ pub(crate) struct Call {
     paused: Option<Time>,
     alive: bool,
     spoke: bool,
-    /// It took long to its first piece.
+    /// Its tools work: nothing is waited for of the model.
+    works: bool,
+    /// It took long to a first piece.
     pub(crate) slow: bool,
     pub(crate) pass: Pass,
+}
+
+/// What of a call was charged to its model's minute before it was asked the last time; nothing where it was asked once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rounds {
+    /// Tokens that the provider had counted then.
+    pub(crate) counted: u32,
+    /// Characters that had been said.
+    pub(crate) said_chars: u32,
+    /// Tokens of what it was told then, estimated; 0 where it was asked once.
+    pub(crate) told: u32,
+    /// When it was granted that; before, it is not asked.
+    pub(crate) at: Time,
 }
 
 impl Call {
@@ -117,10 +132,26 @@ impl Call {
     pub(crate) fn on_spoken(&mut self, now: Time) -> bool {
         let first = !self.spoke;
         if first {
-            self.slow = later(self.awaited, self.ages.slow) < now;
+            self.slow |= later(self.awaited, self.ages.slow) < now;
         }
         (self.alive, self.spoke, self.last) = (true, true, now);
         first
+    }
+
+    /// Its tools work.
+    pub(crate) const fn on_working(&mut self) {
+        self.works = true;
+    }
+
+    /// Its model is asked once more, at this time.
+    pub(crate) const fn ask_again(&mut self, at: Time) {
+        (self.alive, self.spoke, self.works) = (false, false, false);
+        (self.awaited, self.last) = (at, at);
+    }
+
+    /// How much of the time of the whole call is left.
+    pub(crate) fn left(&self, now: Time) -> Duration {
+        later(self.started, self.ages.call).since(now)
     }
 
     pub(crate) const fn is_paused(&self) -> bool {
@@ -151,6 +182,7 @@ impl Call {
         let phase = match self.paused {
             // While nothing is read nothing can come: only the client's own time counts.
             Some(since) => since + slow_client_age_max,
+            None if self.works => whole,
             None if self.spoke => later(self.last, self.ages.silence),
             None => {
                 let first = later(self.awaited, self.ages.first_piece);
@@ -200,6 +232,8 @@ pub(crate) struct Rare {
     pub(crate) origin: Option<Origin>,
     /// What its platform sees of its answer while that is still being written.
     pub(crate) preview: Option<Preview>,
+    /// What of its call was charged before its model was asked the last time.
+    pub(crate) rounds: Rounds,
 }
 
 /// One turn.
@@ -361,6 +395,16 @@ impl Turn {
                 (self.state == State::Delivering).then_some(self.verdict)
             }
         }
+    }
+
+    /// Tokens that the provider has counted so far.
+    pub(crate) fn counted(&self) -> u32 {
+        self.usage.map_or(0, |usage| usage.prompt.saturating_add(usage.completion))
+    }
+
+    /// What of its call was charged before its model was asked the last time.
+    pub(crate) fn rounds(&self) -> Rounds {
+        self.rare.as_ref().map_or_else(Rounds::default, |rare| rare.rounds)
     }
 
     /// Was anything of an answer shown?

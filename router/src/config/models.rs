@@ -153,8 +153,8 @@ pub(super) struct ModelEntry {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub(super) running_max: u32,
-    /// Calls that begin in a minute, all together, as the provider grants them. Beyond, messages wait in the queue of their
-    /// agent. 0: no bound.
+    /// Calls that begin in a minute, all together, as the provider grants them; each attempt, and each round of a turn's
+    /// tools, is one. Beyond, messages wait in the queue of their agent. 0: no bound.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub(super) requests_per_minute: u32,

@@ -1,6 +1,6 @@
 //! What a model says while it may call tools: text goes on to the client at once, calls are kept until the answer ends.
 //!
-//! Pure. Between the rounds nothing ends for the shard: to it they are one call to a model, with signs of life between.
+//! Pure. Between the rounds nothing ends for the shard: to it they are one call to a model.
 use crate::execute::heard;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Event, Failure, Piece, Retry};

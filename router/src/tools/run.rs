@@ -11,7 +11,6 @@ use crate::signal::Signal;
 use crate::thread::Thread;
 use crate::upstream::Control;
 use clawgate_core::codes::Code;
-use clawgate_core::event::{Event, Piece};
 use clawgate_core::id::CallId;
 use clawgate_core::time::Time;
 use serde_json::{Map, Value, json};
@@ -22,8 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often the shard hears that a turn lives while its tools run.
-const ALIVE: Duration = Duration::from_secs(1);
 /// What calls of tools that do not exist are counted under.
 const UNKNOWN: &str = "unknown";
 
@@ -110,11 +107,8 @@ impl Round<'_> {
             if running.iter().any(Running::is_done) {
                 continue;
             }
-            driver::within(next.since(now).min(ALIVE), bell.wait()).await;
+            driver::within(next.since(now), bell.wait()).await;
             self.thread.touch();
-            if !self.control.is_cancelled() {
-                self.thread.handle(Event::Piece { call: self.call, piece: Piece::Alive });
-            }
         }
     }
 

@@ -7,12 +7,16 @@ use super::rounds::{Call, Rounds};
 use super::run::{Order, Round, Who};
 use super::tool::Offer;
 use crate::call::Started;
+use crate::driver;
 use crate::gateway::Gateway;
 use crate::remote::{self, Tried};
+use crate::signal::Signal;
 use crate::thread::Thread;
-use crate::voice::Voice;
+use crate::usage;
+use crate::voice::{Voice, chars_of};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Event, Failure, Retry};
+use clawgate_core::id::AccountId;
 use clawgate_core::view::Prompt;
 use clawgate_providers::Turn;
 use clawgate_providers::answer::Answer;
@@ -26,6 +30,8 @@ pub(crate) struct Exchange {
     offer: Offer,
     rounds: Rounds,
     who: Who,
+    /// Who pays.
+    account: AccountId,
 }
 
 /// The exchange of a turn that is offered tools; `None` for one that is not.
@@ -43,11 +49,12 @@ pub(crate) fn begin(thread: &Thread, started: &Started) -> Option<Exchange> {
     }
     let system = gateway.systems.get(usize::from(agent.0)).map_or("", String::as_str);
     let who = who(gateway, &prompt, gateway.model_name(*model));
+    let account = usage::payer(gateway, &prompt);
     let (mut context, mut history) = (prompt.variables, prompt.history);
     let turn =
         Turn { system, context: &mut context, history: &mut history, text: prompt.text, user: address.peer };
     let said = Request::of_turn(turn);
-    Some(Exchange { said: owned(&said), offer, rounds: Rounds::new(gateway.tools.bounds), who })
+    Some(Exchange { said: owned(&said), offer, rounds: Rounds::new(gateway.tools.bounds), who, account })
 }
 
 fn who(gateway: &Gateway, prompt: &Prompt<'_>, model: &str) -> Who {
@@ -72,10 +79,10 @@ pub(crate) async fn run(thread: Rc<Thread>, started: Started, mut exchange: Exch
     let bytes_max = limits.core.reply_bytes_max as usize + gateway.tools.bounds.exchange_bytes_max;
     let mut voice = Voice::Tools(Box::new(Hearing::new(bytes_max)));
     loop {
-        if 0 < exchange.rounds.number() {
-            started.count_on(&thread);
-        }
         let said = exchange.request();
+        if 0 < exchange.rounds.number() && !may_ask(&thread, &started, (exchange.account, &said)).await {
+            return;
+        }
         if remote::attempt(&thread, &started, &said, &mut voice).await == Tried::Over {
             return;
         }
@@ -99,6 +106,7 @@ pub(crate) async fn run(thread: Rc<Thread>, started: Started, mut exchange: Exch
             audited: gateway.tools.audited,
             audit: thread.shared.audit.get().filter(|_| gateway.tools.audited).cloned(),
         };
+        thread.handle(Event::Working { call: *call });
         let Some(outcomes) = round.run(orders).await else { return };
         let mut bytes = 0;
         exchange.said.say(Role::Assistant, answer.parts().map(|part| owned_part(&part)).collect::<Vec<_>>());
@@ -112,6 +120,24 @@ pub(crate) async fn run(thread: Rc<Thread>, started: Started, mut exchange: Exch
             return failed(&thread, &started, code);
         }
     }
+}
+
+/// Waits until the model may be asked once more; false if the turn is over.
+async fn may_ask(thread: &Rc<Thread>, started: &Started, (account, said): (AccountId, &Request<'_>)) -> bool {
+    let Started { call, control, .. } = started;
+    let chars = u32::try_from(chars_of(said)).unwrap_or(u32::MAX);
+    // By the configuration of now: what a key may use in a day is no matter of when a turn began.
+    let spent = thread.gateway().keys.goes_on(account).err().unwrap_or_default();
+    thread.handle(Event::Round { call: *call, chars, spent });
+    let Some(after) = control.take_asked() else { return false };
+    let (bell, at) = (Rc::new(Signal::default()), thread.now() + after);
+    control.rings(&bell);
+    while thread.now() < at && !control.is_cancelled() {
+        driver::within(at.since(thread.now()), bell.wait()).await;
+        thread.touch();
+    }
+    started.count_on(thread, chars);
+    !control.is_cancelled()
 }
 
 fn failed(thread: &Rc<Thread>, started: &Started, code: Code) {

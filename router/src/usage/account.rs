@@ -3,6 +3,7 @@ use super::{Day, day_of, until_tomorrow};
 use crate::clock::unix_seconds;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Bits of a count; those above hold the day.
 const COUNT_BITS: u32 = 40;
@@ -76,13 +77,24 @@ impl Budget {
             return Ok(());
         }
         let now = unix_seconds();
-        let day = day_of(now);
-        let spent = self.tokens != 0 && self.tokens <= account.tokens.read(day);
         let max = if self.requests == 0 { u64::MAX } else { self.requests };
-        if spent || !account.requests.take(day, max) {
-            return Err(u32::try_from(until_tomorrow(now) * 1_000).unwrap_or(u32::MAX));
+        if self.has_tokens(account, now) && account.requests.take(day_of(now), max) {
+            return Ok(());
         }
-        Ok(())
+        Err(u32::try_from(until_tomorrow(now) * 1_000).unwrap_or(u32::MAX))
+    }
+
+    /// May a request that was let in use more?
+    ///
+    /// # Errors
+    /// Its tokens are used up: how long until they are filled again.
+    pub(crate) fn goes_on(&self, account: &Account) -> Result<(), Duration> {
+        let now = unix_seconds();
+        if self.has_tokens(account, now) { Ok(()) } else { Err(Duration::from_secs(until_tomorrow(now))) }
+    }
+
+    fn has_tokens(&self, account: &Account, unix_seconds: u64) -> bool {
+        self.tokens == 0 || account.tokens.read(day_of(unix_seconds)) < self.tokens
     }
 }
 
@@ -117,8 +129,12 @@ mod tests {
         let budget = Budget { requests: 0, tokens: 10 };
         account.tokens.add(day_of(unix_seconds()), 9);
         assert_eq!(budget.take(&account), Ok(()), "one token is left: the turn may use more");
+        assert_eq!(budget.goes_on(&account), Ok(()));
         account.tokens.add(day_of(unix_seconds()), 9);
         assert!(budget.take(&account).is_err());
+        assert!(budget.goes_on(&account).is_err_and(|wait| (1..=86_400).contains(&wait.as_secs())));
+        let requests = Budget { requests: 1, tokens: 0 };
+        assert_eq!(requests.goes_on(&account), Ok(()), "it was let in");
     }
 
     /// Many threads at once: exactly as many are let in as the budget says.

@@ -5,7 +5,7 @@
 use super::ledger::{Ledger, Slot};
 use super::{Tally, day_of, tokens_of};
 use crate::clock::unix_seconds;
-use crate::gateway::is_api;
+use crate::gateway::{Gateway, is_api};
 use crate::reload::Current;
 use crate::sessions::write_id;
 use crate::thread::Thread;
@@ -63,6 +63,15 @@ pub(crate) fn chars_of(prompt: &Prompt<'_>, system: &str) -> u64 {
     chars(system) + past + context + chars(prompt.text)
 }
 
+/// Who pays for a turn.
+pub(crate) fn payer(gateway: &Gateway, prompt: &Prompt<'_>) -> AccountId {
+    if prompt.account == AccountId::default() && is_api(prompt.address.channel) {
+        // A turn of an earlier run, which remembers for whom it was, and not by which key.
+        return gateway.keys.account_of(prompt.address.peer);
+    }
+    prompt.account
+}
+
 impl Meter {
     /// A meter for a call that begins; `None` if its turn is over.
     pub(crate) fn begin(
@@ -74,12 +83,7 @@ impl Meter {
     ) -> Option<Self> {
         let shard = thread.shard.borrow();
         let prompt = shard.prompt(call.turn)?;
-        let address = prompt.address;
-        let mut account = prompt.account;
-        if account == AccountId::default() && is_api(address.channel) {
-            // A turn of an earlier run, which remembers for whom it was, and not by which key.
-            account = gateway.keys.account_of(address.peer);
-        }
+        let (address, account) = (prompt.address, payer(gateway, &prompt));
         let session = shard.session_of(call.turn)?;
         let mut name = String::new();
         write_id(&mut name, shard.channel_name(session), &address);
@@ -99,11 +103,10 @@ impl Meter {
         })
     }
 
-    /// The call belongs to a request that is counted already.
-    pub(crate) fn continued(self) -> Self {
-        let mut this = self;
-        this.is_first = false;
-        this
+    /// The call belongs to a request that is counted already, and so much is said in it.
+    pub(crate) const fn continued(mut self, prompt_chars: u64) -> Self {
+        (self.is_first, self.prompt_chars) = (false, prompt_chars);
+        self
     }
 
     /// The prompt is a whole request, if one hears the answer: its reader has counted it.

@@ -1,6 +1,6 @@
 //! Tools of the gateway's own agents: what a model is offered, what becomes of its calls, what it hears of them, and what
 //! stands in the audit log.
-use crate::peers::events::Events;
+use crate::peers::events::{Events, Record};
 use crate::peers::gateway::{Gateway, merge};
 use crate::peers::model::{Model, Speech, chunk};
 use crate::peers::server::{After, Asked, Server};
@@ -13,6 +13,11 @@ const KEY: &str = "canary-key-of-the-operator";
 
 /// Says that these tools are to be called: names and arguments.
 pub(crate) fn call(speech: &mut Speech<'_>, calls: &[(&str, &str)]) {
+    call_for(speech, calls, 10);
+}
+
+/// The same, after a prompt of so many tokens.
+fn call_for(speech: &mut Speech<'_>, calls: &[(&str, &str)], prompt: u32) {
     for (index, (name, arguments)) in calls.iter().enumerate() {
         let function = json!({ "name": name, "arguments": "" });
         let id = format!("call_{index}");
@@ -25,7 +30,7 @@ pub(crate) fn call(speech: &mut Speech<'_>, calls: &[(&str, &str)]) {
         }
     }
     speech.finish("tool_calls");
-    speech.usage(10, 2);
+    speech.usage(prompt, 2);
     speech.done();
 }
 
@@ -133,6 +138,81 @@ fn the_audit_log_follows_a_reload() {
     let lines = audit(&gateway, 8);
     let turns: BTreeSet<&str> = lines.iter().filter_map(|line| line["turn"].as_str()).collect();
     assert_eq!((lines.len(), turns.len()), (8, 2), "{lines:?}");
+}
+
+/// What the rounds of a turn use is looked at before each: whose budget of the day is used up by then is told so, and when
+/// it is filled again, and its model is asked no more.
+#[test]
+fn a_budget_that_is_used_up_ends_a_turn_before_its_next_round() {
+    let model = calling(&[&[("time", "{}")], &[("time", "{}")]]);
+    // A round takes twelve tokens.
+    let keys = json!([{ "id": "ana", "key": KEY, "budget": { "tokens": 24 } }]);
+    let gateway = with_tools(&model, json!({ "time": { "type": "time" } }), json!({ "keys": keys }));
+    let bearer = format!("Bearer {KEY}");
+    let ask =
+        || gateway.call("POST", "/api/chat", &[("authorization", &bearer)], br#"{"message":"canary?"}"#);
+    for (number, why) in [(1, "while this answer's tools worked"), (2, "in a day")] {
+        let answer = ask();
+        assert_eq!(answer.refusal(), (429, "BUDGET_SPENT".to_owned()), "{number}: {answer:?}");
+        assert!(answer.json()["error"]["message"].as_str().unwrap().contains(why), "{answer:?}");
+        let wait: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=86_400).contains(&wait), "{wait}");
+        assert_eq!(model.server.requests(), 2, "the third round, or the second message, is not asked");
+    }
+    gateway.assert_well();
+}
+
+/// Each round is one of the requests that a model grants in a minute, and a turn whose next one would come after its time is
+/// over is told so at once.
+#[test]
+fn each_round_is_a_request_of_the_models_minute() {
+    let model = calling(&[&[("time", "{}")], &[("time", "{}")]]);
+    for (requests, asked) in [(3, 3), (2, 2)] {
+        let before = model.server.requests();
+        let sim = model.config(json!({ "requestsPerMinute": requests, "callSeconds": 20 }));
+        let gateway =
+            with_tools(&model, json!({ "time": { "type": "time" } }), json!({ "models": { "sim": sim } }));
+        let answer = ask(&gateway);
+        if asked < 3 {
+            assert_eq!(answer["error"]["code"], "UPSTREAM_RATE_LIMITED", "{answer}");
+            assert!(10 < answer["error"]["retryAfter"].as_u64().unwrap(), "{answer}");
+        } else {
+            assert_eq!(answer["data"]["message"], "done", "{answer}");
+        }
+        let mut client = gateway.connect();
+        client.post("/api/chat", &[], &json!({ "message": "canary?", "sessionId": "other", "stream": true }));
+        let Some(Record::Event { data: first, .. }) = Events::begin(client).next() else {
+            panic!("no event")
+        };
+        assert_eq!(
+            (&first["type"], &first["position"]),
+            (&json!("queued"), &json!(1)),
+            "the minute is spent"
+        );
+        assert_eq!(model.server.requests() - before, asked);
+    }
+}
+
+/// A round that the model's minute does not grant yet is asked as soon as it does.
+#[test]
+fn a_round_waits_for_the_models_minute() {
+    let model = Model::start(|asked, speech| {
+        speech.begin();
+        if results(&asked.json()).is_empty() {
+            call_for(speech, &[("time", "{}")], 6_010);
+        } else {
+            speech.token("done");
+            speech.finish("stop");
+            speech.done();
+        }
+        After::Keep
+    });
+    // Ten tokens more than there are: a tenth of a second, and some more for what is told next.
+    let sim = model.config(json!({ "tokensPerMinute": 6000 }));
+    let models = json!({ "models": { "sim": sim } });
+    let gateway = with_tools(&model, json!({ "time": { "type": "time" } }), models);
+    assert_eq!(ask(&gateway)["data"]["message"], "done");
+    assert_eq!(model.server.requests(), 2);
 }
 
 #[test]

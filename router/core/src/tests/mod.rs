@@ -19,6 +19,7 @@ mod quotas;
 mod reload;
 mod requests;
 mod retries;
+mod rounds;
 mod sessions;
 mod threads;
 mod while_running;
@@ -287,6 +288,7 @@ fn line(effect: &Effect, out: &Effects) -> String {
             format!("start {} agent {} model {}", of_call(call), agent.0, model.0)
         }
         Effect::Cancel { call, overdue: _ } => format!("cancel {}", of_call(call)),
+        Effect::Ask { call, after_millis } => format!("ask {} after {after_millis}", of_call(call)),
         Effect::Pause { call } => format!("pause {}", of_call(call)),
         Effect::Resume { call } => format!("resume {}", of_call(call)),
         Effect::Send { turn, seq, text, .. } => format!("send {} {seq} {}", of(turn), out.text(text)),

@@ -331,6 +331,7 @@ impl World {
             Effect::LookUp { lookup, mark, .. } => self.look_up(shard, lookup, mark),
             Effect::Load { session } => self.load(shard, session),
             Effect::Cancel { .. }
+            | Effect::Ask { .. }
             | Effect::Pause { .. }
             | Effect::Resume { .. }
             | Effect::Publish { .. }

@@ -321,6 +321,9 @@ impl Board {
             | Event::Sighted { .. }
             | Event::Recalled { .. }
             | Event::Saved { .. } => unreachable!("{event:?}: these shards keep nothing"),
+            Event::Working { .. } | Event::Round { .. } => {
+                unreachable!("{event:?}: these models call no tools")
+            }
         }
     }
 
@@ -418,6 +421,7 @@ impl Board {
             }
             Effect::Start { call, agent, model } => self.on_start(step, call, agent, model),
             Effect::Cancel { call, overdue: _ } => self.on_cancel(step, call),
+            Effect::Ask { .. } => panic!("{effect:?}: these models call no tools"),
             Effect::Pause { call } => {
                 step.flow += 1;
                 self.on_pause(step, call, true);
@@ -538,6 +542,8 @@ impl Board {
             }
             Event::Inbound { .. }
             | Event::Piece { .. }
+            | Event::Working { .. }
+            | Event::Round { .. }
             | Event::Ended { .. }
             | Event::Left { .. }
             | Event::Pressure { .. }
@@ -574,6 +580,8 @@ impl Board {
         }
         let stale = match event {
             Event::Piece { .. }
+            | Event::Working { .. }
+            | Event::Round { .. }
             | Event::Ended { .. }
             | Event::Left { .. }
             | Event::Pressure { .. }

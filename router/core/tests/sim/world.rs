@@ -524,6 +524,8 @@ impl World {
             | Effect::Load { .. }
             | Effect::Save { .. }
             | Effect::Breaker { .. } => {}
+            // What the board has refused already.
+            Effect::Ask { .. } => {}
         }
     }
 }
