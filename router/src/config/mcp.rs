@@ -71,6 +71,22 @@ pub(crate) struct Limits {
     pub(crate) calls_max: usize,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// Chosen so that every one of them is reached.
+    pub(crate) const TEST: Self = Self {
+        start_age_max: Duration::from_secs(1),
+        ping_every: Duration::from_secs(1),
+        restart_min: Duration::from_millis(100),
+        restart_max: Duration::from_secs(1),
+        tools_max: 3,
+        description_bytes_max: 5,
+        message_bytes_max: 10,
+        messages_per_second: 2,
+        calls_max: 1,
+    };
+}
+
 /// The bounds of servers of tools (MCP), of each of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -221,22 +221,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits {
-            start_age_max: Duration::from_secs(1),
-            ping_every: Duration::from_secs(1),
-            restart_min: Duration::from_millis(100),
-            restart_max: Duration::from_secs(1),
-            tools_max: 10,
-            description_bytes_max: 100,
-            message_bytes_max: 10,
-            messages_per_second: 2,
-            calls_max: 1,
-        }
-    }
-
     fn meter() -> Arc<Meter> {
-        Arc::new(Meter::new(limits(), Arc::default(), Clock::start()))
+        Arc::new(Meter::new(Limits::TEST, Arc::default(), Clock::start()))
     }
 
     #[test]
@@ -269,7 +255,7 @@ mod tests {
 
     #[test]
     fn waits_grow_and_are_bounded() {
-        let (mut backoff, limits) = (Backoff::default(), limits());
+        let (mut backoff, limits) = (Backoff::default(), Limits::TEST);
         let waits: Vec<_> = (0..40).map(|_| backoff.next(&limits, u32::MAX).as_millis()).collect();
         assert_eq!(waits[..5], [100, 200, 400, 800, 1_000]);
         assert_eq!(waits[39], 1_000);

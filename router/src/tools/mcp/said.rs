@@ -105,21 +105,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
-    use std::time::Duration;
-
-    fn limits() -> Limits {
-        Limits {
-            start_age_max: Duration::from_secs(1),
-            ping_every: Duration::from_secs(1),
-            restart_min: Duration::from_millis(100),
-            restart_max: Duration::from_secs(1),
-            tools_max: 3,
-            description_bytes_max: 5,
-            message_bytes_max: 10,
-            messages_per_second: 2,
-            calls_max: 1,
-        }
-    }
 
     fn tools(list: &[(&str, Value)]) -> Vec<Tool> {
         let tool = |(name, schema): &(&str, Value)| {
@@ -145,7 +130,7 @@ mod tests {
                 ("d", object()),
                 ("e", object()),
             ]),
-            &limits(),
+            &Limits::TEST,
         );
         assert_eq!(list.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(list[0].description, "Grö", "cut between characters");
