@@ -4,15 +4,19 @@
 //! A server is waited for by what `/health/detailed` says of it; how soon that is, and after how many starts, is never
 //! asked: a busy machine may take a server that lives for one that hangs.
 use crate::peers::ask_until;
+use crate::peers::certificates::{self, Certificate};
 use crate::peers::gateway::{Gateway, command, merge, new_folder, whole};
 use crate::peers::model::Model;
-use crate::peers::server::After;
+use crate::peers::server::{After, Server};
 use crate::tools::{audit, call, code, result};
 use rustix::process::Signal;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A model that calls the tool that it is told to, by `name arguments`, and says what the tool said.
 fn obedient() -> Model {
@@ -323,4 +327,121 @@ fn servers_end_with_a_gateway_that_is_killed() {
     gateway.signal(Signal::KILL);
     gateway.ended();
     ask_until("its process is gone", || (!lives(&number)).then_some(()));
+}
+
+/// A server of one tool over streamable HTTP, without sessions and without a stream of its own: the least that there is.
+fn least(tls: Option<Arc<ServerConfig>>) -> Server {
+    Server::start(tls, |asked, line| {
+        if asked.bytes.is_empty() {
+            line.answer(405, &[], "");
+            return After::Close;
+        }
+        let request = asked.json();
+        let Some(id) = request.get("id") else {
+            line.answer(202, &[], "");
+            return After::Close;
+        };
+        let params = &request["params"];
+        let result = match request["method"].as_str().unwrap() {
+            "initialize" => json!({
+                "protocolVersion": params["protocolVersion"], "capabilities": { "tools": {} },
+                "serverInfo": { "name": "least", "version": "1" },
+            }),
+            "tools/list" => {
+                let schema = json!({ "type": "object", "properties": { "text": { "type": "string" } } });
+                json!({ "tools": [{ "name": "say", "description": "It says.", "inputSchema": schema }] })
+            }
+            "tools/call" => json!({ "content": [{ "type": "text", "text": params["arguments"]["text"] }] }),
+            _ => json!({}),
+        };
+        line.answer(200, &[], &json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string());
+        After::Close
+    })
+}
+
+fn says(gateway: &Gateway, server: &str) -> String {
+    ask(gateway, &format!("{server}__say"), &json!({ "text": "hello" }))
+}
+
+/// A name that means a private address is not connected to, however it is written, unless that address is allowed; and a
+/// server that leads elsewhere is not followed.
+#[test]
+fn a_server_is_reached_only_where_it_may_be() {
+    let (hidden, shown, model) = (least(None), least(None), obedient());
+    let elsewhere = format!("http://{}/mcp", hidden.address);
+    let leading = Server::start(None, move |_, line| {
+        line.answer(307, &[("location", &elsewhere)], "");
+        After::Close
+    });
+    // The system reads both hosts as 127.0.0.1, and neither is an address that somebody wrote and meant.
+    let at = |host: &str, server: &Server, more: Value| {
+        let mut tool =
+            json!({ "type": "mcp", "url": format!("http://{host}:{}/mcp", server.address.port()) });
+        merge(&mut tool, more);
+        tool
+    };
+    let tools = json!({
+        "short": at("127.1", &hidden, json!({})),
+        "number": at("2130706433", &hidden, json!({ "allowAddresses": ["10.0.0.0/8"] })),
+        "allowed": at("127.1", &shown, json!({ "allowAddresses": ["127.0.0.1"] })),
+        "leading": at("127.0.0.1", &leading, json!({})),
+    });
+    let gateway = Gateway::start(config(&model, tools, json!({})));
+    await_up(&gateway, "allowed");
+    assert_eq!(says(&gateway, "allowed"), "hello");
+    for (name, why) in [
+        ("short", "127.0.0.1, which is not to be reached"),
+        ("number", "127.0.0.1, which is not to be reached"),
+        ("leading", "redirect"),
+    ] {
+        let down = await_server(&gateway, name, |server| server["status"] == "down");
+        assert!(down["problem"].as_str().unwrap().contains(why), "{down}");
+        assert_eq!(code(&says(&gateway, name)), "TOOL_UNKNOWN", "it has never said what it can do");
+    }
+    assert_eq!(hidden.connections(), 0);
+}
+
+/// A server over TLS is spoken to as long as it shows a certificate that `caFile` vouches for, and told nothing by others.
+#[test]
+fn a_server_over_tls_shows_a_certificate_that_is_trusted() {
+    let (trusted, other, changed) =
+        (Certificate::new(), Certificate::new(), Arc::new(AtomicBool::new(false)));
+    let changing = least(Some(certificates::changing(&trusted, &other, changed.clone())));
+    let (strange, model) = (least(Some(other.server())), obedient());
+    let folder = new_folder();
+    trusted.write(&folder);
+    let at = |server: &Server, more: Value| {
+        let mut tool =
+            json!({ "type": "mcp", "url": format!("https://localhost:{}/mcp", server.address.port()) });
+        merge(&mut tool, more);
+        tool
+    };
+    let tools = json!({
+        "changing": at(&changing, json!({ "caFile": "cert.pem" })),
+        "strange": at(&strange, json!({ "caFile": "cert.pem" })),
+        "public": at(&strange, json!({})),
+    });
+    let limits = json!({ "limits": { "mcp": { "pingSeconds": 1 } } });
+    let gateway = Gateway::start_in(folder, config(&model, tools, limits), &[]);
+    await_up(&gateway, "changing");
+    assert_eq!(says(&gateway, "changing"), "hello");
+    for name in ["strange", "public"] {
+        let down = await_server(&gateway, name, |server| server["status"] == "down");
+        let why = down["problem"].as_str().unwrap().to_owned();
+        assert!(why.contains("its TLS fails") && why.to_lowercase().contains("certificate"), "{why}");
+    }
+    assert_eq!(strange.requests(), 0);
+    changed.store(true, Ordering::Release);
+    let failed = code(&says(&gateway, "changing"));
+    assert!(["TOOL_FAILED", "TOOL_UNAVAILABLE"].contains(&failed.as_str()), "{failed}");
+    // What it went down for first may have been that it did not answer in time.
+    let fails = |server: &Value| server["problem"].as_str().is_some_and(|why| why.contains("its TLS fails"));
+    await_server(&gateway, "changing", |server| server["status"] == "down" && fails(server));
+    let asked = changing.requests();
+    assert_eq!(
+        code(&says(&gateway, "changing")),
+        "TOOL_UNAVAILABLE",
+        "its tools are known, and it is not there"
+    );
+    assert_eq!(changing.requests(), asked);
 }

@@ -4,10 +4,13 @@ use super::http::{Client, Duplex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A certificate and its key.
 pub(crate) struct Certificate {
@@ -83,6 +86,40 @@ impl Certificate {
     pub(crate) fn http(&self, address: SocketAddr) -> Client {
         let (stream, tcp) = self.connect(address);
         Client::over(stream, tcp, &format!("localhost:{}", address.port()))
+    }
+}
+
+/// The server's side of TLS with one certificate, until the word is given, and then with another.
+pub(crate) fn changing(
+    first: &Certificate,
+    then: &Certificate,
+    changed: Arc<AtomicBool>,
+) -> Arc<ServerConfig> {
+    let key = |certificate: &Certificate| {
+        let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
+        let key = provider().key_provider.load_private_key(key).unwrap();
+        Arc::new(CertifiedKey::new(vec![certificate.cert.clone()], key))
+    };
+    let changing = Changing { keys: [key(first), key(then)], changed };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(changing));
+    // A session that is resumed shows no certificate.
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct Changing {
+    keys: [Arc<CertifiedKey>; 2],
+    changed: Arc<AtomicBool>,
+}
+
+impl ResolvesServerCert for Changing {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.keys[usize::from(self.changed.load(Ordering::Acquire))].clone())
     }
 }
 
