@@ -98,6 +98,27 @@ fn half_an_answer_is_not_remembered() {
     }
 }
 
+/// "usage: estimated and marked as an estimate when the stream is cut": whoever asked is charged for what came until then.
+#[test]
+fn what_was_cut_is_charged_as_an_estimate() {
+    let rig = Rig::new();
+    for wire in Wire::ALL {
+        rig.events(wire.name(), "reply=words,tokens=30,fault=cut,at=20");
+        rig.door(wire, wire.name(), "reply=words,tokens=30,fault=error,at=20", true);
+        let usage = rig.gateway.get(&format!("/api/usage?by=model&model={}", wire.name())).json();
+        let row = &usage["data"]["usage"][0];
+        assert_eq!(
+            (&row["estimated"], &row["calls"], &row["unfinishedCalls"], &row["estimatedCalls"]),
+            (&json!(true), &json!(2), &json!(2), &json!(2)),
+            "{wire:?}: {usage}"
+        );
+        // Twenty words each time, at four characters a token.
+        let said = shown(20).len().div_ceil(4) as u64;
+        assert!(2 * said <= row["completionTokens"].as_u64().unwrap(), "{wire:?}: {usage}");
+        assert!(2 <= row["promptTokens"].as_u64().unwrap(), "{wire:?}: {usage}");
+    }
+}
+
 /// The breaker learns from each of them, for that model alone.
 #[test]
 fn the_breaker_learns_from_every_fault() {
