@@ -715,6 +715,8 @@ impl Report {
         let is_breached = self.slo.iter().any(|held| !held.met);
         match self.verdict.word {
             _ if !self.exact => EXIT_NOT_EXACT,
+            // It was not restarted as often as it should have been: nothing is known of the restarts that were not.
+            _ if self.restarts.iter().any(|restart| restart.failure.is_some()) => EXIT_INVALID,
             Word::GeneratorLimited | Word::Interrupted => EXIT_INVALID,
             // On a noisy machine, or while times drift, an objective can be neither met nor breached.
             Word::Noisy | Word::NotSteady if !self.slo.is_empty() => EXIT_INVALID,
@@ -933,6 +935,13 @@ mod tests {
         assert_eq!(report("p99<1ms", noisy).exit_code(), EXIT_INVALID);
         assert_eq!(report("p99<3ms", noisy).exit_code(), EXIT_INVALID);
         assert_eq!(report("", |outcome| outcome.complete = false).exit_code(), EXIT_INVALID);
+        let restarted = |failure: Option<&str>| {
+            let end = RestartEnd { at_ns: 1, failure: failure.map(str::to_owned) };
+            report("", |outcome| outcome.restarts = vec![end])
+        };
+        assert_eq!(restarted(None).exit_code(), 0);
+        assert_eq!(restarted(Some("exit status: 3")).exit_code(), EXIT_INVALID);
+        assert!(restarted(Some("exit status: 3")).to_table().contains("its command failed: exit status: 3"));
         let lossy = |outcome: &mut Outcome| {
             outcome.tallies[0].lost = 1;
             outcome.complete = false;
