@@ -9,7 +9,7 @@ use super::record::Table;
 use super::server::{Server, pause};
 use super::talk::Talk;
 use super::{Setup, ask};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -307,7 +307,9 @@ const STEADY: Duration = Duration::from_secs(120);
 pub fn memory(setup: &Setup, table: &mut Table) -> Result<(), String> {
     let provider = proxy::paced(setup, &format!("reply=words,tokens={TOKENS},gap=1ms"))?;
     for round in 0..setup.rounds {
-        let server = proxy::gateway(setup, provider.address)?;
+        // The accounts take a row for each stream up to their bound, which is to be reached before anything is measured.
+        let limits = json!({ "usageRowsMax": 1_000 });
+        let server = proxy::gateway_within(setup, provider.address, limits)?;
         let mut load = calls(server.address, setup.connections, true)?;
         let within = |why: String| server.blame(&why);
         // What the first streams make it take, it keeps: buffers, pools, tables.

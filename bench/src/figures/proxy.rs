@@ -36,11 +36,19 @@ pub fn paced(setup: &Setup, script: &str) -> Result<Server, String> {
 /// # Errors
 /// Why it does not run.
 pub fn gateway(setup: &Setup, provider: SocketAddr) -> Result<Server, String> {
+    gateway_within(setup, provider, json!({}))
+}
+
+/// The same, within other limits.
+///
+/// # Errors
+/// Why it does not run.
+pub fn gateway_within(setup: &Setup, provider: SocketAddr, limits: Value) -> Result<Server, String> {
     let model: Value = json!({ "upstream": {
         "provider": "openai-compatible", "baseUrl": format!("http://{provider}/v1"), "model": "main",
     } });
     let agents = json!({ "main": { "models": ["upstream"], "history": false } });
-    Server::gateway(setup, 1, &[("models", model), ("agents", agents)])
+    Server::gateway(setup, 1, &[("models", model), ("agents", agents), ("limits", limits)])
 }
 
 /// A proxy of hyper on one thread: each connection has one of its own to the provider.
