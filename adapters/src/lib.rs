@@ -9,6 +9,7 @@ pub mod json;
 pub mod merged;
 pub mod rest;
 pub mod signature;
+pub mod slack;
 pub mod telegram;
 pub mod time;
 pub mod webhook;
@@ -125,6 +126,8 @@ pub struct Traits {
 pub enum Platform {
     /// The Telegram Bot API.
     Telegram(Box<telegram::Telegram>),
+    /// Slack's Events API.
+    Slack(Box<slack::Slack>),
     /// Any program that posts signed JSON.
     Webhook(Box<webhook::Webhook>),
 }
@@ -135,6 +138,7 @@ impl Platform {
     pub fn adapter(&self) -> &dyn Adapter {
         match self {
             Self::Telegram(telegram) => &**telegram,
+            Self::Slack(slack) => &**slack,
             Self::Webhook(webhook) => &**webhook,
         }
     }

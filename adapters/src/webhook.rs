@@ -7,9 +7,8 @@ mod mapping;
 pub use mapping::{Mapping, Scope};
 
 use crate::signature::{self, Scheme, Secret};
-use crate::{
-    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
-};
+use crate::slack;
+use crate::{Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, push_detail, retry_after_of};
 use bytes::Bytes;
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Delivery, Inbound, Mode};
@@ -93,16 +92,6 @@ impl Webhook {
         })
     }
 
-    /// Slack asks a new endpoint to repeat a text before it sends anything else.
-    fn challenge(&self, root: Value<'_, '_>) -> Option<Bytes> {
-        let asked = self.scheme == Scheme::Slack && root.str_of("type") == Some("url_verification");
-        let challenge = root.str_of("challenge").filter(|_| asked)?;
-        let mut body = Vec::from(*b"{\"challenge\":");
-        json::write_str(&mut body, challenge);
-        body.push(b'}');
-        Some(body.into())
-    }
-
     /// The id that the signature's form carries beside the body. GitHub's is not signed: it keeps honest repeats apart.
     fn header_id<'a>(&self, request: &Request<'a>) -> &'a str {
         let name = match self.scheme {
@@ -139,7 +128,9 @@ impl Adapter for Webhook {
     ) -> Result<Ack, Bad> {
         let document = json.parse(body)?;
         let root = document.root();
-        if let Some(challenge) = self.challenge(root) {
+        if self.scheme == Scheme::Slack
+            && let Some(challenge) = slack::challenge(root)
+        {
             return Ok(Ack::Now(challenge));
         }
         let mut digits = Default::default();

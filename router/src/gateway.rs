@@ -21,7 +21,7 @@ use crate::tools::Tools;
 use crate::tools::audit::Audit;
 use crate::tools::mcp::Quay;
 use crate::usage::books::Books;
-use clawgate_adapters::{Platform, telegram, webhook};
+use clawgate_adapters::{Platform, slack, telegram, webhook};
 use clawgate_core::bounds::Bounds;
 use clawgate_core::bucket::{Rate, Table, Verdict};
 use clawgate_core::event::{Class, Scope};
@@ -395,6 +395,16 @@ fn platform(channel: &config::channels::Channel) -> Result<Platform, String> {
                 api_root: settings.api_root.clone(),
             };
             Platform::Telegram(Box::new(telegram::Telegram::new(settings).map_err(unusable)?))
+        }
+        config::channels::Platform::Slack(settings) => {
+            let settings = slack::Settings {
+                token: settings.token.expose().to_owned(),
+                secrets: settings.secrets.iter().map(|secret| secret.expose().to_owned()).collect(),
+                tolerance_secs: settings.tolerance.as_secs(),
+                threads: settings.threads,
+                api_root: settings.api_root.clone(),
+            };
+            Platform::Slack(Box::new(slack::Slack::new(settings).map_err(unusable)?))
         }
         config::channels::Platform::Webhook(settings) => {
             Platform::Webhook(Box::new(webhook::Webhook::new(webhook_settings(settings)).map_err(unusable)?))

@@ -56,6 +56,8 @@ mod reload;
 mod repeated;
 #[path = "e2e/sessions.rs"]
 mod sessions;
+#[path = "e2e/slack.rs"]
+mod slack;
 #[path = "e2e/start.rs"]
 mod start;
 #[path = "e2e/takeover.rs"]

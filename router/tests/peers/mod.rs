@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod server;
 pub(crate) mod simulator;
+pub(crate) mod slack;
 pub(crate) mod socket;
 pub(crate) mod telegram;
 pub(crate) mod time;

@@ -20,6 +20,7 @@ const CORE: &[&str] = &["aho-corasick", "hashbrown", "regex-automata", "siphashe
 const CODEC: &[&str] = &[
     "base64",
     "bytes",
+    "form_urlencoded",
     "hmac",
     "http",
     "httparse",
