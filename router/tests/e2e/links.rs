@@ -169,9 +169,11 @@ fn a_shared_conversation_survives_a_kill_in_its_order() {
     send_all(&gateway);
     assert_eq!(platforms.telegram.await_posts(2).len(), 2);
     assert_eq!(platforms.await_answers(1).len(), 1);
-    ask_until("all is settled", || {
+    ask_until("all is settled, and on disk", || {
         let status = get(&gateway, "/api/status").json();
-        (status["data"]["running"] == 0 && status["data"]["waiting"] == 0).then_some(())
+        let is_over = status["data"]["running"] == 0 && status["data"]["waiting"] == 0;
+        let journal = &get(&gateway, "/health/detailed").json()["journal"];
+        (is_over && journal["bufferedBytes"] == 0).then_some(())
     });
     assert_eq!(prompt(&model), ["canary one", "canary two", "canary three"]);
     assert_eq!(model.bodies().len(), 4, "one was asked again, and none but that");
