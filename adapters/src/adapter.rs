@@ -4,6 +4,7 @@
 //! What only some platforms have gets a default here, and is not mentioned by the others.
 use crate::{Ack, Bad, Destination, Json, Request, Traits};
 use bytes::Bytes;
+use clawgate_core::codes::Code;
 use clawgate_core::event::{Delivery, Inbound};
 use clawgate_core::id::ChannelId;
 use core::fmt;
@@ -12,6 +13,14 @@ use core::fmt;
 pub trait Adapter: fmt::Debug + Send + Sync {
     /// What the core and the shell must know about it.
     fn traits(&self) -> Traits;
+
+    /// What a `GET` to the channel's address is answered, as text: some platforms try an address so before they post to it.
+    ///
+    /// # Errors
+    /// `BAD_SIGNATURE`; `METHOD_NOT_ALLOWED` where the platform does not do that.
+    fn greet(&self, _request: &Request<'_>) -> Result<Bytes, Bad> {
+        Err(Bad::new(Code::MethodNotAllowed, "this channel's platform posts, and asks nothing before"))
+    }
 
     /// Is this request from the platform? Reads the raw bytes, before anything is parsed, in constant time.
     ///

@@ -12,8 +12,10 @@ pub mod signature;
 pub mod slack;
 pub mod telegram;
 pub mod time;
+mod web;
 pub mod webhook;
 pub mod websocket;
+pub mod whatsapp;
 
 pub use adapter::Adapter;
 pub use json::{Digits, Document, Held, Json, JsonLimits, Value};
@@ -128,6 +130,8 @@ pub enum Platform {
     Telegram(Box<telegram::Telegram>),
     /// Slack's Events API.
     Slack(Box<slack::Slack>),
+    /// WhatsApp's Cloud API.
+    WhatsApp(Box<whatsapp::WhatsApp>),
     /// Any program that posts signed JSON.
     Webhook(Box<webhook::Webhook>),
 }
@@ -139,6 +143,7 @@ impl Platform {
         match self {
             Self::Telegram(telegram) => &**telegram,
             Self::Slack(slack) => &**slack,
+            Self::WhatsApp(whatsapp) => &**whatsapp,
             Self::Webhook(webhook) => &**webhook,
         }
     }

@@ -9,14 +9,14 @@ mod markup;
 
 use crate::signature::{self, Scheme, Secret};
 use crate::{
-    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
+    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of, web,
 };
 use bytes::Bytes;
 use clawgate_core::event::{Delivery, Inbound, Mode};
 use clawgate_core::id::ChannelId;
 use clawgate_core::plan::Unit;
 use clawgate_wire::json;
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderValue, Uri, header};
 
 /// An app in a workspace.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,19 +68,14 @@ impl Slack {
         if !settings.token.starts_with("xox") || !settings.token.bytes().all(plain) {
             return unusable("token", "a bot token has the form xoxb-...");
         }
-        let Ok(mut authorization) = HeaderValue::try_from(format!("Bearer {}", settings.token)) else {
+        let Some(authorization) = web::bearer(&settings.token) else {
             return unusable("token", "this is no token");
         };
-        authorization.set_sensitive(true);
         let secrets: Option<Vec<_>> = settings.secrets.iter().map(|text| Secret::new(text)).collect();
         let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty()) else {
             return unusable("secret", "the signing secret is needed");
         };
-        let root = settings.api_root.trim_end_matches('/');
-        let method = |name| {
-            let uri = format!("{root}/{name}").parse::<Uri>().ok();
-            uri.filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
-        };
+        let method = |name| web::method(&settings.api_root, name);
         let (Some(post_message), Some(update)) = (method("chat.postMessage"), method("chat.update")) else {
             return unusable("apiRoot", "the address of the API is not an absolute URL");
         };
@@ -150,13 +145,11 @@ impl Adapter for Slack {
         body.extend_from_slice(b",\"text\":");
         json::write_str(body, &markup::escape(text));
         body.push(b'}');
-        let mut request = http::Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() =
-            if to.edits.is_empty() { self.post_message.clone() } else { self.update.clone() };
+        let method = if to.edits.is_empty() { &self.post_message } else { &self.update };
+        let mut request = web::post(method, Some(&self.authorization));
+        // Without the character set Slack warns with each answer (`missing_charset`).
         let kind = HeaderValue::from_static("application/json; charset=utf-8");
         request.headers_mut().insert(header::CONTENT_TYPE, kind);
-        request.headers_mut().insert(header::AUTHORIZATION, self.authorization.clone());
         Ok(request)
     }
 

@@ -7,7 +7,7 @@ mod update;
 
 use crate::signature::same;
 use crate::{
-    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of,
+    Ack, Adapter, Bad, Destination, Json, Request, Traits, Unusable, Value, push_detail, retry_after_of, web,
 };
 use clawgate_core::codes::Code;
 use clawgate_core::event::{Delivery, Inbound, Mode};
@@ -16,7 +16,7 @@ use clawgate_core::plan::Unit;
 use clawgate_wire::json;
 use core::fmt;
 use core::time::Duration;
-use http::{HeaderValue, Method, Uri, header};
+use http::Uri;
 use update::Me;
 
 /// An account: what BotFather gave, and where the API is.
@@ -84,11 +84,7 @@ impl Telegram {
         if !(1..=256).contains(&secret.len()) || !secret.bytes().all(plain) {
             return unusable("secret", "the secret is 1 to 256 of A-Z a-z 0-9 _ -");
         }
-        let root = settings.api_root.trim_end_matches('/');
-        let method = |name| {
-            let uri = format!("{root}/bot{}/{name}", settings.token).parse::<Uri>().ok();
-            uri.filter(|uri| uri.scheme().is_some() && uri.authority().is_some())
-        };
+        let method = |name: &str| web::method(&settings.api_root, &format!("bot{}/{name}", settings.token));
         let (Some(send_message), Some(edit_message)) = (method("sendMessage"), method("editMessageText"))
         else {
             return unusable("apiRoot", "the address of the API is not an absolute URL");
@@ -148,12 +144,7 @@ impl Adapter for Telegram {
         body.extend_from_slice(b",\"text\":");
         json::write_str(body, text);
         body.push(b'}');
-        let mut request = http::Request::new(());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() =
-            if to.edits.is_empty() { self.send_message.clone() } else { self.edit_message.clone() };
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(request)
+        Ok(web::post(if to.edits.is_empty() { &self.send_message } else { &self.edit_message }, None))
     }
 
     fn delivered<'a>(

@@ -9,7 +9,9 @@
 #![allow(clippy::disallowed_methods, reason = "the files are read here; the adapters never do")]
 use clawgate_adapters::signature::{Scheme, TOLERANCE_SECS};
 use clawgate_adapters::webhook::{self, Mapping};
-use clawgate_adapters::{Ack, Bad, Destination, Json, JsonLimits, Platform, Request, slack, telegram};
+use clawgate_adapters::{
+    Ack, Bad, Destination, Json, JsonLimits, Platform, Request, slack, telegram, whatsapp,
+};
 use clawgate_core::codes::Code;
 use clawgate_core::event::{self, Delivery, Inbound};
 use clawgate_core::id::ChannelId;
@@ -47,7 +49,15 @@ fn platform(folder: &str) -> Platform {
         threads: true,
         api_root: "http://127.0.0.1:9102/api/".into(),
     };
+    let whatsapp = whatsapp::Settings {
+        token: "EAAG-TEST".into(),
+        secrets: vec!["s3cr3t".into()],
+        verify_token: "my word".into(),
+        phone_number_id: "106540352242922".into(),
+        api_root: "http://127.0.0.1:9102/v23.0/".into(),
+    };
     match folder {
+        "whatsapp" => Platform::WhatsApp(Box::new(whatsapp::WhatsApp::new(whatsapp).unwrap())),
         "slack" => Platform::Slack(Box::new(slack::Slack::new(slack).unwrap())),
         "telegram" => Platform::Telegram(Box::new(telegram::Telegram::new(telegram).unwrap())),
         "webhook" => webhook(Scheme::Standard, Mapping::plain()),
@@ -152,7 +162,7 @@ fn run_reply(platform: &Platform, case: &Value) -> Vec<Value> {
         Err(bad) => vec![refusal(&bad)],
         Ok(request) => {
             let sent = serde_json::from_slice::<Value>(&body).unwrap();
-            let sent = sent["text"].as_str().unwrap();
+            let sent = sent["text"].as_str().or(sent["text"]["body"].as_str()).unwrap();
             // Slack's texts have entities.
             let read = sent.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
             assert!([sent, &read].contains(&text("text")));

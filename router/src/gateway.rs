@@ -21,7 +21,7 @@ use crate::tools::Tools;
 use crate::tools::audit::Audit;
 use crate::tools::mcp::Quay;
 use crate::usage::books::Books;
-use clawgate_adapters::{Platform, slack, telegram, webhook};
+use clawgate_adapters::{Platform, slack, telegram, webhook, whatsapp};
 use clawgate_core::bounds::Bounds;
 use clawgate_core::bucket::{Rate, Table, Verdict};
 use clawgate_core::event::{Class, Scope};
@@ -405,6 +405,16 @@ fn platform(channel: &config::channels::Channel) -> Result<Platform, String> {
                 api_root: settings.api_root.clone(),
             };
             Platform::Slack(Box::new(slack::Slack::new(settings).map_err(unusable)?))
+        }
+        config::channels::Platform::WhatsApp(settings) => {
+            let settings = whatsapp::Settings {
+                token: settings.token.expose().to_owned(),
+                secrets: settings.secrets.iter().map(|secret| secret.expose().to_owned()).collect(),
+                verify_token: settings.verify_token.expose().to_owned(),
+                phone_number_id: settings.phone_number_id.clone(),
+                api_root: settings.api_root.clone(),
+            };
+            Platform::WhatsApp(Box::new(whatsapp::WhatsApp::new(settings).map_err(unusable)?))
         }
         config::channels::Platform::Webhook(settings) => {
             Platform::Webhook(Box::new(webhook::Webhook::new(webhook_settings(settings)).map_err(unusable)?))

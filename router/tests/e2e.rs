@@ -74,5 +74,7 @@ mod usage;
 mod webhook;
 #[path = "e2e/websocket.rs"]
 mod websocket;
+#[path = "e2e/whatsapp.rs"]
+mod whatsapp;
 #[path = "e2e/while_running.rs"]
 mod while_running;

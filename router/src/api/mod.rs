@@ -80,6 +80,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/metrics", needs: Needs::Read, run: status::metrics },
     Route { method: "GET", path: "/ws", needs: Needs::Later, run: socket::upgrade },
     Route { method: "GET", path: "/ws/agent", needs: Needs::Later, run: socket::upgrade_worker },
+    Route { method: "GET", path: "/webhooks/:id", needs: Needs::Signature, run: webhooks::greet },
     Route { method: "POST", path: "/webhooks/:id", needs: Needs::Signature, run: webhooks::receive },
     Route { method: "GET", path: "/api/openapi.json", needs: Needs::Nothing, run: status::openapi },
     Route { method: "POST", path: "/api/chat", needs: Needs::Chat, run: chat::chat },
@@ -395,6 +396,7 @@ mod tests {
             ("GET", "/api/v1/health", "nothing"),
             ("GET", "/", "nothing"),
             ("POST", "/webhooks/telegram", "POST /webhooks/:id telegram"),
+            ("GET", "/webhooks/whatsapp", "GET /webhooks/:id whatsapp"),
             ("POST", "/api/models/big%20one/reset", "POST /api/models/:id/reset big%20one"),
         ] {
             assert_eq!(name(method, path), expected, "{method} {path}");

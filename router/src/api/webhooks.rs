@@ -1,6 +1,6 @@
-//! `POST /webhooks/:id`: what platforms send. Verified on its raw bytes, read by its adapter, acknowledged once every
+//! `/webhooks/:id`: what platforms send. Verified on its raw bytes, read by its adapter, acknowledged once every
 //! message in it is admitted; a message that finds no room makes the platform come back.
-use super::Call;
+use super::{Call, other_method};
 use crate::clock::unix_seconds;
 use crate::connection::Connection;
 use crate::http;
@@ -11,12 +11,38 @@ use clawgate_adapters::{Ack, Bad, Request};
 use clawgate_core::codes::Code;
 use std::rc::Rc;
 
+const NO_CHANNEL: &str = "there is no channel of this name that takes webhooks";
+
+/// `GET`: a platform tries the address before it posts to it.
+pub(super) fn greet(call: &mut Call<'_>) {
+    let gateway = call.thread.gateway();
+    let Some((_, platform)) = gateway.webhook(&call.id) else {
+        return call.refuse(Code::NotFound, NO_CHANNEL);
+    };
+    let request = Request {
+        method: call.head.method,
+        path_rest: "",
+        query: call.query,
+        headers: &call.head.headers,
+        unix_seconds: unix_seconds(),
+    };
+    match platform.adapter().greet(&request) {
+        // What is repeated may be anything: nobody must take it for a page.
+        Ok(body) => {
+            let extra = [("x-content-type-options", "nosniff"), ("cache-control", "no-store")];
+            http::respond(call.thread, call.connection, 200, "text/plain; charset=utf-8", &extra, &body);
+        }
+        Err(Bad { code: Code::MethodNotAllowed, .. }) => other_method(call, "POST"),
+        Err(Bad { code, text }) => call.refuse(code, &text),
+    }
+}
+
 /// Takes a platform's request.
 pub(super) fn receive(call: &mut Call<'_>) {
     let (thread, connection) = (call.thread, call.connection);
     let gateway = thread.gateway();
     let Some((channel, platform)) = gateway.webhook(&call.id) else {
-        return call.refuse(Code::NotFound, "there is no channel of this name that takes webhooks");
+        return call.refuse(Code::NotFound, NO_CHANNEL);
     };
     // A body that came with its head has not been measured against what strangers may send.
     let body_max =

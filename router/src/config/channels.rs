@@ -2,10 +2,12 @@
 mod slack;
 mod telegram;
 mod webhook;
+mod whatsapp;
 
 pub(crate) use slack::Slack;
 pub(crate) use telegram::Telegram;
 pub(crate) use webhook::{ScopeRule, Signature, Webhook};
+pub(crate) use whatsapp::WhatsApp;
 
 use super::agents::find_agent;
 use super::keys::{ClassName, check_name, check_secret};
@@ -60,6 +62,8 @@ pub(crate) enum Platform {
     Telegram(Telegram),
     /// Slack's Events API.
     Slack(Slack),
+    /// WhatsApp's Cloud API.
+    WhatsApp(WhatsApp),
     /// Any system that sends signed JSON.
     Webhook(Box<Webhook>),
 }
@@ -73,7 +77,7 @@ pub(super) const API: &str = "api";
 pub(super) struct ChannelEntry {
     /// A channel that is not enabled is only checked for its form.
     pub(super) enabled: bool,
-    /// What it speaks: `telegram`, `slack` or `webhook`. Without it: the channel's name.
+    /// What it speaks: `telegram`, `slack`, `whatsapp` or `webhook`. Without it: the channel's name.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     /// The agent that answers, if not the one that `route` finds.
@@ -100,21 +104,22 @@ pub(super) struct ChannelEntry {
     /// In groups answer only what addresses the bot. Without it: true; with the type `webhook`, false.
     #[serde(skip_serializing_if = "Option::is_none")]
     mention_gating: Option<bool>,
-    /// `telegram`: the bot's token, from @BotFather. `slack`: the bot token, `xoxb-...`. Needed.
+    /// `telegram`: the bot's token, from @BotFather. `slack`: the bot token, `xoxb-...`.
+    /// `whatsapp`: an access token of the Graph API. Needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Secret>,
     /// What proves where a request comes from. Needed. `telegram`: the `secret_token` given to `setWebhook`, 16 to 256
-    /// letters, digits, `_` and `-`. `slack`: the app's signing secret. `webhook`: what requests are signed with; `whsec_`
-    /// and base64, or any text.
+    /// letters, digits, `_` and `-`. `slack`: the app's signing secret. `whatsapp`: the app secret. `webhook`: what requests
+    /// are signed with; `whsec_` and base64, or any text.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<Secret>,
-    /// Only `slack` and `webhook`: several secrets in place of `secret`, while one replaces another.
+    /// Only `slack`, `whatsapp` and `webhook`: several secrets in place of `secret`, while one replaces another.
     secrets: Vec<Secret>,
     /// Only `telegram`: the bot's name, without which mentions by name are not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     bot_username: Option<String>,
-    /// Only `telegram` and `slack`: where the platform's API is, if not at <https://api.telegram.org> or
-    /// <https://slack.com/api>.
+    /// Only `telegram`, `slack` and `whatsapp`: where the platform's API is, if not at <https://api.telegram.org>,
+    /// <https://slack.com/api> or <https://graph.facebook.com/v23.0>.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_root: Option<String>,
     /// Only `webhook`: how requests prove where they come from. Without it: `standard`.
@@ -139,6 +144,13 @@ pub(super) struct ChannelEntry {
     /// Only `slack`: a message in a channel opens a thread, and is answered in it. Without it: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     threads: Option<bool>,
+    /// Only `whatsapp`: the id of the business's phone number (not the number). Needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone_number_id: Option<String>,
+    /// Only `whatsapp`: a word of your own, which is entered at Meta beside the address, and which Meta then repeats.
+    /// Needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_token: Option<Secret>,
     /// Only `webhook`: where in the JSON is what.
     #[serde(skip_serializing_if = "Option::is_none")]
     mapping: Option<MappingSection>,
@@ -176,6 +188,8 @@ impl Default for ChannelEntry {
             streaming: None,
             streaming_millis: None,
             threads: None,
+            phone_number_id: None,
+            verify_token: None,
             signature: None,
             header: None,
             tolerance_seconds: None,
@@ -239,21 +253,28 @@ enum StreamingName {
 enum Kind {
     Telegram,
     Slack,
+    WhatsApp,
     Webhook,
 }
 
-const KINDS: &[(&str, Kind)] =
-    &[("telegram", Kind::Telegram), ("slack", Kind::Slack), ("webhook", Kind::Webhook)];
+const KINDS: &[(&str, Kind)] = &[
+    ("telegram", Kind::Telegram),
+    ("slack", Kind::Slack),
+    ("whatsapp", Kind::WhatsApp),
+    ("webhook", Kind::Webhook),
+];
 
 /// Of the keys of a channel, those that not all types have a use for, and which have.
 const USES: &[(&str, &[Kind])] = &[
-    ("token", &[Kind::Telegram, Kind::Slack]),
+    ("token", &[Kind::Telegram, Kind::Slack, Kind::WhatsApp]),
     ("botUsername", &[Kind::Telegram]),
-    ("apiRoot", &[Kind::Telegram, Kind::Slack]),
+    ("apiRoot", &[Kind::Telegram, Kind::Slack, Kind::WhatsApp]),
     ("streaming", &[Kind::Telegram, Kind::Slack]),
     ("streamingMillis", &[Kind::Telegram, Kind::Slack]),
     ("threads", &[Kind::Slack]),
-    ("secrets", &[Kind::Slack, Kind::Webhook]),
+    ("phoneNumberId", &[Kind::WhatsApp]),
+    ("verifyToken", &[Kind::WhatsApp]),
+    ("secrets", &[Kind::Slack, Kind::WhatsApp, Kind::Webhook]),
     ("toleranceSeconds", &[Kind::Slack, Kind::Webhook]),
     ("signature", &[Kind::Webhook]),
     ("header", &[Kind::Webhook]),
@@ -268,7 +289,7 @@ impl Kind {
     const fn streaming_millis(self) -> u32 {
         match self {
             Self::Slack => 1_500,
-            Self::Telegram | Self::Webhook => 1_000,
+            Self::Telegram | Self::WhatsApp | Self::Webhook => 1_000,
         }
     }
 }
@@ -293,6 +314,7 @@ impl ChannelEntry {
         let platform = match kind {
             Kind::Telegram => self.telegram(&at, report).map(Platform::Telegram),
             Kind::Slack => self.slack(&at, report).map(Platform::Slack),
+            Kind::WhatsApp => self.whatsapp(&at, report).map(Platform::WhatsApp),
             Kind::Webhook => self.webhook(&at, report).map(|webhook| Platform::Webhook(Box::new(webhook))),
         }?;
         let (dm, group) = self.policies(kind, &at, report);
@@ -356,7 +378,7 @@ impl ChannelEntry {
 
     fn policies(&self, kind: Kind, at: &Path, report: &mut Report<'_>) -> (PolicyName, PolicyName) {
         let default = match kind {
-            Kind::Telegram | Kind::Slack => PolicyName::Allowlist,
+            Kind::Telegram | Kind::Slack | Kind::WhatsApp => PolicyName::Allowlist,
             Kind::Webhook => PolicyName::Open,
         };
         let dm = self.dm_policy.unwrap_or(default);

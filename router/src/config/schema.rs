@@ -314,9 +314,8 @@ pub(super) fn later(key: &str, word: &str) -> Option<&'static str> {
         }
         (
             "type",
-            "discord" | "feishu" | "lark" | "googlechat" | "teams" | "msteams" | "whatsapp" | "signal"
-            | "imessage" | "wechat" | "wecom" | "dingtalk" | "matrix" | "irc" | "mattermost" | "email"
-            | "gmail" | "rokid",
+            "discord" | "feishu" | "lark" | "googlechat" | "teams" | "msteams" | "signal" | "imessage"
+            | "wechat" | "wecom" | "dingtalk" | "matrix" | "irc" | "mattermost" | "email" | "gmail" | "rokid",
         ) => Some(
             "this platform arrives in a later version; until then set `\"enabled\": false`, or bring it in by \"webhook\"",
         ),

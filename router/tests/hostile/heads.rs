@@ -171,7 +171,7 @@ fn what_is_not_ours_is_answered_and_goes_on() {
         ("GET", "/api/sessions/a/b", 404),
         ("GET", "/api/sessions?limit=99999999999999999999", 400),
         ("GET", "/api/sessions?cursor=%F0%9F%98%80", 400),
-        ("GET", "/webhooks/%00", 405),
+        ("GET", "/webhooks/%00", 404),
         ("OPTIONS", "/api/chat", 204),
         ("TRACE", "/health", 405),
     ] {
