@@ -10,7 +10,6 @@ use crate::peers::socket::Socket;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tungstenite::Message;
 
 const WORKER: &str = "canary-key-of-a-worker";
 const ADMIN: &str = "canary-key-of-an-admin";
@@ -311,24 +310,4 @@ fn a_worker_that_floods_pieces_is_stopped() {
             break;
         }
     }
-}
-
-/// One that pings without ever reading is given up; what it had goes to another.
-#[test]
-fn a_worker_that_pings_and_never_reads_is_given_up() {
-    let gateway = with_workers(json!({ "attemptsMax": 2 }));
-    let (mut deaf, asked) = (worker(&gateway), ask(&gateway, "bad"));
-    let first = deaf.next();
-    let mut other = worker(&gateway);
-    // So that not much need be owed to it before it is felt.
-    rustix::net::sockopt::set_socket_recv_buffer_size(deaf.tcp(), 4_096).unwrap();
-    let ping = Message::text(json!({ "type": "ping" }).to_string());
-    let sent = (0..FLOOD_BYTES_MAX / ping.len()).take_while(|_| deaf.try_send(ping.clone())).count();
-    assert!(sent < FLOOD_BYTES_MAX / ping.len(), "it is given up");
-    assert_neighbours(&gateway);
-    let turn = other.next();
-    assert_eq!((&turn["id"], &turn["attempt"]), (&first["id"], &json!(2)));
-    other.say(json!({ "type": "done", "call": turn["call"], "text": "taken over" }));
-    let (text, end) = asked.finish();
-    assert_eq!((text.as_str(), &end["type"]), ("taken over", &json!("done")), "{end}");
 }
