@@ -65,7 +65,7 @@ fn ten_thousand_half_heads() {
     // The gateway keeps `limits.descriptorsReserved` to itself.
     let count = 10_000.min(descriptors().saturating_sub(1_000));
     let gateway = Gateway::start(json!({
-        "limits": { "connectionsMax": 20_000, "connectionsPerAddressMax": 0, "headSeconds": 40 },
+        "limits": { "connectionsMax": 20_000, "connectionsPerAddressMax": 0, "headSeconds": 25 },
         "logging": { "level": "info" },
     }));
     let (fds, memory) = (open_descriptors(&gateway), gateway.resident_bytes());
