@@ -161,12 +161,10 @@ impl Adapter for Slack {
         json: &mut Json,
         detail: &'a mut String,
     ) -> Delivery<'a> {
-        let parsed = json.parse(body);
-        let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
-        let Some(reply) = reply else {
-            push_detail(detail, "the answer was not from Slack's Web API");
-            return Delivery::Retry { after: retry_after_of(retry_after), detail };
+        let Some(document) = web::reply(json, body) else {
+            return web::not_from("Slack's Web API", retry_after, detail);
         };
+        let reply = document.root();
         if reply.get("ok").and_then(Value::bool) == Some(true) {
             push_detail(detail, reply.str_of("ts").unwrap_or_default());
             return Delivery::Confirmed { message: detail };

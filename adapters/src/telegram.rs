@@ -169,13 +169,10 @@ impl Adapter for Telegram {
             }
             return Delivery::Confirmed { message: detail };
         }
-        let parsed = json.parse(body);
-        let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
-        let Some(reply) = reply else {
-            // A proxy's page: whatever its status, nobody knows what the API did.
-            push_detail(detail, "the answer was not from the Bot API");
-            return Delivery::Retry { after: retry_after_of(retry_after), detail };
+        let Some(document) = web::reply(json, body) else {
+            return web::not_from("the Bot API", retry_after, detail);
         };
+        let reply = document.root();
         if reply.get("ok").and_then(Value::bool) == Some(true) {
             return Delivery::Confirmed { message: "" };
         }

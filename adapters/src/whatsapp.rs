@@ -160,12 +160,10 @@ impl Adapter for WhatsApp {
         json: &mut Json,
         detail: &'a mut String,
     ) -> Delivery<'a> {
-        let parsed = json.parse(body);
-        let reply = parsed.as_ref().ok().map(|document| document.root()).filter(|reply| reply.is_object());
-        let Some(reply) = reply else {
-            push_detail(detail, "the answer was not from the Graph API");
-            return Delivery::Retry { after: retry_after_of(retry_after), detail };
+        let Some(document) = web::reply(json, body) else {
+            return web::not_from("the Graph API", retry_after, detail);
         };
+        let reply = document.root();
         let Some(error) = reply.get("error") else {
             if (200..300).contains(&status) {
                 let message = reply.get("messages").and_then(|messages| messages.items().next());
